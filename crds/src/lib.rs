@@ -1,0 +1,12 @@
+//! The API of Manx, `manx.dev/v1alpha1`, and the datastores that hold it.
+//!
+//! ```text
+//!   v1alpha1   one kind per file: schema, defaults, CEL rules, printer columns
+//!   conditions condition types and reasons as enums
+//!   store      the trait Store and its backends: a directory of YAML now, the Kubernetes API next
+//!   report     what `manxctl -o json` and the daemons' sockets print
+//!   host       paths on a node
+//! ```
+
+pub mod host;
+pub mod store;
