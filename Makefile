@@ -1,0 +1,95 @@
+# The only entry point: `make demo` runs the main job, `make test` is the gate. README.md says the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PROFILE := ci
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(TARGET)/$(PROFILE)
+LANE := .ci/lane
+
+# Packages of a fresh Debian 12: a compiler's linker, the real routers, and what looks at the kernel.
+APT_BUILD := gcc libc6-dev make
+APT_TEST := frr bird2 nftables iproute2 conntrack tcpdump util-linux procps
+
+FAST := -p bgp-proto -p felix-calc -p felix-input -p manx-ipam -p manx-crds -p manx-cni -p manxctl
+KERNEL := -p felix-kernel -p felix -p bgpd
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 16
+
+# ---------------------------------------------------------------- what a fresh machine needs
+
+.PHONY: rust root packages
+rust:
+	@command -v cargo >/dev/null || { echo "Rust is missing: apt-get install -y rustup && rustup toolchain install 1.95.0"; exit 1; }
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "root is needed for network namespaces: sudo make $(MAKECMDGOALS)"; exit 1; }
+
+packages: root ## what is missing of the Debian packages
+	@.ci/packages $(APT_BUILD) $(APT_TEST)
+
+# ---------------------------------------------------------------- the main job
+
+.PHONY: build demo demo-down
+build: rust ## the binaries, profile ci
+	@cargo build --locked --profile $(PROFILE) -p bgpd -p felix -p manx-cni -p manxctl -p e2e
+
+demo: rust root ## a fabric of 3 nodes and 2 FRR routers in namespaces, checked (KEEP=1, ONLY=6.1, TOR=manx)
+	@.ci/packages gcc libc6-dev
+	@cargo run --locked --quiet --profile $(PROFILE) -p e2e --bin demo -- up
+
+demo-down: rust root ## removes what KEEP=1 left
+	@cargo run --locked --quiet --profile $(PROFILE) -p e2e --bin demo -- down
+
+# ---------------------------------------------------------------- the gate, lane by lane
+
+.PHONY: test lanes style size generated compile fast kernel interop-core demo-lane
+test: rust root ## the gate: what .ci/run calls
+	@$(LANE) begin
+	@$(LANE) install 2 make --no-print-directory packages
+	@$(LANE) style 14 make --no-print-directory style
+	@$(LANE) compile 14 make --no-print-directory compile
+	@$(LANE) fast 4 make --no-print-directory fast
+	@$(LANE) kernel 4 make --no-print-directory kernel
+	@$(LANE) interop-core 4 make --no-print-directory interop-core
+	@$(LANE) demo 4 make --no-print-directory demo
+	@$(LANE) end
+
+style: rust size ## formatting, lints, docs, size budgets
+	@cargo fmt --all --check
+	@cargo clippy --locked --profile $(PROFILE) --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --profile $(PROFILE) --workspace --no-deps --document-private-items
+
+size: ## no source file over 800 lines (functions: clippy)
+	@git ls-files -co --exclude-standard '*.rs' | xargs wc -l | awk '$$2 != "total" && $$1 > 800 { print $$2 ": " $$1 " lines, at most 800: split it"; bad = 1 } END { exit bad }'
+
+generated: rust ## fails where a committed generated file differs from what its source makes
+	@cargo test --locked --profile $(PROFILE) -p manx-crds --test golden
+
+golden: rust ## writes the generated files again
+	@EXPECTORATE=overwrite cargo test --locked --profile $(PROFILE) -p manx-crds --test golden
+
+compile: rust ## everything, tests included
+	@cargo test --locked --profile $(PROFILE) --workspace --no-run
+	@cargo build --locked --profile $(PROFILE) -p bgpd -p felix -p manx-cni -p manxctl -p e2e
+
+fast: rust ## units, goldens, properties, simulation: no root, no kernel
+	@cargo test --locked --profile $(PROFILE) $(FAST) --no-fail-fast
+
+kernel: rust root ## the real kernel, in namespaces that each test makes
+	@cargo test --locked --profile $(PROFILE) $(KERNEL) --no-fail-fast -- --test-threads=2
+
+interop-core: rust root build ## bgpd against FRR and BIRD
+	@cargo test --locked --profile $(PROFILE) -p e2e --no-fail-fast -- --test-threads=1
+
+# ---------------------------------------------------------------- by hand
+
+.PHONY: golden bench-rib fmt
+bench-rib: rust ## 1M prefixes in process, beside the figures that the layout was chosen by
+	@cargo bench --locked --profile release -p bgp-proto
+
+fmt: rust
+	@cargo fmt --all

@@ -1,0 +1,76 @@
+//! The frames between the shim and felix: four bytes of length, big endian, then JSON. The descriptors of an
+//! ADD (network namespace, netlink socket inside it) travel with the first byte (SCM_RIGHTS).
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::CniError;
+use crate::result::PodNetwork;
+
+/// A longer frame is refused before it is read.
+pub const MAX_FRAME: u32 = 1 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Verb {
+    Add,
+    Del,
+}
+
+/// The pod as the runtime names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodRef {
+    pub namespace: String,
+    pub name: String,
+    /// Of a static pod it is not the uid of its mirror object.
+    pub uid: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    pub verb: Verb,
+    /// `name` of the network configuration.
+    pub network: String,
+    pub container_id: String,
+    pub ifname: String,
+    /// For the answer and the log only: felix uses the descriptor.
+    pub netns: Option<String>,
+    pub pod: Option<PodRef>,
+    /// Why IPv6 could not be switched on inside the pod, if so: felix says it when it matters.
+    pub ipv6_off: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    Added(PodNetwork),
+    Deleted,
+    Failed(CniError),
+}
+
+/// A value as one frame.
+///
+/// # Errors
+/// Where the value does not serialise, or is longer than [`MAX_FRAME`].
+pub fn frame<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
+    let body = serde_json::to_vec(value)?;
+    let length = u32::try_from(body.len()).ok().filter(|n| *n <= MAX_FRAME).ok_or_else(|| {
+        serde::ser::Error::custom(format_args!("a frame of {} bytes, at most {MAX_FRAME}", body.len()))
+    })?;
+    let mut bytes = length.to_be_bytes().to_vec();
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+/// Reads the value behind a length that [`frame_length`] accepted.
+///
+/// # Errors
+/// Where the bytes are not that value.
+pub fn unframe<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(body)
+}
+
+/// The number of bytes that follow these four; none if it is over [`MAX_FRAME`].
+pub fn frame_length(head: [u8; 4]) -> Option<usize> {
+    let length = u32::from_be_bytes(head);
+    (length <= MAX_FRAME).then_some(length as usize)
+}
