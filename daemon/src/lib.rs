@@ -1,0 +1,8 @@
+//! What bgpd and felix share as processes, and nothing of what they do.
+//!
+//! [`options`]: who am I and where is everything. [`log`]: JSON lines as ux.md §8 prints them.
+//! [`control`]: the unix socket that `manxctl` asks.
+
+pub mod control;
+pub mod log;
+pub mod options;
