@@ -1,0 +1,93 @@
+//! What can be asked of a speaker at any moment, without changing it.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::fsm::State;
+use crate::output::{NegotiatedStatus, Reason, SessionError};
+use crate::types::AfiSafi;
+
+/// One peer as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// RFC 4271 §8.2.2.
+    pub state: State,
+    /// Since when, on the speaker's clock.
+    pub since: Instant,
+    /// Why it is in this state.
+    pub reason: Reason,
+    /// For people: the reason in words; may be empty.
+    pub message: String,
+    /// Our end of the connection, if there is one.
+    pub local: Option<SocketAddr>,
+    /// Their end of the connection, if there is one.
+    pub remote: Option<SocketAddr>,
+    /// What was agreed, while OpenConfirm or Established.
+    pub negotiated: Option<NegotiatedStatus>,
+    /// The last error, kept after recovery, and when it was.
+    pub last_error: Option<(Instant, SessionError)>,
+    /// How often the session left Established.
+    pub resets: u64,
+    /// Whether the peer's routes stand.
+    pub synchronized: Synchronized,
+    /// By family, in order; those configured.
+    pub families: Vec<FamilyStatus>,
+    /// Messages in and out, by type.
+    pub messages: MessageCounters,
+    /// When it is tried again, if a timer holds it back.
+    pub retry_at: Option<Instant>,
+}
+
+/// Condition `Synchronized` of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synchronized {
+    /// The peer's routes stand.
+    Synchronized,
+    /// The session is up, some End-of-RIB is still to come.
+    AwaitingEndOfRib,
+    /// The session is down, the routes of the last one are kept.
+    Stale,
+    /// The session is down.
+    NotEstablished,
+}
+
+/// Prefix counts of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FamilyStatus {
+    /// The family.
+    pub family: AfiSafi,
+    /// Announced by the peer and not withdrawn.
+    pub received: u32,
+    /// Of these, accepted by the import policy.
+    pub accepted: u32,
+    /// Told to the peer.
+    pub advertised: u32,
+    /// The limit on `received`.
+    pub limit: u32,
+}
+
+/// Messages since the speaker started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MessageCounters {
+    /// Received.
+    pub received: ByType,
+    /// Queued for sending.
+    pub sent: ByType,
+    /// UPDATEs that RFC 7606 had something to say about.
+    pub malformed_updates: u64,
+}
+
+/// One number per message type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ByType {
+    /// OPEN.
+    pub open: u64,
+    /// UPDATE.
+    pub update: u64,
+    /// NOTIFICATION.
+    pub notification: u64,
+    /// KEEPALIVE.
+    pub keepalive: u64,
+    /// ROUTE-REFRESH.
+    pub route_refresh: u64,
+}

@@ -1,0 +1,5 @@
+//! Bytes on the wire, both ways. This module alone knows message layouts.
+
+pub mod notification;
+
+pub use notification::Notification;
