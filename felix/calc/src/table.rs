@@ -56,7 +56,11 @@ pub enum DataType {
 pub enum Element {
     Exact(Vec<Value>),
     /// First and last, both included.
-    Range { prefix: Vec<Value>, first: Value, last: Value },
+    Range {
+        prefix: Vec<Value>,
+        first: Value,
+        last: Value,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -147,26 +151,62 @@ pub enum Statement {
     /// `meta nfproto ipv4|ipv6`; needed before a field of that family in an inet table.
     Family(Family),
     /// `field == value` or `!=`.
-    Match { field: Field, negated: bool, value: Value },
+    Match {
+        field: Field,
+        negated: bool,
+        value: Value,
+    },
     /// `iifname "manx*"`
-    InterfacePrefix { field: Field, negated: bool, prefix: String },
+    InterfacePrefix {
+        field: Field,
+        negated: bool,
+        prefix: String,
+    },
     /// `field first-last`, both included.
-    InRange { field: Field, negated: bool, first: Value, last: Value },
+    InRange {
+        field: Field,
+        negated: bool,
+        first: Value,
+        last: Value,
+    },
     /// `a . b @set`
-    InSet { fields: Vec<Field>, negated: bool, set: String },
+    InSet {
+        fields: Vec<Field>,
+        negated: bool,
+        set: String,
+    },
     /// `a . b vmap @map`: a miss ends the rule.
-    VerdictMap { fields: Vec<Field>, map: String },
+    VerdictMap {
+        fields: Vec<Field>,
+        map: String,
+    },
     /// `ct state …`, any of.
-    ConnectionState { established: bool, related: bool, new: bool, invalid: bool, untracked: bool },
+    ConnectionState {
+        established: bool,
+        related: bool,
+        new: bool,
+        invalid: bool,
+        untracked: bool,
+    },
     /// `ct status dnat`
-    ConnectionDnat { negated: bool },
+    ConnectionDnat {
+        negated: bool,
+    },
     Counter,
     /// `limit rate N/second burst N packets`; over the limit ends the rule.
-    Limit { per_second: u32, burst: u32 },
+    Limit {
+        per_second: u32,
+        burst: u32,
+    },
     /// `log prefix P group G`, prefix at most 127 bytes.
-    Log { prefix: String, group: u16 },
+    Log {
+        prefix: String,
+        group: u16,
+    },
     /// TCP: RST; anything else: ICMP administratively prohibited.
-    Reject { tcp_reset: bool },
+    Reject {
+        tcp_reset: bool,
+    },
     /// `masquerade`, in a nat chain.
     Masquerade,
     Verdict(Verdict),
