@@ -26,10 +26,12 @@
 //! [`Input::Closed`]. Inputs about connections the speaker has forgotten are ignored, so no race needs care outside.
 
 pub mod config;
+pub mod decision;
 pub mod fsm;
 pub mod input;
 pub mod output;
 pub mod policy;
+pub mod rib;
 pub mod route;
 pub mod speaker;
 pub mod status;

@@ -1,5 +1,14 @@
 //! Bytes on the wire, both ways. This module alone knows message layouts.
 
+pub mod capability;
+pub mod message;
 pub mod notification;
+pub mod verdict;
+pub mod open;
+pub mod refresh;
 
+pub use capability::{Capability, GracefulRestartCapability, RestartFamily};
+pub use message::{Frame, Framer, MessageType};
 pub use notification::Notification;
+pub use open::Open;
+pub use refresh::RouteRefresh;
