@@ -21,8 +21,9 @@ pub enum Input<'a> {
     Originate {
         /// The prefix.
         prefix: IpNet,
-        /// Attributes and audience.
-        route: OwnRoute,
+        /// Attributes and audience: a peer is told as the first one says whose audience it is in, and nothing if there is
+        /// none. An empty list tells nobody, yet keeps learned routes to the prefix out of the FIB.
+        routes: Vec<OwnRoute>,
     },
     /// Stop announcing a prefix of our own.
     Withdraw {

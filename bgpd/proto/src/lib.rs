@@ -39,7 +39,7 @@ pub mod types;
 pub mod wire;
 
 pub use config::{PeerConfig, SpeakerConfig};
-pub use input::Input;
+pub use input::{Input, TransportErrorKind};
 pub use output::{Output, SessionEvent};
 pub use speaker::Speaker;
 pub use types::{AfiSafi, Asn, ConnId, PeerId, PeerName, RouterId};

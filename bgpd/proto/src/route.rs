@@ -18,12 +18,14 @@ pub struct OwnRoute {
     pub med: Option<u32>,
     /// LOCAL_PREF towards internal peers; 100 if absent.
     pub local_pref: Option<u32>,
+    /// How often our AS is prepended beyond the once that eBGP asks for.
+    pub prepend: u8,
     /// Who is told.
     pub audience: Audience,
 }
 
 /// The peers that are told of a prefix of our own.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Audience {
     /// All of them.
     #[default]

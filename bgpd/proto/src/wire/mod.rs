@@ -3,9 +3,9 @@
 pub mod capability;
 pub mod message;
 pub mod notification;
-pub mod verdict;
 pub mod open;
 pub mod refresh;
+pub mod verdict;
 
 pub use capability::{Capability, GracefulRestartCapability, RestartFamily};
 pub use message::{Frame, Framer, MessageType};
