@@ -1,1 +1,2 @@
+//! `demo up` and `demo down`.
 fn main() {}

@@ -1,0 +1,423 @@
+//! The fabric of the demo: two ToR routers, a client behind both, three nodes on both.
+//!
+//! One point-to-point link a node and router. Every link of a router carries the same address of the router
+//! (`10.0.1.1 peer 10.0.1.11/32`), so two BGPPeers serve all nodes, as two racks' ToRs with one address do.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::frr::{self, Frr};
+use crate::netns::{self, Netns};
+
+/// The client's addresses, on its loopback.
+pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xc, 0, 0, 0, 0, 0, 0x10);
+/// The client's own AS; it announces its two addresses to both routers.
+pub const CLIENT_AS: u32 = 65100;
+
+/// What the pods' addresses are taken from.
+pub const POOL_V4: &str = "10.244.0.0/16";
+pub const POOL_V6: &str = "fd00:10:244::/64";
+
+/// One router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tor {
+    pub name: &'static str,
+    pub asn: u32,
+    /// Third octet of its addresses, and the index of a node's interface to it, plus one.
+    pub number: u8,
+}
+
+/// One node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub name: &'static str,
+    pub asn: u32,
+    /// 1, 2, 3.
+    pub number: u8,
+}
+
+pub const TORS: [Tor; 2] =
+    [Tor { name: "tor-a", asn: 65001, number: 1 }, Tor { name: "tor-b", asn: 65002, number: 2 }];
+
+pub const NODES: [Node; 3] = [
+    Node { name: "n1", asn: 4_200_000_001, number: 1 },
+    Node { name: "n2", asn: 4_200_000_002, number: 2 },
+    Node { name: "n3", asn: 4_200_000_003, number: 3 },
+];
+
+/// The node of that name.
+#[must_use]
+pub fn node(name: &str) -> Option<Node> {
+    NODES.into_iter().find(|node| node.name == name)
+}
+
+impl Tor {
+    /// Its one address towards all nodes.
+    #[must_use]
+    pub fn v4(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 0, self.number, 1)
+    }
+
+    #[must_use]
+    pub fn v6(self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, self.number.into(), 0, 0, 0, 0, 0, 1)
+    }
+
+    /// Also one on all links: whichever interface BGP takes it from, it is right on every link.
+    #[must_use]
+    pub fn link_local(self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa, self.number.into())
+    }
+
+    /// A node's interface to it.
+    #[must_use]
+    pub fn uplink(self) -> &'static str {
+        if self.number == 1 { "eth0" } else { "eth1" }
+    }
+
+    fn client_link_v4(self) -> (Ipv4Addr, Ipv4Addr) {
+        let low = (self.number - 1) * 2;
+        (Ipv4Addr::new(10, 0, 3, low), Ipv4Addr::new(10, 0, 3, low + 1))
+    }
+
+    fn client_link_v6(self) -> (Ipv6Addr, Ipv6Addr) {
+        let address = |host| Ipv6Addr::new(0xfd00, 3, self.number.into(), 0, 0, 0, 0, host);
+        (address(1), address(2))
+    }
+}
+
+impl Node {
+    /// Its InternalIPs, on its loopback.
+    #[must_use]
+    pub fn v4(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 0, 0, 10 + self.number)
+    }
+
+    #[must_use]
+    pub fn v6(self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(self.number) + 0x10)
+    }
+
+    /// Its address on the link to `tor`.
+    #[must_use]
+    pub fn link_v4(self, tor: Tor) -> Ipv4Addr {
+        Ipv4Addr::new(10, 0, tor.number, 10 + self.number)
+    }
+
+    #[must_use]
+    pub fn link_v6(self, tor: Tor) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, tor.number.into(), 0, 0, 0, 0, 0, u16::from(self.number) + 0x10)
+    }
+
+    /// All addresses that a packet of its own may carry.
+    #[must_use]
+    pub fn addresses(self) -> Vec<IpAddr> {
+        let mut all: Vec<IpAddr> = vec![self.v4().into(), self.v6().into()];
+        for tor in TORS {
+            all.push(self.link_v4(tor).into());
+            all.push(self.link_v6(tor).into());
+        }
+        all
+    }
+
+    /// The router's interface to it.
+    #[must_use]
+    pub fn downlink(self) -> String {
+        format!("to-{}", self.name)
+    }
+}
+
+/// How the names of one run differ from those of another.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// In front of every namespace name.
+    pub namespaces: String,
+    /// In front of every FRR path space.
+    pub routers: String,
+}
+
+impl Scope {
+    /// The demo's: one at a time on a machine, so that `vtysh -N tor-a` can be typed.
+    #[must_use]
+    pub fn demo() -> Self {
+        Self { namespaces: "manx-demo-".to_owned(), routers: String::new() }
+    }
+
+    /// A test's: unique, and recognisable as stale once its process is gone.
+    #[must_use]
+    pub fn test(name: &str) -> Self {
+        let prefix = format!("manx-test-{}-{name}-", std::process::id());
+        Self { namespaces: prefix.clone(), routers: prefix }
+    }
+
+    #[must_use]
+    pub fn netns(&self, name: &str) -> Netns {
+        Netns::named(&format!("{}{name}", self.namespaces))
+    }
+
+    #[must_use]
+    pub fn router(&self, name: &str) -> String {
+        format!("{}{name}", self.routers)
+    }
+}
+
+/// Removes what a demo that did not end in order left behind.
+pub fn remove_stale_demo() -> Result<()> {
+    let scope = Scope::demo();
+    let names = netns::list(&scope.namespaces);
+    netns::remove(names.iter().map(String::as_str))?;
+    for name in TORS.iter().map(|tor| tor.name).chain(["client"]) {
+        frr::forget(&scope.router(name));
+    }
+    Ok(())
+}
+
+/// Removes what tests left behind whose process is gone.
+pub fn remove_stale_tests() -> Result<()> {
+    let dead = |name: &String| {
+        let pid = name.trim_start_matches("manx-test-").split('-').next().unwrap_or_default();
+        !Path::new("/proc").join(pid).exists()
+    };
+    let names: Vec<String> = netns::list("manx-test-").into_iter().filter(dead).collect();
+    netns::remove(names.iter().map(String::as_str))?;
+    for name in frr::list("manx-test-").iter().filter(|name| dead(name)) {
+        frr::forget(name);
+    }
+    Ok(())
+}
+
+/// Makes the six namespaces and eight links with all addresses; nothing runs in them yet.
+pub fn build(scope: &Scope) -> Result<()> {
+    let names: Vec<&str> =
+        TORS.iter().map(|tor| tor.name).chain(["client"]).chain(NODES.iter().map(|n| n.name)).collect();
+    for name in &names {
+        Netns::create(scope.netns(name).name())?;
+    }
+    for name in &names {
+        scope.netns(name).sysctl(&[
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv4/conf/default/rp_filter", "0"),
+            ("ipv4/fib_multipath_hash_policy", "1"),
+            ("ipv6/fib_multipath_hash_policy", "1"),
+            ("ipv6/conf/default/accept_dad", "0"),
+            ("ipv6/conf/all/keep_addr_on_down", "1"),
+            ("ipv6/conf/default/keep_addr_on_down", "1"),
+        ])?;
+    }
+    for name in TORS.iter().map(|tor| tor.name).chain(["client"]) {
+        scope.netns(name).sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+    }
+    for node in NODES {
+        // What systemd sets on Debian 12.
+        scope
+            .netns(node.name)
+            .sysctl(&[("ipv4/conf/all/rp_filter", "2"), ("ipv4/conf/default/rp_filter", "2")])?;
+    }
+    connect(scope).context("links")?;
+    address(scope).context("addresses")
+}
+
+fn connect(scope: &Scope) -> Result<()> {
+    let mut links = String::new();
+    let mut link = |left: &str, left_interface: &str, right: &str, right_interface: &str| {
+        links.push_str(&format!(
+            "link add {left_interface} netns {} type veth peer name {right_interface} netns {}\n",
+            scope.netns(left).name(),
+            scope.netns(right).name()
+        ));
+    };
+    for tor in TORS {
+        link("client", tor.uplink(), tor.name, "to-client");
+        for node in NODES {
+            link(node.name, tor.uplink(), tor.name, &node.downlink());
+        }
+    }
+    netns::batch(&[], &links)
+}
+
+fn address(scope: &Scope) -> Result<()> {
+    let mut client = format!("addr add {CLIENT_V4}/32 dev lo\naddr add {CLIENT_V6}/128 dev lo\n");
+    for tor in TORS {
+        let (mine4, yours4) = tor.client_link_v4();
+        let (mine6, yours6) = tor.client_link_v6();
+        let mut lines = format!(
+            "addr add {mine4}/31 dev to-client\naddr add {mine6}/64 dev to-client\nlink set to-client up\n"
+        );
+        client.push_str(&format!(
+            "addr add {yours4}/31 dev {0}\naddr add {yours6}/64 dev {0}\nlink set {0} up\n",
+            tor.uplink()
+        ));
+        for node in NODES {
+            lines.push_str(&downlink(tor, node));
+            scope.netns(node.name).ip(&uplink(tor, node))?;
+        }
+        scope.netns(tor.name).ip(&lines)?;
+    }
+    scope.netns("client").ip(&client)?;
+    for node in NODES {
+        scope.netns(node.name).ip(&format!(
+            "addr add {}/32 dev lo\naddr add {}/128 dev lo\n",
+            node.v4(),
+            node.v6()
+        ))?;
+        for tor in TORS {
+            scope.netns(tor.name).ip(&node_routes(tor, node))?;
+        }
+    }
+    Ok(())
+}
+
+/// The link comes up first: an IPv6 peer address added before that gets its route to the wrong end.
+fn downlink(tor: Tor, node: Node) -> String {
+    let interface = node.downlink();
+    format!(
+        "link set {interface} addrgenmode none\nlink set {interface} up\n\
+         addr add {} peer {}/32 dev {interface}\naddr add {} peer {}/128 dev {interface} nodad\n\
+         addr add {}/64 dev {interface} nodad\n",
+        tor.v4(),
+        node.link_v4(tor),
+        tor.v6(),
+        node.link_v6(tor),
+        tor.link_local()
+    )
+}
+
+/// IPv6 is a /64 here, which survives a link that goes down and comes back; a peer's route would not.
+fn uplink(tor: Tor, node: Node) -> String {
+    let interface = tor.uplink();
+    format!(
+        "link set {interface} up\naddr add {} peer {}/32 dev {interface}\naddr add {}/64 dev {interface} nodad\n",
+        node.link_v4(tor),
+        tor.v4(),
+        node.link_v6(tor)
+    )
+}
+
+/// How a router reaches a node's InternalIPs. A provider's router has them from its own addressing plan.
+fn node_routes(tor: Tor, node: Node) -> String {
+    let interface = node.downlink();
+    format!(
+        "route add {}/32 via {} dev {interface} proto static\nroute add {}/128 via {} dev {interface} proto static\n",
+        node.v4(),
+        node.link_v4(tor),
+        node.v6(),
+        node.link_v6(tor)
+    )
+}
+
+/// The configuration of one FRR ToR: nodes dial in, learn blocks and a default route; the client learns all.
+#[must_use]
+pub fn tor_config(tor: Tor) -> String {
+    let (_, client) = tor.client_link_v4();
+    let number = tor.number;
+    let family = |name: &str| {
+        format!(
+            " address-family {name} unicast\n  redistribute kernel\n  redistribute connected\n  neighbor NODES activate\n  \
+             neighbor NODES default-originate\n  neighbor NODES route-map FROM-NODES in\n  \
+             neighbor NODES route-map TO-NODES out\n  neighbor NODES maximum-prefix 500\n  \
+             neighbor {client} activate\n  maximum-paths 64\n exit-address-family\n"
+        )
+    };
+    format!(
+        "frr defaults datacenter\nhostname {name}\n!\n\
+         ip prefix-list BLOCKS seq 10 permit {POOL_V4} ge 24\n\
+         ipv6 prefix-list BLOCKS seq 10 permit {POOL_V6} ge 120\n!\n\
+         route-map FROM-NODES permit 10\n match ip address prefix-list BLOCKS\nexit\n\
+         route-map FROM-NODES permit 20\n match ipv6 address prefix-list BLOCKS\nexit\n\
+         route-map TO-NODES permit 10\n match ip address prefix-list BLOCKS\nexit\n\
+         route-map TO-NODES permit 20\n match ipv6 address prefix-list BLOCKS\nexit\n!\n\
+         router bgp {asn}\n bgp router-id {id}\n bgp log-neighbor-changes\n bgp bestpath as-path multipath-relax\n \
+         bgp graceful-restart\n neighbor NODES peer-group\n neighbor NODES remote-as external\n \
+         neighbor NODES timers 3 9\n neighbor {client} remote-as {CLIENT_AS}\n neighbor {client} timers connect 1\n \
+         bgp listen range 10.0.{number}.0/24 peer-group NODES\n bgp listen range fd00:{number}::/64 peer-group NODES\n \
+         bgp listen limit 200\n{v4}{v6}exit\n",
+        name = tor.name,
+        asn = tor.asn,
+        id = tor.v4(),
+        v4 = family("ipv4"),
+        v6 = family("ipv6"),
+    )
+}
+
+/// The client's FRR: it announces its two addresses, and never what it learned, so it is no way between ToRs.
+#[must_use]
+pub fn client_config() -> String {
+    let mut neighbors = String::new();
+    let mut activated = String::new();
+    for tor in TORS {
+        let (address, _) = tor.client_link_v4();
+        neighbors.push_str(&format!(
+            " neighbor {address} remote-as {}\n neighbor {address} timers connect 1\n",
+            tor.asn
+        ));
+        activated
+            .push_str(&format!("  neighbor {address} activate\n  neighbor {address} route-map OWN out\n"));
+    }
+    format!(
+        "frr defaults datacenter\nhostname client\n!\n\
+         ip prefix-list OWN seq 10 permit {CLIENT_V4}/32\nipv6 prefix-list OWN seq 10 permit {CLIENT_V6}/128\n!\n\
+         route-map OWN permit 10\n match ip address prefix-list OWN\nexit\n\
+         route-map OWN permit 20\n match ipv6 address prefix-list OWN\nexit\n!\n\
+         router bgp {CLIENT_AS}\n bgp router-id {CLIENT_V4}\n bgp bestpath as-path multipath-relax\n{neighbors} \
+         address-family ipv4 unicast\n  network {CLIENT_V4}/32\n{activated}  maximum-paths 64\n exit-address-family\n \
+         address-family ipv6 unicast\n  network {CLIENT_V6}/128\n{activated}  maximum-paths 64\n exit-address-family\nexit\n"
+    )
+}
+
+/// The routers of a fabric, and the one in the client.
+#[derive(Debug)]
+pub struct Routers {
+    pub tors: Vec<(Tor, Frr)>,
+    pub client: Frr,
+}
+
+impl Routers {
+    /// Starts all three and waits until the ToRs know the client.
+    pub fn start(scope: &Scope, logs: &Path) -> Result<Self> {
+        let mut tors = Vec::new();
+        for tor in TORS {
+            let router = Frr::start(&scope.router(tor.name), &scope.netns(tor.name), logs, &tor_config(tor))?;
+            tors.push((tor, router));
+        }
+        let client = Frr::start(&scope.router("client"), &scope.netns("client"), logs, &client_config())?;
+        let routers = Self { tors, client };
+        for (tor, router) in &routers.tors {
+            crate::process::wait_for(Duration::from_secs(20), || knows_client(router).ok()?.then_some(()))
+                .with_context(|| format!("{} learned no route to the client", tor.name))?;
+        }
+        Ok(routers)
+    }
+
+    /// The router of that name.
+    pub fn tor(&self, name: &str) -> Result<&Frr> {
+        let found = self.tors.iter().find(|(tor, _)| tor.name == name);
+        found.map(|(_, router)| router).with_context(|| format!("no router {name}"))
+    }
+
+    pub fn leave(self) {
+        self.client.leave();
+        for (_, router) in self.tors {
+            router.leave();
+        }
+    }
+
+    pub fn stop(self) {
+        self.client.stop();
+        for (_, router) in self.tors {
+            router.stop();
+        }
+    }
+}
+
+fn knows_client(router: &Frr) -> Result<bool> {
+    let v4 = router.json(&format!("show bgp ipv4 unicast {CLIENT_V4}/32 json"))?;
+    let v6 = router.json(&format!("show bgp ipv6 unicast {CLIENT_V6}/128 json"))?;
+    let known =
+        |answer: &Value| answer.get("paths").and_then(Value::as_array).is_some_and(|paths| !paths.is_empty());
+    Ok(known(&v4) && known(&v6))
+}
