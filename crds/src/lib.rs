@@ -2,11 +2,15 @@
 //!
 //! ```text
 //!   v1alpha1   one kind per file: schema, defaults, CEL rules, printer columns
+//!   acceptance what this version honours of an object, and why not of the rest
 //!   conditions condition types and reasons as enums
 //!   store      the trait Store and its backends: a directory of YAML now, the Kubernetes API next
 //!   report     what `manxctl -o json` and the daemons' sockets print
 //!   host       paths on a node
 //! ```
 
+pub mod acceptance;
+pub mod community;
 pub mod host;
 pub mod store;
+pub mod v1alpha1;

@@ -1,0 +1,187 @@
+//! What this version accepts of an object that the schema let through: the verdict behind condition `Accepted`.
+//!
+//! A field that this version does not honour yet, or a value that a newer schema knows, is never ignored: a
+//! silently ignored `auth` would dial without its key. The object is not used, and says why. Whoever acts on an
+//! object and whoever writes its condition ask the same function.
+
+use crate::v1alpha1::{
+    AdminState, BGPAdvertisement, BGPPeer, EffectiveSession, Encapsulation, FabricConfiguration, Neighbor,
+    IPPool, NatOutgoing, NextHop,
+};
+
+/// Why an object is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// CamelCase, as api.md lists it with the kind.
+    pub reason: &'static str,
+    /// Names the field and what to do.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A field that a later version will honour.
+    fn later(field: &str) -> Self {
+        Self {
+            reason: "UnknownValue",
+            message: format!("{field} is not supported by this version: remove it, or upgrade the agents first"),
+        }
+    }
+}
+
+/// Whether a BGPPeer may have sessions.
+///
+/// # Errors
+/// `UnknownValue` with the first field, in schema order, that this version does not honour.
+pub fn bgp_peer(peer: &BGPPeer, configuration: Option<&FabricConfiguration>) -> Result<(), Refusal> {
+    let spec = &peer.spec;
+    let session = EffectiveSession::of_peer(peer, configuration);
+    let neighbor = match spec.neighbor() {
+        Some(Neighbor::Address(_)) => None,
+        Some(Neighbor::Interface(_)) => Some("spec.interface"),
+        Some(Neighbor::ListenRange(_)) => Some("spec.listenRange"),
+        Some(Neighbor::Nodes(_)) | None => Some("spec.peerNodeSelector"),
+    };
+    let inherited = |own: bool, field: &'static str, from: &'static str| if own { field } else { from };
+    let own = spec.session.as_ref();
+    let bfd = session.bfd_profile.is_some().then(|| {
+        inherited(
+            own.is_some_and(|s| s.bfd_profile.is_some()),
+            "spec.session.bfdProfile",
+            "spec.session.bfdProfile of FabricConfiguration default",
+        )
+    });
+    let ttl = session.ttl_security.then(|| {
+        inherited(
+            own.is_some_and(|s| s.ttl_security.is_some()),
+            "spec.session.ttlSecurity",
+            "spec.session.ttlSecurity of FabricConfiguration default",
+        )
+    });
+    let later = [
+        neighbor,
+        spec.source_interface.is_some().then_some("spec.sourceInterface"),
+        bfd,
+        session.auth.is_some().then_some("spec.session.auth"),
+        ttl,
+        (!session.long_lived_stale_time.is_zero()).then_some("spec.session.gracefulRestart.longLivedStaleTime"),
+        (session.add_path_receive || session.add_path_send.is_some()).then_some("spec.session.addPath"),
+        (!spec.filters.is_empty()).then_some("spec.filters"),
+        (spec.next_hop != NextHop::Auto).then_some("spec.nextHop"),
+        spec.reflector_client.then_some("spec.reflectorClient"),
+        spec.transit.then_some("spec.transit"),
+        spec.role.is_some().then_some("spec.role"),
+        (!matches!(spec.admin_state, AdminState::Up | AdminState::Shutdown)).then_some("spec.adminState"),
+    ];
+    match later.into_iter().flatten().next() {
+        Some(field) => Err(Refusal::later(field)),
+        None => Ok(()),
+    }
+}
+
+/// Whether a BGPAdvertisement is originated.
+///
+/// # Errors
+/// `UnknownValue` for what this version does not originate, `UnknownCommunity` for a name that nobody defined.
+pub fn bgp_advertisement(
+    advertisement: &BGPAdvertisement,
+    configuration: Option<&FabricConfiguration>,
+) -> Result<(), Refusal> {
+    let spec = &advertisement.spec;
+    let later = [
+        spec.services.is_some().then_some("spec.services"),
+        spec.node_addresses.is_some().then_some("spec.nodeAddresses"),
+        (!spec.prefixes.is_empty()).then_some("spec.prefixes"),
+    ];
+    if let Some(field) = later.into_iter().flatten().next() {
+        return Err(Refusal::later(field));
+    }
+    for community in spec.attributes.iter().flat_map(|a| &a.communities) {
+        crate::community::resolve(community, configuration).ok_or_else(|| Refusal {
+            reason: "UnknownCommunity",
+            message: format!(
+                "spec.attributes.communities: {community} is neither well-known nor in spec.communities of \
+                 FabricConfiguration default: add it there"
+            ),
+        })?;
+    }
+    Ok(())
+}
+
+/// Whether addresses of an IPPool may be given to pods, as far as the pool alone tells.
+///
+/// # Errors
+/// `UnknownValue` for an encapsulation or translation that this version does not build.
+pub fn ip_pool(pool: &IPPool) -> Result<(), Refusal> {
+    if pool.spec.encapsulation != Encapsulation::None {
+        return Err(Refusal::later("spec.encapsulation"));
+    }
+    if pool.spec.nat_outgoing != NatOutgoing::None {
+        return Err(Refusal::later("spec.natOutgoing"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(extra: &str) -> BGPPeer {
+        serde_saphyr::from_str(&format!(
+            "{{apiVersion: manx.dev/v1alpha1, kind: BGPPeer, metadata: {{name: a}}, spec: {{asn: 65001, {extra}}}}}"
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_field_of_a_later_version_is_named_and_never_ignored() {
+        assert_eq!(bgp_peer(&peer("address: 10.0.0.1"), None), Ok(()));
+        for (extra, field) in [
+            ("interface: eth0", "spec.interface"),
+            ("listenRange: 10.0.0.0/24", "spec.listenRange"),
+            ("address: 10.0.0.1, session: {auth: {md5: {secretRef: {name: a, key: b}}}}", "spec.session.auth"),
+            ("address: 10.0.0.1, session: {bfdProfile: fast}", "spec.session.bfdProfile"),
+            ("address: 10.0.0.1, session: {ttlSecurity: true}", "spec.session.ttlSecurity"),
+            ("address: 10.0.0.1, session: {addPath: {receive: true}}", "spec.session.addPath"),
+            ("address: 10.0.0.1, filters: [a]", "spec.filters"),
+            ("address: 10.0.0.1, transit: true", "spec.transit"),
+            ("address: 10.0.0.1, nextHop: Self", "spec.nextHop"),
+            ("address: 10.0.0.1, role: Customer", "spec.role"),
+            ("address: 10.0.0.1, sourceInterface: lo", "spec.sourceInterface"),
+            ("address: 10.0.0.1, adminState: Drained", "spec.adminState"),
+        ] {
+            let refusal = bgp_peer(&peer(extra), None).unwrap_err();
+            assert_eq!(refusal.reason, "UnknownValue");
+            assert!(refusal.message.starts_with(&format!("{field} is not supported")), "{extra}: {refusal:?}");
+        }
+    }
+
+    #[test]
+    fn an_inherited_bfd_profile_is_refused_where_it_stands() {
+        let configuration: FabricConfiguration = serde_saphyr::from_str(
+            "{apiVersion: manx.dev/v1alpha1, kind: FabricConfiguration, metadata: {name: default},
+              spec: {session: {bfdProfile: fast}}}",
+        )
+        .unwrap();
+        let refusal = bgp_peer(&peer("address: 10.0.0.1"), Some(&configuration)).unwrap_err();
+        assert!(refusal.message.contains("FabricConfiguration default"), "{refusal:?}");
+        let off = peer("address: 10.0.0.1, session: {bfdProfile: ''}");
+        assert_eq!(bgp_peer(&off, Some(&configuration)), Ok(()));
+    }
+
+    #[test]
+    fn advertisements_are_of_pools_and_of_known_communities() {
+        let advertisement = |spec: &str| -> BGPAdvertisement {
+            serde_saphyr::from_str(&format!(
+                "{{apiVersion: manx.dev/v1alpha1, kind: BGPAdvertisement, metadata: {{name: a}}, spec: {{{spec}}}}}"
+            ))
+            .unwrap()
+        };
+        assert_eq!(bgp_advertisement(&advertisement("pools: {}"), None), Ok(()));
+        let known = "pools: {}, attributes: {communities: [no-export, '64512:100']}";
+        assert_eq!(bgp_advertisement(&advertisement(known), None), Ok(()));
+        let refusal = bgp_advertisement(&advertisement("nodeAddresses: {}"), None).unwrap_err();
+        assert!(refusal.message.starts_with("spec.nodeAddresses"));
+        let unknown = advertisement("pools: {}, attributes: {communities: [from-k8s]}");
+        assert_eq!(bgp_advertisement(&unknown, None).unwrap_err().reason, "UnknownCommunity");
+    }
+}

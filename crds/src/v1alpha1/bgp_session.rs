@@ -1,0 +1,206 @@
+//! BGPSession: the state of one session (api.md §5.2). All of it is bgpd's.
+
+use std::net::IpAddr;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::AddressFamily;
+use super::schema::{self, fragment, string_enum};
+use super::values::{Duration, RouterId};
+
+/// The state of one session, named `<node>.<peer>`.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "manx.dev",
+    version = "v1alpha1",
+    kind = "BGPSession",
+    plural = "bgpsessions",
+    shortname = "bgps",
+    category = "manx",
+    status = "BGPSessionStatus",
+    derive = "PartialEq",
+    selectable = ".spec.nodeName",
+    selectable = ".spec.peer",
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName"),
+    printcolumn(name = "Peer", type_ = "string", json_path = ".spec.peer"),
+    printcolumn(name = "Remote", type_ = "string", json_path = ".status.remoteAddress"),
+    printcolumn(name = "ASN", type_ = "integer", json_path = ".status.remoteASN"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(name = "Since", type_ = "date", json_path = ".status.since"),
+    printcolumn(name = "BFD", type_ = "string", json_path = ".status.bfd.state"),
+    printcolumn(name = "Rx", type_ = "string", json_path = ".status.families[*].accepted", priority = 1),
+    printcolumn(name = "Tx", type_ = "string", json_path = ".status.families[*].advertised", priority = 1),
+    printcolumn(name = "Last-Error", type_ = "string", json_path = ".status.lastError.name", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BGPSessionSpec {
+    #[schemars(with = "schema::Name")]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable"))]
+    pub node_name: String,
+    /// A BGPPeer, or `topology` for node to node.
+    #[schemars(with = "schema::Name")]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable"))]
+    pub peer: String,
+    /// The address, interface or node at the other end.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable"))]
+    pub remote: String,
+}
+
+string_enum! {
+    /// RFC 4271 §8.2.2
+    SessionState {
+        Idle = "Idle",
+        Connect = "Connect",
+        Active = "Active",
+        OpenSent = "OpenSent",
+        OpenConfirm = "OpenConfirm",
+        Established = "Established",
+    }
+}
+
+/// What one session is and was.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BGPSessionStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::LongCount>")]
+    pub observed_generation: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<SessionState>,
+    /// The last change of state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::DateTime>")]
+    pub since: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub local_address: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub remote_address: Option<IpAddr>,
+    #[serde(default, rename = "localASN", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::StatusNumber>")]
+    pub local_asn: Option<u32>,
+    #[serde(default, rename = "remoteASN", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::StatusNumber>")]
+    pub remote_asn: Option<u32>,
+    #[serde(default, rename = "remoteRouterID", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub remote_router_id: Option<RouterId>,
+    /// Why this local address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negotiated: Option<Negotiated>,
+    /// IPv4Unicast first: the API server prints only the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub families: Vec<FamilyCounts>,
+    /// Since bgpd started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Count>")]
+    pub resets: Option<u32>,
+    /// Kept after recovery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<SessionError>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdStatus>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "schema::Conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// What both OPENs agreed on (RFC 5492).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Negotiated {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub hold_time: Option<Duration>,
+    /// Names as IANA has them, without spaces: `FourOctetASN`, `GracefulRestart`, `RouteRefresh`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "set"))]
+    pub capabilities: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub restart_time: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub long_lived_stale_time: Option<Duration>,
+}
+
+/// Slow counts of one family; live figures are metrics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FamilyCounts {
+    pub name: AddressFamily,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Count>")]
+    pub received: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Count>")]
+    pub accepted: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Count>")]
+    pub advertised: Option<u32>,
+}
+
+string_enum! {
+    /// Who ended the session.
+    ErrorSource {
+        Local = "Local",
+        Remote = "Remote",
+        Transport = "Transport",
+    }
+}
+
+fragment!(
+    /// RFC 9003 text, or the text of an errno.
+    ErrorText,
+    json!({"type": "string", "maxLength": 512})
+);
+
+/// Why the session went down last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionError {
+    #[schemars(with = "schema::DateTime")]
+    pub time: Time,
+    pub from: ErrorSource,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Octet>")]
+    pub code: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Octet>")]
+    pub subcode: Option<u8>,
+    /// IANA's names: `Cease/AdministrativeShutdown`.
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ErrorText>")]
+    pub text: Option<String>,
+}
+
+string_enum! {
+    /// RFC 5880 §6.2
+    BfdState {
+        AdminDown = "AdminDown",
+        Down = "Down",
+        Init = "Init",
+        Up = "Up",
+    }
+}
+
+/// BFD of the session, with a profile only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BfdStatus {
+    pub state: BfdState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::DateTime>")]
+    pub since: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnostic: Option<String>,
+}
