@@ -29,6 +29,7 @@ pub mod config;
 pub mod decision;
 pub mod fsm;
 pub mod input;
+pub mod negotiate;
 pub mod output;
 pub mod policy;
 pub mod rib;
