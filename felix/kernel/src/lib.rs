@@ -1,1 +1,20 @@
-//! 
+//! The only netlink, nftables and socket-option code, shared by felix and bgpd.
+//!
+//! Everything here works with CAP_NET_ADMIN and CAP_NET_RAW alone: no namespace is entered, sockets and descriptors of a
+//! pod's namespace are passed in. Calls that reach the kernel block and end in bounded time; see [`netlink`].
+#![allow(unsafe_code)] // this crate alone; every block says why it is sound
+
+pub mod addr;
+pub mod capability;
+pub mod delta;
+pub mod descriptor;
+pub mod facts;
+pub mod link;
+pub mod monitor;
+pub mod neigh;
+pub mod netlink;
+pub mod route;
+pub mod socket;
+pub mod sysctl;
+mod sockopt;
+mod wire;

@@ -1,0 +1,109 @@
+//! Capabilities: what a daemon needs, and giving up the rest.
+
+use std::fmt;
+
+pub use caps::Capability;
+use caps::{CapSet, CapsHashSet};
+
+#[cfg(test)]
+mod tests;
+
+/// What felix runs with.
+pub const FELIX: &[Capability] = &[Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+/// What bgpd runs with.
+pub const BGPD: &[Capability] = &[Capability::CAP_NET_ADMIN, Capability::CAP_NET_BIND_SERVICE];
+
+/// A needed capability is not there. Its parts are those of every error for people: what, where, expected, do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingCapability {
+    pub missing: Vec<Capability>,
+    pub effective: Vec<Capability>,
+    pub needed: Vec<Capability>,
+}
+
+impl MissingCapability {
+    /// What the process has: `effective capabilities 0x2000 (NET_RAW)`.
+    pub fn place(&self) -> String {
+        let mask = self.effective.iter().fold(0, |mask, capability| mask | capability.bitmask());
+        let names = names(&self.effective, ", ");
+        let names = if names.is_empty() { "none".to_owned() } else { names };
+        format!("effective capabilities {mask:#x} ({names})")
+    }
+
+    /// What it should have.
+    pub fn expected(&self) -> String {
+        format!("{}, nothing more", names(&self.needed, " and "))
+    }
+
+    /// What mends it, for a unit or container of `program`.
+    pub fn remedy(&self, program: &str) -> String {
+        format!("securityContext.capabilities.add, or AmbientCapabilities= in {program}.service")
+    }
+}
+
+impl fmt::Display for MissingCapability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.missing.iter().map(ToString::to_string).collect();
+        let verb = if names.len() == 1 { "is" } else { "are" };
+        write!(f, "{} {verb} missing", names.join(" and "))
+    }
+}
+
+impl std::error::Error for MissingCapability {}
+
+/// Why capabilities could not be checked or dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum CapabilityError {
+    #[error(transparent)]
+    Missing(#[from] MissingCapability),
+    #[error("cannot read the process's capabilities")]
+    Read(#[source] caps::errors::CapsError),
+    #[error("cannot drop capabilities")]
+    Drop(#[source] caps::errors::CapsError),
+}
+
+/// Whether the calling thread has all of `needed`.
+///
+/// # Errors
+/// Names what is missing.
+pub fn check(needed: &[Capability]) -> Result<(), CapabilityError> {
+    let effective = caps::read(None, CapSet::Effective).map_err(CapabilityError::Read)?;
+    let missing: Vec<_> =
+        needed.iter().copied().filter(|capability| !effective.contains(capability)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut effective: Vec<_> = effective.into_iter().collect();
+    effective.sort_unstable_by_key(Capability::index);
+    Err(MissingCapability { missing, effective, needed: needed.to_vec() }.into())
+}
+
+/// Checks `keep`, then gives up everything else, for good: ambient, inheritable, bounding (where allowed), permitted and
+/// effective.
+///
+/// Capabilities belong to threads and are inherited: call it in `main`, before any thread or runtime.
+///
+/// # Errors
+/// One of `keep` is missing, or the kernel refused.
+pub fn keep_only(keep: &[Capability]) -> Result<(), CapabilityError> {
+    check(keep)?;
+    let keep: CapsHashSet = keep.iter().copied().collect();
+    caps::clear(None, CapSet::Ambient).map_err(CapabilityError::Drop)?;
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(CapabilityError::Read)? {
+        for capability in caps::read(None, CapSet::Bounding).map_err(CapabilityError::Read)?.difference(&keep)
+        {
+            caps::drop(None, CapSet::Bounding, *capability).map_err(CapabilityError::Drop)?;
+        }
+    }
+    caps::clear(None, CapSet::Inheritable).map_err(CapabilityError::Drop)?;
+    caps::set(None, CapSet::Effective, &keep).map_err(CapabilityError::Drop)?;
+    caps::set(None, CapSet::Permitted, &keep).map_err(CapabilityError::Drop)
+}
+
+fn names(capabilities: &[Capability], separator: &str) -> String {
+    let names: Vec<String> = capabilities
+        .iter()
+        .map(|capability| capability.to_string().trim_start_matches("CAP_").to_owned())
+        .collect();
+    names.join(separator)
+}

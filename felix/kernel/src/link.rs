@@ -1,0 +1,336 @@
+//! Interfaces: pods' veth pairs, and what may be asked or set of any link.
+
+use std::fmt;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::str::FromStr;
+
+use crate::netlink::{Intent, NetlinkError, RouteSocket};
+use crate::wire::{self, AF_INET, AF_INET6, AF_UNSPEC, Message};
+
+#[cfg(test)]
+mod tests;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_EXT_MASK: u16 = 29;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_INET_CONF: u16 = 1;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const RTEXT_FILTER_SKIP_STATS: u32 = 8;
+
+const IFF_UP: u32 = 0x1;
+const IFF_LOOPBACK: u32 = 0x8;
+const IFF_LOWER_UP: u32 = 0x1_0000;
+const IF_OPER_UNKNOWN: u8 = 0;
+const IF_OPER_UP: u8 = 6;
+/// IN6_ADDR_GEN_MODE_NONE: no link-local address by itself.
+const ADDR_GEN_MODE_NONE: u8 = 1;
+
+// Indexes of the per-interface IPv4 settings (linux/ip.h, IPV4_DEVCONF_*).
+const CONF_FORWARDING: u16 = 1;
+const CONF_PROXY_ARP: u16 = 3;
+const CONF_ACCEPT_REDIRECTS: u16 = 4;
+const CONF_SEND_REDIRECTS: u16 = 6;
+const CONF_RP_FILTER: u16 = 8;
+
+/// An Ethernet address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Not six pairs of hexadecimal digits with colons between.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no Ethernet address; expected six pairs of hexadecimal digits such as 02:00:5e:10:00:01")]
+pub struct InvalidMacAddress(pub String);
+
+impl FromStr for MacAddress {
+    type Err = InvalidMacAddress;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidMacAddress(text.to_owned());
+        let mut octets = [0; 6];
+        let mut parts = text.split(':');
+        for octet in &mut octets {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(invalid)?;
+            *octet = u8::from_str_radix(part, 16).map_err(|_| invalid())?;
+        }
+        if parts.next().is_some() { Err(invalid()) } else { Ok(Self(octets)) }
+    }
+}
+
+/// One interface as the kernel lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    /// Set up by the administrator (IFF_UP).
+    pub up: bool,
+    /// There is a carrier and the interface may pass packets (IFF_LOWER_UP, operational state up or unknown).
+    pub carrier: bool,
+    pub loopback: bool,
+    /// Bytes.
+    pub mtu: u32,
+    pub mac: Option<MacAddress>,
+    /// `veth`, `vxlan`, `bridge`, …; none for a physical one.
+    pub kind: Option<String>,
+    /// The bridge or VRF it belongs to.
+    pub master: Option<u32>,
+    /// The other end or the interface below; in another namespace the number means nothing here.
+    pub lower: Option<u32>,
+}
+
+impl Link {
+    /// Whether packets can leave through it now.
+    pub fn is_usable(&self) -> bool {
+        self.up && self.carrier
+    }
+
+    /// Reads the body of RTM_NEWLINK or RTM_DELLINK.
+    pub(crate) fn parse(body: &[u8]) -> Option<Self> {
+        let flags = wire::u32_at(body, 8)?;
+        let mut link = Self {
+            index: wire::u32_at(body, 4)?,
+            name: String::new(),
+            up: flags & IFF_UP != 0,
+            carrier: flags & IFF_LOWER_UP != 0,
+            loopback: flags & IFF_LOOPBACK != 0,
+            mtu: 0,
+            mac: None,
+            kind: None,
+            master: None,
+            lower: None,
+        };
+        for (kind, value) in wire::attributes(body.get(16..)?) {
+            match kind {
+                IFLA_IFNAME => link.name = wire::string(value),
+                IFLA_MTU => link.mtu = wire::u32_at(value, 0)?,
+                IFLA_ADDRESS => link.mac = value.try_into().ok().map(MacAddress),
+                IFLA_MASTER => link.master = wire::u32_at(value, 0),
+                IFLA_LINK => link.lower = wire::u32_at(value, 0).filter(|&index| index != 0),
+                IFLA_OPERSTATE => {
+                    let operable = matches!(value.first(), Some(&(IF_OPER_UNKNOWN | IF_OPER_UP)));
+                    link.carrier &= operable;
+                }
+                IFLA_LINKINFO => {
+                    link.kind = wire::attributes(value)
+                        .find(|(k, _)| *k == IFLA_INFO_KIND)
+                        .map(|(_, v)| wire::string(v));
+                }
+                _ => {}
+            }
+        }
+        Some(link)
+    }
+}
+
+/// A veth pair to be made: one end here, the other straight in a pod's namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct Veth<'a> {
+    pub host_name: &'a str,
+    pub host_mac: MacAddress,
+    pub pod_name: &'a str,
+    pub pod_mac: MacAddress,
+    /// Bytes, on both ends.
+    pub mtu: u32,
+    /// The pod's network namespace.
+    pub namespace: BorrowedFd<'a>,
+}
+
+/// Makes both ends in one request, both down. The index of the host's end.
+///
+/// # Errors
+/// Refused; [`NetlinkError::is_exists`] where one of the names is taken, and then nothing was made.
+pub fn create_veth(socket: &RouteSocket, veth: &Veth<'_>) -> Result<u32, NetlinkError> {
+    let &Veth { host_name, host_mac, pod_name, pod_mac, mtu, namespace } = veth;
+    let what = format!("create interface {host_name} with {pod_name} in the pod");
+    let mut message = Message::new(wire::RTM_NEWLINK, wire::NLM_F_CREATE | wire::NLM_F_EXCL);
+    let ends = |m: &mut Message, name: &str, mac: MacAddress| {
+        m.put(&wire::link_header(AF_UNSPEC, 0, 0, 0));
+        m.attribute_str(IFLA_IFNAME, name);
+        m.attribute(IFLA_ADDRESS, &mac.0);
+        m.attribute_u32(IFLA_MTU, mtu);
+    };
+    ends(&mut message, host_name, host_mac);
+    message.nested(IFLA_LINKINFO, |m| {
+        m.attribute(IFLA_INFO_KIND, b"veth");
+        m.nested(IFLA_INFO_DATA, |m| {
+            m.nested(VETH_INFO_PEER, |m| {
+                ends(m, pod_name, pod_mac);
+                m.attribute(IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
+            });
+        });
+    });
+    socket.request(&what, message)?;
+    let link = by_name(socket, host_name)?;
+    link.map(|link| link.index).ok_or(NetlinkError::Malformed { what, missing: "the interface just made" })
+}
+
+/// Sets the host's end of a pod's link before it is up: forwarding, strict reverse path, no proxy ARP, no redirects, no
+/// link-local address of the kernel's own making.
+///
+/// By netlink, which CAP_NET_ADMIN suffices for. `accept_ra` has no such way: see [`crate::sysctl::host_end`].
+///
+/// # Errors
+/// Refused.
+pub fn secure_host_end(socket: &RouteSocket, index: u32) -> Result<(), NetlinkError> {
+    let conf = [
+        (CONF_FORWARDING, 1),
+        (CONF_PROXY_ARP, 0),
+        (CONF_ACCEPT_REDIRECTS, 0),
+        (CONF_SEND_REDIRECTS, 0),
+        (CONF_RP_FILTER, 1),
+    ];
+    let mut message = set_link(index, 0, 0);
+    message.nested(IFLA_AF_SPEC, |m| {
+        m.nested(AF_INET.into(), |m| {
+            m.nested(IFLA_INET_CONF, |m| conf.iter().for_each(|&(key, value)| m.attribute_u32(key, value)));
+        });
+        m.nested(AF_INET6.into(), |m| m.attribute(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]));
+    });
+    socket.request(&format!("set IPv4 and IPv6 settings of interface {index}"), message)
+}
+
+/// Sets an interface up.
+///
+/// # Errors
+/// Refused.
+pub fn set_up(socket: &RouteSocket, index: u32) -> Result<(), NetlinkError> {
+    socket.request(&format!("set interface {index} up"), set_link(index, IFF_UP, IFF_UP))
+}
+
+/// Sets an interface down.
+///
+/// # Errors
+/// Refused.
+pub fn set_down(socket: &RouteSocket, index: u32) -> Result<(), NetlinkError> {
+    socket.request(&format!("set interface {index} down"), set_link(index, 0, IFF_UP))
+}
+
+/// Sets the MTU, bytes.
+///
+/// # Errors
+/// Refused.
+pub fn set_mtu(socket: &RouteSocket, index: u32, mtu: u32) -> Result<(), NetlinkError> {
+    let mut message = set_link(index, 0, 0);
+    message.attribute_u32(IFLA_MTU, mtu);
+    socket.request(&format!("set MTU {mtu} of interface {index}"), message)
+}
+
+/// Deletes an interface, with its other end if it is a veth; one that is not there counts as deleted.
+///
+/// # Errors
+/// Refused.
+pub fn delete(socket: &RouteSocket, index: u32) -> Result<(), NetlinkError> {
+    socket.ensure(&format!("delete interface {index}"), Intent::Delete, delete_message(index))
+}
+
+/// Deletes an interface by name; one that is not there counts as deleted.
+///
+/// # Errors
+/// Refused.
+pub fn delete_by_name(socket: &RouteSocket, name: &str) -> Result<(), NetlinkError> {
+    let mut message = delete_message(0);
+    message.attribute_str(IFLA_IFNAME, name);
+    socket.ensure(&format!("delete interface {name}"), Intent::Delete, message)
+}
+
+/// Deletes many interfaces in few datagrams. Each veth costs the kernel some 16 ms under its routing lock: background
+/// work. Those it would not delete come back with its reason.
+///
+/// # Errors
+/// The socket failed; which ones were deleted is unknown.
+pub fn delete_all(
+    socket: &RouteSocket,
+    indexes: &[u32],
+) -> Result<Vec<(u32, crate::netlink::Refusal)>, NetlinkError> {
+    let messages = indexes.iter().map(|&index| delete_message(index)).collect();
+    let outcomes = socket.batch("delete interfaces", messages)?;
+    let refused = indexes.iter().copied().zip(outcomes).filter_map(|(index, outcome)| {
+        let refusal = outcome?;
+        let gone = refusal.disagreement(Intent::Delete) == crate::netlink::Disagreement::AlreadySo;
+        (!gone).then_some((index, refusal))
+    });
+    Ok(refused.collect())
+}
+
+/// The interface of this name, if there is one.
+///
+/// # Errors
+/// The kernel did not answer.
+pub fn by_name(socket: &RouteSocket, name: &str) -> Result<Option<Link>, NetlinkError> {
+    let mut message = Message::new(wire::RTM_GETLINK, 0);
+    message.put(&wire::link_header(AF_UNSPEC, 0, 0, 0));
+    message.attribute_str(IFLA_IFNAME, name);
+    message.attribute_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    match socket.query(&format!("find interface {name}"), message) {
+        Ok(answers) => {
+            Ok(answers.iter().find(|(kind, _)| *kind == wire::RTM_NEWLINK).and_then(|(_, b)| Link::parse(b)))
+        }
+        Err(err) if err.is_absent() => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+/// All interfaces of the socket's namespace.
+///
+/// # Errors
+/// The dump failed.
+pub fn list(socket: &RouteSocket) -> Result<Vec<Link>, NetlinkError> {
+    let mut links = Vec::new();
+    socket.dump("list interfaces", &dump_request(), |kind, body| {
+        if kind == wire::RTM_NEWLINK {
+            links.extend(Link::parse(body));
+        }
+    })?;
+    Ok(links)
+}
+
+/// The hosts' ends of pods' links: every interface whose name begins with `felix_calc::host::INTERFACE_PREFIX`.
+///
+/// # Errors
+/// The dump failed.
+pub fn list_pod_links(socket: &RouteSocket) -> Result<Vec<Link>, NetlinkError> {
+    let mut links = list(socket)?;
+    links.retain(|link| link.name.starts_with(felix_calc::host::INTERFACE_PREFIX));
+    Ok(links)
+}
+
+pub(crate) fn dump_request() -> Message {
+    let mut message = Message::new(wire::RTM_GETLINK, 0);
+    message.put(&wire::link_header(AF_UNSPEC, 0, 0, 0));
+    message.attribute_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    message
+}
+
+fn set_link(index: u32, flags: u32, mask: u32) -> Message {
+    let mut message = Message::new(wire::RTM_SETLINK, 0);
+    message.put(&wire::link_header(AF_UNSPEC, index, flags, mask));
+    message
+}
+
+fn delete_message(index: u32) -> Message {
+    let mut message = Message::new(wire::RTM_DELLINK, 0);
+    message.put(&wire::link_header(AF_UNSPEC, index, 0, 0));
+    message
+}

@@ -1,0 +1,331 @@
+//! One rtnetlink socket, used synchronously: send, then read until every answer is accounted for.
+//!
+//! Every call ends: what the kernel does not answer in time is [`NetlinkError::Timeout`], what it could not deliver
+//! is [`NetlinkError::Overrun`]. Blocking: a call lasts as long as the kernel holds its routing lock, normally well under
+//! a millisecond. From tokio, call through `spawn_blocking` or from a thread that owns the socket.
+//!
+//! A socket acts in the network namespace it was opened in, whoever holds it. That is how felix configures a pod's
+//! namespace which it may not enter: manx-cni opens the socket there and passes it.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
+    socket, sockopt,
+};
+
+use crate::wire::{self, Message, Received};
+
+mod error;
+pub use error::{Disagreement, Intent, NetlinkError, Refusal};
+
+#[cfg(test)]
+mod tests;
+
+/// How long the kernel may take for one answer before we give up on it.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// Messages in one datagram: past 64 nothing more is gained, and all could fail without overrunning the buffer.
+const BATCH_MESSAGES: usize = 128;
+const BATCH_BYTES: usize = 32 * 1024;
+/// A dump that the kernel reports as interrupted by a change is begun again this often.
+const DUMP_ATTEMPTS: usize = 5;
+/// The kernel builds datagrams of a dump up to 32 KiB; a single message may be longer.
+const RECEIVE_BYTES: usize = 128 * 1024;
+const RECEIVE_BUFFER: usize = 1024 * 1024;
+
+/// A `NETLINK_ROUTE` socket and its sequence numbers. Shared by reference; calls take turns.
+#[derive(Debug)]
+pub struct RouteSocket {
+    inner: Mutex<Inner>,
+    timeout: Duration,
+}
+
+/// One message of an answer: kind and body.
+pub(crate) type Answer = (u16, Vec<u8>);
+
+#[derive(Debug)]
+struct Inner {
+    fd: OwnedFd,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl RouteSocket {
+    /// Opens a socket in the calling thread's network namespace.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let fd = open_route_socket(0).map_err(NetlinkError::Open)?;
+        Ok(Self::from_fd(fd))
+    }
+
+    /// Takes over a socket opened elsewhere, which acts in the namespace where it was opened.
+    ///
+    /// Its origin must have been checked: see [`crate::descriptor::check_pod_descriptors`].
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        prepare(&fd);
+        // Sequence numbers start anywhere: answers to a former owner must not be taken for ours.
+        let sequence = std::process::id().wrapping_mul(2_654_435_761);
+        Self { inner: Mutex::new(Inner { fd, sequence, buffer: vec![0; RECEIVE_BYTES] }), timeout: TIMEOUT }
+    }
+
+    /// The same socket, giving up after `timeout` without an answer.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sends one message and waits for its acknowledgement.
+    pub(crate) fn request(&self, what: &str, message: Message) -> Result<(), NetlinkError> {
+        self.query(what, message).map(drop)
+    }
+
+    /// As [`Self::request`], where what is already so counts as done.
+    pub(crate) fn ensure(&self, what: &str, intent: Intent, message: Message) -> Result<(), NetlinkError> {
+        match self.request(what, message) {
+            Err(NetlinkError::Refused { refusal, .. })
+                if refusal.disagreement(intent) == Disagreement::AlreadySo =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Sends one message; the messages it is answered with, each as kind and body, before the acknowledgement.
+    pub(crate) fn query(&self, what: &str, mut message: Message) -> Result<Vec<Answer>, NetlinkError> {
+        message.add_flags(wire::NLM_F_ACK);
+        let mut inner = self.lock();
+        let sequence = inner.next_sequence();
+        let mut bytes = Vec::with_capacity(message.len());
+        message.finish_into(sequence, &mut bytes);
+        inner.send(what, &bytes)?;
+        let mut answers = Vec::new();
+        let mut outcome = None;
+        while outcome.is_none() {
+            inner.receive(what, self.timeout, |received| {
+                if received.sequence != sequence {
+                    return;
+                }
+                match received.kind {
+                    wire::NLMSG_ERROR => outcome = Some(Refusal::parse(received.flags, received.body)),
+                    kind => answers.push((kind, received.body.to_vec())),
+                }
+            })?;
+        }
+        match outcome.flatten() {
+            None => Ok(answers),
+            Some(refusal) => Err(NetlinkError::Refused { what: what.to_owned(), refusal }),
+        }
+    }
+
+    /// Everything the kernel lists for `message`, each message handed to `each` as kind and body.
+    ///
+    /// A dump that the kernel marks as inconsistent is begun anew; `each` is called only for one that was consistent,
+    /// or for the last attempt.
+    pub(crate) fn dump(
+        &self,
+        what: &str,
+        message: &Message,
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> Result<(), NetlinkError> {
+        let mut inner = self.lock();
+        for attempt in 1..=DUMP_ATTEMPTS {
+            let mut message = message.clone();
+            message.add_flags(wire::NLM_F_DUMP);
+            let (listed, interrupted) = inner.dump_once(what, message, self.timeout)?;
+            if interrupted && attempt < DUMP_ATTEMPTS {
+                continue;
+            }
+            for (kind, body) in &listed {
+                each(*kind, body);
+            }
+            break;
+        }
+        Ok(())
+    }
+
+    /// Sends many messages, few datagrams; for each message what the kernel said: nothing, or its refusal.
+    ///
+    /// Only the last message of a datagram asks for an acknowledgement; refusals come by themselves. An error of the
+    /// socket ends the batch: what was not reported by then is unknown.
+    pub(crate) fn batch(
+        &self,
+        what: &str,
+        messages: Vec<Message>,
+    ) -> Result<Vec<Option<Refusal>>, NetlinkError> {
+        let mut inner = self.lock();
+        let mut outcomes = Vec::with_capacity(messages.len());
+        let mut messages = messages.into_iter().peekable();
+        while messages.peek().is_some() {
+            let mut bytes = Vec::with_capacity(BATCH_BYTES);
+            let first = inner.sequence.wrapping_add(1);
+            let mut count: u32 = 0;
+            while let Some(mut message) = messages.next() {
+                count += 1;
+                let full = count as usize >= BATCH_MESSAGES || bytes.len() + message.len() >= BATCH_BYTES;
+                if full || messages.peek().is_none() {
+                    message.add_flags(wire::NLM_F_ACK);
+                }
+                message.finish_into(inner.next_sequence(), &mut bytes);
+                if full {
+                    break;
+                }
+            }
+            outcomes.append(&mut inner.exchange(what, &bytes, first, count, self.timeout)?);
+        }
+        Ok(outcomes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    fn send(&self, what: &str, bytes: &[u8]) -> Result<(), NetlinkError> {
+        loop {
+            match send(self.fd.as_raw_fd(), bytes, MsgFlags::empty()) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(NetlinkError::Send { what: what.to_owned(), source: errno.into() }),
+            }
+        }
+    }
+
+    fn exchange(
+        &mut self,
+        what: &str,
+        bytes: &[u8],
+        first: u32,
+        count: u32,
+        timeout: Duration,
+    ) -> Result<Vec<Option<Refusal>>, NetlinkError> {
+        self.send(what, bytes)?;
+        let mut outcomes = vec![None; count as usize];
+        let mut answered = false;
+        while !answered {
+            self.receive(what, timeout, |received| {
+                let offset = received.sequence.wrapping_sub(first);
+                if received.kind != wire::NLMSG_ERROR || offset >= count {
+                    return;
+                }
+                if let Some(outcome) = outcomes.get_mut(offset as usize) {
+                    *outcome = Refusal::parse(received.flags, received.body);
+                }
+                answered |= offset + 1 == count;
+            })?;
+        }
+        Ok(outcomes)
+    }
+
+    fn dump_once(
+        &mut self,
+        what: &str,
+        message: Message,
+        timeout: Duration,
+    ) -> Result<(Vec<Answer>, bool), NetlinkError> {
+        let sequence = self.next_sequence();
+        let mut bytes = Vec::with_capacity(message.len());
+        message.finish_into(sequence, &mut bytes);
+        self.send(what, &bytes)?;
+        let mut listed = Vec::new();
+        let mut interrupted = false;
+        let mut end: Option<Option<Refusal>> = None;
+        while end.is_none() {
+            self.receive(what, timeout, |received| {
+                if received.sequence != sequence {
+                    return;
+                }
+                interrupted |= received.flags & wire::NLM_F_DUMP_INTR != 0;
+                match received.kind {
+                    wire::NLMSG_DONE | wire::NLMSG_ERROR => {
+                        end = Some(Refusal::parse(received.flags, received.body))
+                    }
+                    kind => listed.push((kind, received.body.to_vec())),
+                }
+            })?;
+        }
+        match end.flatten() {
+            None => Ok((listed, interrupted)),
+            Some(refusal) => Err(NetlinkError::Refused { what: what.to_owned(), refusal }),
+        }
+    }
+
+    /// Waits for one datagram and hands out its messages.
+    fn receive(
+        &mut self,
+        what: &str,
+        timeout: Duration,
+        each: impl FnMut(Received<'_>),
+    ) -> Result<(), NetlinkError> {
+        wait_readable(self.fd.as_fd(), what, timeout)?;
+        let length =
+            match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {
+                Ok(length) => length,
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+                Err(Errno::ENOBUFS) => return Err(NetlinkError::Overrun { what: what.to_owned() }),
+                Err(errno) => {
+                    return Err(NetlinkError::Receive { what: what.to_owned(), source: errno.into() });
+                }
+            };
+        let Some(datagram) = self.buffer.get(..length) else {
+            return Err(NetlinkError::Overrun { what: what.to_owned() });
+        };
+        wire::messages(datagram).for_each(each);
+        Ok(())
+    }
+}
+
+/// A `NETLINK_ROUTE` socket that hears the multicast groups of the mask `groups` (0: none).
+pub(crate) fn open_route_socket(groups: u32) -> io::Result<OwnedFd> {
+    let fd =
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    Ok(fd)
+}
+
+/// Options that make answers cheaper or clearer. Each is a convenience: without it the answers still parse.
+fn prepare(fd: &OwnedFd) {
+    for option in [libc::NETLINK_CAP_ACK, libc::NETLINK_EXT_ACK, libc::NETLINK_GET_STRICT_CHK] {
+        if let Err(err) = set_netlink_option(fd.as_fd(), option) {
+            tracing::debug!(option, %err, "netlink socket option refused");
+        }
+    }
+    // SO_RCVBUFFORCE needs CAP_NET_ADMIN in the first user namespace, which a pod's or a test's socket may lack.
+    if setsockopt(fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err()
+        && let Err(err) = setsockopt(fd, sockopt::RcvBuf, &RECEIVE_BUFFER)
+    {
+        tracing::debug!(%err, "netlink receive buffer stays at its default");
+    }
+}
+
+fn set_netlink_option(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<()> {
+    crate::sockopt::set(fd, libc::SOL_NETLINK, option, &1i32)
+}
+
+fn wait_readable(fd: BorrowedFd<'_>, what: &str, timeout: Duration) -> Result<(), NetlinkError> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Rounded up, so that the last millisecond is waited for and not spun away.
+        let left = left.as_millis().saturating_add(u128::from(!left.is_zero()));
+        let poll_timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        match poll(&mut fds, poll_timeout) {
+            Ok(0) => return Err(NetlinkError::Timeout { what: what.to_owned(), timeout }),
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(NetlinkError::Receive { what: what.to_owned(), source: errno.into() }),
+        }
+    }
+}
