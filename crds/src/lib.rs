@@ -11,6 +11,8 @@
 
 pub mod acceptance;
 pub mod community;
+pub mod conditions;
 pub mod host;
+pub mod report;
 pub mod store;
 pub mod v1alpha1;

@@ -13,8 +13,10 @@ use std::fmt::Debug;
 use std::future::Future;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+pub mod follow;
 
 /// A kind that a store can hold: ours, or one of the upstream kinds that we read.
 pub trait Object:
@@ -70,7 +72,8 @@ pub enum WatchEvent<K> {
 }
 
 /// A stored form that was refused: who, where, why, what to do (ux.md §4).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct InvalidObject {
     pub kind: String,
     pub namespace: Option<String>,

@@ -1,0 +1,279 @@
+//! The control sockets: one request a line, one answer a line.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::{Deserialize, Serialize};
+
+use super::{PolicyRow, PoolRow, RouteRow, SessionRow};
+use crate::store::InvalidObject;
+
+/// What bgpd is asked: `{"verb": "peers"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "camelCase")]
+pub enum BgpdRequest {
+    Status,
+    Peers,
+    Routes {
+        /// Of one BGPPeer only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer: Option<String>,
+        /// Of one prefix only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prefix: Option<String>,
+    },
+}
+
+/// What felix is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "camelCase")]
+pub enum FelixRequest {
+    Status,
+    Policies,
+    Ipam,
+    Endpoints,
+    Trace {
+        /// `shop/web-1`, or an address.
+        from: String,
+        to: String,
+        /// `tcp`, `udp`, `sctp`
+        protocol: String,
+        port: u16,
+    },
+    Table,
+}
+
+/// Any verb that could not be answered (ux.md §4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlError {
+    pub error: String,
+    #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    #[serde(rename = "do", default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+/// An answer, or why there is none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Answer<T> {
+    Error(ControlError),
+    Ok(T),
+}
+
+/// bgpd: `status`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpdStatus {
+    pub node: String,
+    pub version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asn: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+    /// 0 listens nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Every kind was heard whole from the store.
+    pub in_sync: bool,
+    /// The reason of condition BGPReady, and its message.
+    pub ready: String,
+    pub message: String,
+    pub sessions: u64,
+    pub sessions_established: u64,
+    /// Own blocks by family, originated.
+    pub own_ipv4: u64,
+    pub own_ipv6: u64,
+    /// Learned routes that the kernel holds, of those it should.
+    pub kernel_routes: u64,
+    pub kernel_routes_wanted: u64,
+    /// Of those, with more than one next hop.
+    pub kernel_multipath: u64,
+    /// What the kernel refused: prefix and error.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kernel_refused: BTreeMap<String, String>,
+    /// BGPPeers of this node that are not used, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused_peers: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invalid: Vec<InvalidObject>,
+}
+
+/// bgpd: `peers`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpdPeers {
+    pub node: String,
+    pub sessions: Vec<SessionRow>,
+}
+
+/// bgpd: `routes`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpdRoutes {
+    pub node: String,
+    pub routes: Vec<RouteRow>,
+}
+
+/// felix: `status`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FelixStatus {
+    pub node: String,
+    pub version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+    pub in_sync: bool,
+    pub pods: u64,
+    pub blocks: u64,
+    pub policies: u64,
+    /// The reason of condition DataplaneReady, and its message.
+    pub dataplane: String,
+    /// The reason of condition PolicyProgrammed.
+    pub policy: String,
+    pub message: String,
+    /// Rules and routes of ours that differ from what they should be.
+    pub drift: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invalid: Vec<InvalidObject>,
+}
+
+/// felix: `policies`, in the order of evaluation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FelixPolicies {
+    pub node: String,
+    pub policies: Vec<PolicyRow>,
+}
+
+/// felix: `ipam`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FelixIpam {
+    pub node: String,
+    pub pools: Vec<PoolRow>,
+    pub blocks: Vec<BlockRow>,
+}
+
+/// One block of this node, as its journal has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockRow {
+    pub cidr: String,
+    pub pool: String,
+    pub used: u64,
+    pub cooling: u64,
+    pub size: u64,
+    /// False: the object in the store is behind the journal.
+    pub synced: bool,
+}
+
+/// felix: `endpoints`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FelixEndpoints {
+    pub node: String,
+    pub endpoints: Vec<EndpointRow>,
+}
+
+/// One pod of this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointRow {
+    pub namespace: String,
+    pub name: String,
+    /// The host's end of the pair.
+    pub interface: String,
+    pub addresses: Vec<IpAddr>,
+    pub sandbox: String,
+    /// Policies that select it, in the order of evaluation: `netpol shop/db`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ingress: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<String>,
+    /// In the kernel.
+    pub programmed: bool,
+}
+
+/// felix: `trace`, and the body of `manxctl policy trace`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyTrace {
+    pub packet: TracePacket,
+    /// `Allow` or `Deny`
+    pub verdict: String,
+    /// `Drop` or `Reject`, where denied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<TraceStep>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_connections: Option<u64>,
+    pub considered: Vec<TraceStep>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelAgreement>,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TracePacket {
+    pub from: String,
+    pub to: String,
+    pub protocol: String,
+    pub port: u16,
+}
+
+/// One rule that was looked at.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TraceStep {
+    /// `egress` or `ingress`
+    pub direction: String,
+    pub tier: String,
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_name: Option<String>,
+    /// Absent on `decidedBy`.
+    #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]
+    pub matches: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// Whether the rules in the kernel give the same verdict.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KernelAgreement {
+    pub agrees: bool,
+    pub nodes: Vec<NodeAgreement>,
+}
+
+/// The kernel of one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeAgreement {
+    pub name: String,
+    pub agrees: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// felix: `table`, what it believes to be in the kernel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FelixTable {
+    pub node: String,
+    /// The table value of `felix-calc`, as it serialises or prints itself.
+    pub table: serde_json::Value,
+}
