@@ -12,12 +12,18 @@
 //! ```
 //! The compiled table and the evaluator must agree on every packet: that is the main test of this crate.
 
+pub mod compile;
+pub mod evaluator;
 pub mod graph;
 pub mod host;
 pub mod model;
+pub mod packet;
 pub mod plan;
+pub mod resolve;
 pub mod selector;
+pub mod simulate;
 pub mod table;
+pub mod verdict;
 
 pub use graph::{CalcGraph, Change, Flush, Update};
 pub use model::{

@@ -8,11 +8,17 @@
 //! that is not here yet (a policy's tier, an endpoint's namespace) has a defined meaning and is seen again
 //! when it arrives.
 
+mod round;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use self::round::Round;
+use crate::compile::sets::SetsCompiler;
+use crate::compile::{Compiled, Compiler, CounterIndex, Dirty};
 use crate::model::{Endpoint, EndpointId, Labels, NodeSettings, NodeState, Policy, PolicyKey, Tier};
-use crate::plan::Plan;
+use crate::plan::{Plan, plan_delta};
+use crate::resolve::{Applied, Resolution};
 use crate::table::Table;
 
 /// One fact, whole: it replaces what was known under its key. Absent: it is gone.
@@ -50,9 +56,13 @@ pub enum Change {
 /// Owner of the facts and of the table that follows from them.
 #[derive(Debug)]
 pub struct CalcGraph {
+    compiler: Box<dyn Compiler + Send>,
     state: NodeState,
-    table: Table,
+    resolution: Resolution,
+    compiled: Compiled,
     pending: Pending,
+    /// The closed table has not been planned yet.
+    first: bool,
 }
 
 /// The newest fact of each key, not yet in the state.
@@ -68,7 +78,18 @@ struct Pending {
 impl CalcGraph {
     /// Knows nothing: its table is empty until the first flush, whose plan makes the closed table.
     pub fn new(settings: NodeSettings) -> Self {
-        Self { state: NodeState::new(settings), table: Table::default(), pending: Pending::default() }
+        Self::with_compiler(settings, Box::new(SetsCompiler))
+    }
+
+    pub fn with_compiler(settings: NodeSettings, compiler: Box<dyn Compiler + Send>) -> Self {
+        Self {
+            compiler,
+            state: NodeState::new(settings),
+            resolution: Resolution::default(),
+            compiled: Compiled::default(),
+            pending: Pending::default(),
+            first: true,
+        }
     }
 
     /// Takes note; costs one map insertion. The newest fact of a key wins.
@@ -89,28 +110,44 @@ impl CalcGraph {
 
     /// What the kernel should hold since the last flush.
     pub fn table(&self) -> &Table {
-        &self.table
+        &self.compiled.table
     }
 
-    /// Works the pending facts in. The cost follows what changed, not what is known.
+    /// What the table's counters and log lines speak of.
+    pub fn counters(&self) -> &CounterIndex {
+        &self.compiled.counters
+    }
+
+    /// Which policies apply to which local endpoint.
+    pub fn applied(&self) -> &Applied {
+        &self.resolution.applied
+    }
+
+    /// Whether a flush would have anything to look at.
+    pub fn is_dirty(&self) -> bool {
+        let Pending { endpoints, namespaces, tiers, policies, settings } = &self.pending;
+        let quiet = endpoints.is_empty() && namespaces.is_empty() && tiers.is_empty() && policies.is_empty();
+        self.first || settings.is_some() || !quiet
+    }
+
+    /// Works the pending facts in. The cost follows what changed: a pod elsewhere costs the evaluation of
+    /// the peers that can name it; what changes this node's policies costs this node's policies.
     pub fn flush(&mut self) -> Flush {
-        let Pending { endpoints, namespaces, tiers, policies, settings } = std::mem::take(&mut self.pending);
-        merge(&mut self.state.endpoints, endpoints);
-        merge(&mut self.state.namespaces, namespaces);
-        merge(&mut self.state.tiers, tiers);
-        merge(&mut self.state.policies, policies);
-        if let Some(settings) = settings {
-            self.state.settings = settings;
+        if !self.is_dirty() {
+            return Flush::default();
         }
-        Flush::default()
-    }
-}
-
-fn merge<K: Ord, V>(known: &mut BTreeMap<K, V>, news: BTreeMap<K, Option<V>>) {
-    for (key, value) in news {
-        match value {
-            Some(value) => drop(known.insert(key, value)),
-            None => drop(known.remove(&key)),
+        let mut round = Round::take(&mut self.pending, &self.state);
+        round.structure |= std::mem::take(&mut self.first);
+        round.work_in(&mut self.state, &mut self.resolution);
+        let dirty = Dirty { structure: round.structure, members: self.resolution.membership.take_changes() };
+        if round.structure {
+            self.resolution.follow_policies(&self.state);
         }
+        let delta = self.compiler.refresh(&mut self.compiled, &self.state, &self.resolution, &dirty);
+        for change in dirty.members.values() {
+            round.recheck.extend(change.added.iter().chain(&change.removed).map(|member| member.address));
+        }
+        let changes = round.changes(&self.state, &self.resolution.applied);
+        Flush { plan: plan_delta(delta), changes, recheck: round.recheck }
     }
 }
