@@ -1,1 +1,139 @@
-fn main() {}
+//! bgpd: BGP sessions of this node, and the kernel routes that follow from them.
+
+mod control;
+mod desire;
+mod driver;
+mod events;
+mod fib;
+mod net;
+mod nexthop;
+mod objects;
+mod routes;
+mod session_status;
+mod status;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bgp_proto::{AfiSafi, Input, Speaker};
+use clap::Parser;
+use felix_kernel::capability::{self, CapabilityError};
+use felix_kernel::host::{ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL};
+use felix_kernel::monitor::Monitor;
+use manx_crds::host::BGPD_SOCKET;
+use manx_crds::store::dir::DirStore;
+use manx_daemon::options::{Options, private_directory};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::driver::{Driver, Sources};
+
+/// The BGP daemon of Manx: speaks to routers, announces this node's blocks, installs what it learns.
+#[derive(Parser)]
+#[command(name = "bgpd", version)]
+struct Command {
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Sessions and writes that wait for the store's writer.
+const WRITES: usize = 1024;
+
+fn main() -> std::process::ExitCode {
+    let options = Command::parse().options;
+    let outcome = options.node_name().context("the host name, where --node is not given").and_then(|node| {
+        manx_daemon::log::start("bgpd", &node, &options.log)?;
+        keep_capabilities(&node)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(run(&options, node))
+    });
+    match outcome {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "bgpd ends");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options, node: String) -> anyhow::Result<()> {
+    private_directory(&options.run_dir)?;
+    private_directory(&options.state_dir)?;
+    let store = DirStore::open(&options.store).context("the datastore")?;
+    let questions = manx_daemon::control::listen(&options.run_dir.join(BGPD_SOCKET)).context("the control socket")?;
+    let monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL]).context("the kernel's links and routes")?;
+    let (fib, found) = fib::Fib::start().context("the kernel's routes")?;
+    let started = Instant::now();
+    let mut speaker = Speaker::new(seed()?, started);
+    // RFC 4724 §4.1: the F bit says that forwarding went on while we were away.
+    let families: std::collections::BTreeSet<AfiSafi> = found.iter().map(AfiSafi::of).collect();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), adopted = found.len(), "bgpd starts");
+    speaker.handle_input(Input::KernelRoutesFound(families), started);
+    let (net, net_events) = net::Net::new();
+    let (writes, written) = mpsc::channel(WRITES);
+    tokio::spawn(writer::run(store.clone(), node.clone(), written));
+    let sources = Sources { changes: objects::watch(&store, &node), net: net_events, questions };
+    let driver = Driver {
+        status: status::Status::new(node.clone(), writes),
+        node,
+        speaker,
+        net,
+        fib,
+        monitor,
+        next_hops: nexthop::NextHops::default(),
+        objects: objects::Objects::default(),
+        desire: desire::Desire::default(),
+        deaf: BTreeMap::new(),
+        look_at: None,
+        started,
+        closing: Vec::new(),
+    };
+    driver.run(sources, stop_signal()?).await
+}
+
+/// Before any thread: capabilities belong to threads and are inherited.
+fn keep_capabilities(node: &str) -> anyhow::Result<()> {
+    match capability::keep_only(capability::BGPD) {
+        Ok(()) => Ok(()),
+        Err(CapabilityError::Missing(missing)) => {
+            tracing::error!(
+                error = %missing,
+                r#where = format!("bgpd on {node}, {}", missing.place()),
+                expected = missing.expected(),
+                r#do = missing.remedy("bgpd"),
+                "a capability is missing"
+            );
+            Err(missing.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Peers choose prefixes and attributes, so the hash tables' seed must not be guessable.
+fn seed() -> anyhow::Result<u64> {
+    use std::io::Read as _;
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Fires at SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<oneshot::Receiver<()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (stop, stopped) = oneshot::channel();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // The loop is gone already when nobody listens.
+        drop(stop.send(()));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        tracing::error!("the stop took longer than 10s");
+        std::process::exit(1);
+    });
+    Ok(stopped)
+}

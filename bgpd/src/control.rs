@@ -1,0 +1,99 @@
+//! Answers on the control socket: the speaker as it stands, in the words of `crds/src/report`.
+
+use std::time::Instant;
+
+use bgp_proto::fsm::State;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use manx_crds::report::{BgpdPeers, BgpdRequest, BgpdStatus, FamilyRow, SessionRow};
+use manx_daemon::control::Question;
+
+use crate::driver::Driver;
+use crate::{routes, session_status};
+
+const VERBS: [&str; 3] = ["status", "peers", "routes"];
+
+pub(crate) fn answer(driver: &Driver, question: Question) {
+    match serde_json::from_value(question.request.clone()) {
+        Ok(BgpdRequest::Status) => question.answer(&status(driver)),
+        Ok(BgpdRequest::Peers) => question.answer(&peers(driver)),
+        Ok(BgpdRequest::Routes { peer, prefix }) => {
+            question.answer(&routes::of(driver, peer.as_deref(), prefix.as_deref()));
+        }
+        Err(_) => question.unknown(&VERBS),
+    }
+}
+
+fn status(driver: &Driver) -> BgpdStatus {
+    let (now, wall) = (Instant::now(), Timestamp::now());
+    let desire = &driver.desire;
+    let report = driver.fib.report();
+    let ready = session_status::ready(&driver.speaker, desire, &report, None, wall);
+    let live: Vec<_> = desire
+        .speaker
+        .iter()
+        .flat_map(|config| config.peers.keys())
+        .filter_map(|peer| driver.speaker.peer(peer))
+        .collect();
+    let own = |v4: bool| desire.own_routes.keys().filter(|p| p.addr().is_ipv4() == v4).count() as u64;
+    let mut message = vec![ready.message];
+    message.extend(driver.deaf.iter().map(|(address, error)| format!("cannot listen on {address}: {error}")));
+    BgpdStatus {
+        node: driver.node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: Some(Time(session_status::at(driver.started, now, wall))),
+        asn: desire.speaker.as_ref().map(|config| config.asn.0),
+        router_id: desire.speaker.as_ref().map(|config| config.router_id.to_string()),
+        addresses: desire.addresses.iter().copied().collect(),
+        port: Some(desire.port),
+        in_sync: driver.objects.in_sync(),
+        ready: ready.reason,
+        message: message.join("; "),
+        sessions: live.len() as u64,
+        sessions_established: live.iter().filter(|peer| peer.state == State::Established).count() as u64,
+        own_ipv4: own(true),
+        own_ipv6: own(false),
+        kernel_routes: report.programmed as u64,
+        kernel_routes_wanted: report.desired as u64,
+        kernel_multipath: report.multipath as u64,
+        kernel_refused: report.refused.iter().map(|(prefix, error)| (prefix.to_string(), error.clone())).collect(),
+        refused_peers: desire.refused.iter().map(|(peer, refusal)| (peer.clone(), refusal.message.clone())).collect(),
+        invalid: driver.objects.invalid.values().cloned().collect(),
+    }
+}
+
+fn peers(driver: &Driver) -> BgpdPeers {
+    let (now, wall) = (Instant::now(), Timestamp::now());
+    let mut sessions = Vec::new();
+    for (peer, config) in driver.desire.speaker.iter().flat_map(|config| &config.peers) {
+        let Some(live) = driver.speaker.peer(peer) else { continue };
+        let status = session_status::of(&live, config, None, now, wall);
+        sessions.push(SessionRow {
+            node: driver.node.clone(),
+            peer: peer.as_str().to_owned(),
+            remote: config.remote.to_string(),
+            asn: live.negotiated.as_ref().map(|n| n.remote_asn.0).or(session_status::expected_asn(config)),
+            state: session_status::state(live.state),
+            since: status.since,
+            reason: Some(session_status::reason(live.reason).to_owned()),
+            message: Some(live.message.clone()).filter(|text| !text.is_empty()),
+            bfd: None,
+            families: live
+                .families
+                .iter()
+                .map(|family| FamilyRow {
+                    name: session_status::family_name(family.family),
+                    received: family.received.into(),
+                    accepted: family.accepted.into(),
+                    advertised: family.advertised.into(),
+                })
+                .collect(),
+            last_error: status.last_error,
+            resets: Some(live.resets),
+            local_address: status.local_address,
+            hold_seconds: live.negotiated.as_ref().map(|n| n.hold_time.into()),
+            capabilities: status.negotiated.map(|n| n.capabilities).unwrap_or_default(),
+        });
+    }
+    BgpdPeers { node: driver.node.clone(), sessions }
+}

@@ -1,0 +1,158 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use manx_crds::store::follow::Change as Followed;
+
+use super::*;
+use crate::objects::{Change, Objects};
+
+fn parse<K: serde::de::DeserializeOwned>(yaml: &str) -> K {
+    serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{error}: {yaml}"))
+}
+
+fn put<K: serde::de::DeserializeOwned>(wrap: fn(Followed<K>) -> Change, yaml: &str) -> Change {
+    wrap(Followed::Put(parse(yaml)))
+}
+
+const NODE: &str = "{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {rack: '12'}}, status: {addresses: [
+    {type: InternalIP, address: 10.0.0.11}, {type: InternalIP, address: 'fd00::11'}]}}";
+const POOL: &str = "{apiVersion: manx.dev/v1alpha1, kind: IPPool, metadata: {name: pods}, spec: {cidr: 10.244.0.0/16}}";
+const BLOCK: &str = "{apiVersion: manx.dev/v1alpha1, kind: IPBlock, metadata: {name: 10-244-0-0-26},
+    spec: {cidr: 10.244.0.0/26, pool: pods, nodeName: n1}}";
+
+fn peer(name: &str, spec: &str) -> String {
+    format!(
+        "{{apiVersion: manx.dev/v1alpha1, kind: BGPPeer, metadata: {{name: {name}, labels: {{tier: {name}}}}}, spec: {{{spec}}}}}"
+    )
+}
+
+fn advertisement(name: &str, spec: &str) -> String {
+    format!("{{apiVersion: manx.dev/v1alpha1, kind: BGPAdvertisement, metadata: {{name: {name}}}, spec: {{{spec}}}}}")
+}
+
+fn configuration(spec: &str) -> String {
+    format!("{{apiVersion: manx.dev/v1alpha1, kind: FabricConfiguration, metadata: {{name: default}}, spec: {{{spec}}}}}")
+}
+
+fn objects(changes: Vec<Change>) -> Objects {
+    let mut objects = Objects::default();
+    objects.take(put(Change::Node, NODE));
+    objects.take(put(Change::Pool, POOL));
+    objects.take(put(Change::Block, BLOCK));
+    for change in changes {
+        objects.take(change);
+    }
+    objects
+}
+
+fn of(changes: Vec<Change>) -> Desire {
+    desire(&objects(changes), "n1", &|_| LinkAddresses {
+        ipv4: Some(Ipv4Addr::new(10, 0, 1, 11)),
+        ipv6: Some("fd00:1::11".parse().unwrap()),
+    })
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_plain_peer_gets_both_families_and_the_addresses_of_its_link() {
+    let desire = of(vec![put(Change::Peer, &peer("tor-a", "address: 10.0.1.1, asn: 65001"))]);
+    let config = desire.speaker.unwrap();
+    assert_eq!((config.asn, config.router_id.0), (Asn(64512), Ipv4Addr::new(10, 0, 0, 11)));
+    let tor = &config.peers[&PeerName::from("tor-a")];
+    assert_eq!(tor.next_hop.ipv4, Some(Ipv4Addr::new(10, 0, 1, 11)));
+    assert_eq!(tor.next_hop.ipv6, Some("fd00:1::11".parse().unwrap()));
+    assert_eq!((tor.max_hops, tor.local_address, tor.families.len()), (1, None, 2));
+    assert!(tor.import.never.contains(&net("10.244.0.0/26")) && tor.import.never.contains(&net("10.0.0.11/32")));
+    assert!(tor.import.within.contains(&net("10.244.0.0/16")) && tor.import.default_route);
+    assert_eq!(desire.blackholes, BTreeSet::from([net("10.244.0.0/26")]));
+    assert!(desire.own_routes.is_empty(), "nothing is originated without a BGPAdvertisement");
+}
+
+#[test]
+fn blocks_go_to_the_peers_that_advertisements_select_with_their_attributes() {
+    let desire = of(vec![
+        put(Change::Peer, &peer("tor-a", "address: 10.0.1.1, asn: 65001")),
+        put(Change::Peer, &peer("tor-b", "address: 10.0.2.1, asn: 65002")),
+        put(Change::Peer, &peer("tor-c", "address: 10.0.3.1, asn: 65003")),
+        put(Change::Advertisement, &advertisement("all", "pools: {}, attributes: {communities: ['64512:1'], med: 5}")),
+        put(
+            Change::Advertisement,
+            &advertisement(
+                "some",
+                "peerSelector: {matchLabels: {tier: tor-b}}, pools: {}, attributes: {communities: [no-export], med: 9, prepend: 2}",
+            ),
+        ),
+    ]);
+    let routes = &desire.own_routes[&net("10.244.0.0/26")];
+    assert_eq!(routes.len(), 2);
+    let only = |names: &[&str]| Audience::Only(names.iter().map(|n| PeerName::from(*n)).collect());
+    assert_eq!(routes[0].audience, only(&["tor-a", "tor-c"]));
+    assert_eq!((routes[0].med, routes[0].prepend), (Some(5), 0));
+    assert_eq!(routes[1].audience, only(&["tor-b"]));
+    assert_eq!(routes[1].communities, BTreeSet::from([64512 << 16 | 1, 0xffff_ff01]));
+    assert_eq!((routes[1].med, routes[1].prepend), (Some(5), 2), "the first by name that sets it");
+}
+
+#[test]
+fn announce_cidr_tells_the_pool_where_a_block_of_it_is() {
+    let desire = of(vec![
+        put(Change::Peer, &peer("tor-a", "address: 10.0.1.1, asn: 65001")),
+        put(Change::Advertisement, &advertisement("pools", "pools: {announce: CIDR}")),
+    ]);
+    assert_eq!(desire.own_routes.keys().copied().collect::<Vec<_>>(), [net("10.244.0.0/16")]);
+}
+
+#[test]
+fn what_cannot_be_served_says_why_and_does_not_stop_the_others() {
+    let desire = of(vec![
+        put(Change::Peer, &peer("ok", "address: 10.0.1.1, asn: 65001")),
+        put(Change::Peer, &peer("twice", "address: 10.0.1.1, asn: 65001")),
+        put(Change::Peer, &peer("own", "address: 10.0.0.11, asn: 65001")),
+        put(Change::Peer, &peer("bfd", "address: 10.0.4.1, asn: 65001, session: {bfdProfile: fast}")),
+        put(Change::Peer, &peer("elsewhere", "address: 10.0.5.1, asn: 65001, nodeSelector: {matchLabels: {rack: '13'}}")),
+    ]);
+    let reasons: Vec<(&str, &str)> = desire.refused.iter().map(|(n, r)| (n.as_str(), r.reason)).collect();
+    assert_eq!(reasons, [("bfd", "UnknownValue"), ("own", "AddressIsOurs"), ("twice", "OverlapsPeer")]);
+    let served: Vec<&str> = desire.speaker.as_ref().unwrap().peers.keys().map(PeerName::as_str).collect();
+    assert_eq!(served, ["ok"]);
+}
+
+#[test]
+fn the_asn_comes_from_the_label_or_there_is_none() {
+    let labelled = configuration("node: {asnFromLabel: {key: rack, base: 4200000000}}");
+    let desire = of(vec![put(Change::Configuration, &labelled)]);
+    assert_eq!(desire.speaker.unwrap().asn, Asn(4_200_000_012));
+    let wrong = configuration("node: {asnFromLabel: {key: site, base: 4200000000}}");
+    let desire = of(vec![put(Change::Configuration, &wrong)]);
+    assert_eq!((desire.speaker, desire.problem.unwrap().reason), (None, "InvalidASNLabel"));
+}
+
+#[test]
+fn another_topology_than_none_is_said_to_open_nothing() {
+    assert!(of(vec![]).remarks[0].starts_with("topology.mode FullMesh opens no node-to-node session"));
+    let none = of(vec![put(Change::Configuration, &configuration("topology: {mode: None}"))]);
+    assert_eq!(none.remarks, Vec::<String>::new());
+}
+
+#[test]
+fn a_multihop_peer_is_spoken_to_from_the_nodes_address() {
+    let desire = of(vec![put(Change::Peer, &peer("rr", "address: 10.9.9.9, asnType: Internal"))]);
+    let peer = &desire.speaker.unwrap().peers[&PeerName::from("rr")];
+    assert_eq!(peer.max_hops, 255);
+    assert_eq!(peer.local_address, Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 11))));
+    assert_eq!(peer.next_hop.ipv4, Some(Ipv4Addr::new(10, 0, 0, 11)));
+}
+
+#[test]
+fn a_shut_down_node_shuts_every_session_with_its_words() {
+    let node = "{apiVersion: manx.dev/v1alpha1, kind: FabricNode, metadata: {name: n1},
+        spec: {adminState: Shutdown, adminMessage: fan swap}}";
+    let desire = of(vec![
+        put(Change::FabricNode, node),
+        put(Change::Peer, &peer("tor-a", "address: 10.0.1.1, asn: 65001")),
+    ]);
+    let peer = &desire.speaker.unwrap().peers[&PeerName::from("tor-a")];
+    assert_eq!(peer.admin, AdminState::Shutdown { message: "fan swap".into() });
+}

@@ -1,0 +1,317 @@
+//! THE loop: wait for one thing, hand it to the speaker, do everything that the speaker asks for, wait again.
+//!
+//! ```text
+//!   store ──► Objects ──► desire() ──┐                     ┌─► Net     dial, close, write
+//!   sockets ─────────► NetEvent ─────┤    ┌─────────┐      ├─► Fib     kernel routes, on a thread
+//!   kernel ──► NextHops ─────────────┼──► │ Speaker │ ─────┼─► NextHops track
+//!   timer ───────────────────────────┤    └─────────┘      ├─► Status  objects and Events, throttled
+//!   control socket, signals ─────────┘                     └─► log
+//! ```
+//! One owner: nothing else touches the speaker, and no task holds state of it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use bgp_proto::{ConnId, Input, Output, PeerName, SessionEvent, Speaker};
+use felix_kernel::monitor::{KernelEvent, Monitor};
+use manx_daemon::control::Question;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::desire::{self, Desire};
+use crate::fib::Fib;
+use crate::net::{Net, NetEvent};
+use crate::nexthop::{self, NextHops};
+use crate::objects::{Change, Objects};
+use crate::status::Status;
+use crate::{control, events};
+
+/// Changes of objects that come together are taken together.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Everything that reaches the loop, beside its timer.
+pub(crate) struct Sources {
+    pub(crate) changes: mpsc::Receiver<Change>,
+    pub(crate) net: mpsc::Receiver<NetEvent>,
+    pub(crate) questions: mpsc::Receiver<Question>,
+}
+
+pub(crate) struct Driver {
+    pub(crate) node: String,
+    pub(crate) speaker: Speaker,
+    pub(crate) net: Net,
+    pub(crate) fib: Fib,
+    pub(crate) monitor: Monitor,
+    pub(crate) next_hops: NextHops,
+    pub(crate) objects: Objects,
+    pub(crate) status: Status,
+    /// What the speaker was last told.
+    pub(crate) desire: Desire,
+    /// Where the sockets do not listen, and why.
+    pub(crate) deaf: BTreeMap<std::net::SocketAddr, String>,
+    /// When the objects that changed are looked at; none: nothing changed.
+    pub(crate) look_at: Option<Instant>,
+    pub(crate) started: Instant,
+    /// Closing connections, waited for at the end.
+    pub(crate) closing: Vec<JoinHandle<()>>,
+}
+
+impl Driver {
+    /// Runs until a signal asks for the end.
+    pub(crate) async fn run(
+        mut self,
+        mut sources: Sources,
+        mut stop: tokio::sync::oneshot::Receiver<()>,
+    ) -> anyhow::Result<()> {
+        loop {
+            self.drain();
+            let timer = self.deadline();
+            tokio::select! {
+                biased;
+                _ = &mut stop => return self.stop().await,
+                Some(change) = sources.changes.recv() => self.change(change),
+                events = self.monitor.changed() => self.kernel(&events?),
+                Some(event) = sources.net.recv() => self.net_event(event),
+                Some(question) = sources.questions.recv() => control::answer(&self, question),
+                () = sleep_until(timer) => {}
+            }
+            let now = Instant::now();
+            if self.look_at.is_some_and(|at| at <= now) {
+                self.look_at = None;
+                self.reconsider(now);
+            }
+            if self.speaker.poll_timeout().is_some_and(|at| at <= now) {
+                self.speaker.handle_input(Input::Timeout, now);
+            }
+            self.status.tick(&self.speaker, &self.desire, &self.fib, now);
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        [self.speaker.poll_timeout(), self.look_at, self.status.next_tick()].into_iter().flatten().min()
+    }
+
+    fn change(&mut self, change: Change) {
+        if self.objects.take(change) {
+            self.look_at.get_or_insert_with(|| Instant::now() + SETTLE);
+        }
+    }
+
+    /// Works out anew what should be and tells the speaker the differences.
+    fn reconsider(&mut self, now: Instant) {
+        if !self.objects.in_sync() {
+            return;
+        }
+        let facts = self.monitor.facts();
+        let links = |remote| nexthop::link_addresses(facts, remote);
+        let desire = desire::desire(&self.objects, &self.node, &links);
+        events::log_refusals(&self.desire, &desire);
+        self.net.listen(desire.port);
+        let before = std::mem::replace(&mut self.desire, desire);
+        if before != self.desire {
+            self.status.touch();
+        }
+        // Own routes first, so that the speaker's first UPDATE is whole.
+        let mut inputs = Vec::new();
+        for (prefix, routes) in &self.desire.own_routes {
+            if before.own_routes.get(prefix) != Some(routes) {
+                inputs.push(Input::Originate { prefix: *prefix, routes: routes.clone() });
+            }
+        }
+        for prefix in before.own_routes.keys().filter(|p| !self.desire.own_routes.contains_key(p)) {
+            inputs.push(Input::Withdraw { prefix: *prefix });
+        }
+        for input in inputs {
+            self.speaker.handle_input(input, now);
+        }
+        self.fib.blackholes(&self.desire.blackholes);
+        if let Some(config) = &self.desire.speaker
+            && before.speaker.as_ref() != Some(config)
+        {
+            self.speaker.handle_input(Input::Configure(config.clone()), now);
+        }
+    }
+
+    fn kernel(&mut self, events: &[KernelEvent]) {
+        let now = Instant::now();
+        if events.iter().any(may_change_our_routes) {
+            self.fib.look();
+        }
+        for (address, resolution) in self.next_hops.changed(self.monitor.facts()) {
+            self.speaker.handle_input(Input::NextHop { address, resolution }, now);
+        }
+        for (peer, text) in self.peers_behind_dead_links() {
+            self.speaker.handle_input(Input::LinkDown { peer, text }, now);
+        }
+        // Our own next hops may be addresses that came or went.
+        if events.iter().any(|event| !matches!(event, KernelEvent::Neighbour(_) | KernelEvent::NeighbourGone(_))) {
+            self.look_at.get_or_insert(now + SETTLE);
+        }
+    }
+
+    /// A session over an interface that is down ends at once, not when the hold timer notices.
+    fn peers_behind_dead_links(&self) -> Vec<(PeerName, String)> {
+        let Some(config) = &self.desire.speaker else { return Vec::new() };
+        let direct = config.peers.iter().filter(|(_, peer)| peer.max_hops == 1);
+        direct
+            .filter_map(|(name, _)| {
+                let local = self.speaker.peer(name)?.local?.ip();
+                let text = nexthop::unusable(self.monitor.facts(), local)?;
+                Some((name.clone(), text))
+            })
+            .collect()
+    }
+
+    fn net_event(&mut self, event: NetEvent) {
+        let now = Instant::now();
+        match event {
+            NetEvent::Dialled { peer, attempt, outcome } => {
+                if !self.net.finish_dial(&peer, attempt) {
+                    return;
+                }
+                let input = match outcome {
+                    Ok(stream) => match self.net.adopt(stream) {
+                        Ok((conn, local, remote)) => Input::Connected { conn, peer, local, remote },
+                        Err(error) => Input::DialFailed {
+                            peer,
+                            error: bgp_proto::input::TransportErrorKind::Other,
+                            text: error.to_string(),
+                        },
+                    },
+                    Err(error) => Input::DialFailed { peer, error: error.kind, text: error.text },
+                };
+                self.speaker.handle_input(input, now);
+            }
+            NetEvent::Accepted(stream) => match self.net.adopt(stream) {
+                Ok((conn, local, remote)) => {
+                    self.speaker.handle_input(Input::Accepted { conn, local, remote }, now);
+                }
+                Err(error) => tracing::debug!(%error, "a connection was gone before it was looked at"),
+            },
+            NetEvent::Bytes { conn, bytes } => {
+                self.speaker.handle_input(Input::Bytes { conn, bytes: &bytes }, now);
+            }
+            NetEvent::Closed { conn, error } => {
+                if self.net.forget(conn) {
+                    self.speaker.handle_input(Input::Closed { conn, error }, now);
+                }
+            }
+            NetEvent::Writable(conn) => self.net.room(conn),
+            NetEvent::Listening { address, error } => self.listening(address, error),
+        }
+    }
+
+    fn listening(&mut self, address: std::net::SocketAddr, error: Option<String>) {
+        match error {
+            None => {
+                if self.deaf.remove(&address).is_some() {
+                    tracing::info!(%address, "listening");
+                }
+            }
+            Some(error) => {
+                tracing::error!(
+                    %error,
+                    r#where = %address,
+                    expected = "the port free, or another in FabricConfiguration spec.node.bgpPort (0 = only dial out)",
+                    r#do = format!("ss -ltnp 'sport = :{}'; meanwhile bgpd dials out", address.port()),
+                    "cannot listen"
+                );
+                self.deaf.insert(address, error);
+            }
+        }
+    }
+
+    /// Does what the speaker asks for, until it asks for nothing and every socket has what it takes.
+    fn drain(&mut self) {
+        loop {
+            while let Some(output) = self.speaker.poll_output() {
+                self.obey(output);
+            }
+            let mut wrote = false;
+            let due: Vec<ConnId> = self.speaker.connections().collect();
+            for conn in due {
+                wrote |= self.transmit(conn);
+            }
+            if !wrote {
+                break;
+            }
+        }
+        self.closing.retain(|task| !task.is_finished());
+    }
+
+    /// One turn for one connection, so that none starves another.
+    fn transmit(&mut self, conn: ConnId) -> bool {
+        let Some(bytes) = self.speaker.poll_transmit(conn) else { return false };
+        match self.net.write(conn, bytes) {
+            Some(written) if written > 0 => {
+                self.speaker.transmitted(conn, written);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    fn obey(&mut self, output: Output) {
+        match output {
+            Output::Dial { peer, remote, local, max_hops } => self.net.dial(peer, remote, local, max_hops),
+            Output::CancelDial { peer } => self.net.cancel_dial(&peer),
+            Output::Close { conn, last_bytes } => self.closing.extend(self.net.close(conn, last_bytes)),
+            Output::Fib(change) => self.fib.learned(change),
+            Output::FibComplete { family } => self.fib.complete(family),
+            Output::TrackNextHop { address, wanted } => self.track(address, wanted),
+            Output::Event(event) => self.event(event),
+        }
+    }
+
+    fn track(&mut self, address: IpAddr, wanted: bool) {
+        if !wanted {
+            self.next_hops.forget(address);
+            return;
+        }
+        let resolution = self.next_hops.track(self.monitor.facts(), address);
+        self.speaker.handle_input(Input::NextHop { address, resolution }, Instant::now());
+    }
+
+    fn event(&mut self, event: SessionEvent) {
+        events::log(&event, &self.speaker);
+        self.status.event(&event, &self.speaker, Instant::now());
+    }
+
+    /// Says goodbye: with graceful restart the peers keep our routes, and the kernel keeps ours.
+    async fn stop(mut self) -> anyhow::Result<()> {
+        tracing::info!("stopping; routes stay in the kernel");
+        self.speaker.handle_input(Input::Stop { restarting: true }, Instant::now());
+        self.drain();
+        for task in std::mem::take(&mut self.closing) {
+            task.await?;
+        }
+        Ok(())
+    }
+
+    /// How long the process runs.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Links take routes with them, and others may remove ours.
+fn may_change_our_routes(event: &KernelEvent) -> bool {
+    match event {
+        KernelEvent::Link(_)
+        | KernelEvent::LinkGone(_)
+        | KernelEvent::Address(_)
+        | KernelEvent::AddressGone(_)
+        | KernelEvent::Routes
+        | KernelEvent::OwnRouteGone(_)
+        | KernelEvent::Resync => true,
+        KernelEvent::Neighbour(_) | KernelEvent::NeighbourGone(_) => false,
+    }
+}

@@ -1,0 +1,89 @@
+//! What happened, as log lines: INFO is the timeline, WARN degraded and retrying (ux.md §8).
+
+use std::time::Duration;
+
+use bgp_proto::fsm::State;
+use bgp_proto::{PeerName, SessionEvent, Speaker};
+use manx_daemon::log::took;
+
+use crate::desire::Desire;
+
+pub(crate) fn log(event: &SessionEvent, speaker: &Speaker) {
+    match event {
+        SessionEvent::StateChanged { peer, from, to, reason } => state(peer, *from, *to, *reason, speaker),
+        SessionEvent::Error { peer, error } => {
+            tracing::debug!(%peer, error = %error, from = ?error.from, "session error");
+        }
+        SessionEvent::EndOfRibReceived { peer, family } => {
+            tracing::debug!(%peer, %family, "End-of-RIB received");
+        }
+        SessionEvent::EndOfRibSent { peer, family } => tracing::debug!(%peer, %family, "End-of-RIB sent"),
+        SessionEvent::Synchronized { peer } => {
+            let counts = speaker.peer(peer).map(|p| prefixes(&p)).unwrap_or_default();
+            tracing::info!(%peer, prefixes = counts, "session synchronized");
+        }
+        SessionEvent::Stale { peer } => {
+            tracing::info!(%peer, "routes kept as stale until the peer is back");
+        }
+        SessionEvent::Malformed { peer, what } => {
+            let n = speaker.peer(peer).map_or(0, |p| p.messages.malformed_updates);
+            // The first of many says it; the counter tells the rest.
+            if n.is_power_of_two() {
+                tracing::warn!(%peer, what, n, "malformed UPDATE");
+            }
+        }
+        SessionEvent::PrefixLimitNear { peer, family, count, limit } => {
+            tracing::warn!(%peer, %family, count, limit, "prefix limit near");
+        }
+        SessionEvent::PrefixLimitReached { peer, family, count, limit } => {
+            tracing::warn!(%peer, %family, count, limit, "prefix limit reached");
+        }
+        SessionEvent::PeerRefused { peer, why } => tracing::warn!(%peer, why, "peer refused"),
+        SessionEvent::ConnectionRejected { remote, local, why } => {
+            tracing::warn!(source = %remote, %local, reason = ?why, "connection rejected");
+        }
+    }
+}
+
+fn state(peer: &PeerName, from: State, to: State, reason: bgp_proto::output::Reason, speaker: &Speaker) {
+    let status = speaker.peer(peer);
+    match (from, to) {
+        (_, State::Established) => {
+            let remote = status.as_ref().and_then(|s| s.remote).map(|r| r.ip().to_string());
+            let hold = status
+                .as_ref()
+                .and_then(|s| s.negotiated.as_ref())
+                .map(|n| took(Duration::from_secs(n.hold_time.into())));
+            tracing::info!(%peer, remote, hold, "session up");
+        }
+        (State::Established, _) => {
+            let text = status.as_ref().and_then(|s| s.last_error.as_ref()).map(|(_, e)| e.to_string());
+            tracing::warn!(%peer, reason = ?reason, error = text, "session down");
+        }
+        (_, State::Idle | State::Connect | State::Active | State::OpenSent | State::OpenConfirm) => {
+            tracing::debug!(%peer, from = ?from, to = ?to, reason = ?reason, "session state");
+        }
+    }
+}
+
+/// Accepted prefixes of all families.
+pub(crate) fn prefixes(status: &bgp_proto::status::PeerStatus) -> u32 {
+    status.families.iter().map(|f| f.accepted).sum()
+}
+
+/// Says what newly is, and what no longer is, refused.
+pub(crate) fn log_refusals(before: &Desire, after: &Desire) {
+    for (peer, refusal) in &after.refused {
+        if before.refused.get(peer) != Some(refusal) {
+            tracing::warn!(peer, reason = refusal.reason, refusal.message, "BGPPeer starts no session");
+        }
+    }
+    for peer in before.refused.keys().filter(|p| !after.refused.contains_key(*p)) {
+        tracing::info!(peer, "BGPPeer is served again");
+    }
+    if let Some(problem) = &after.problem
+        && before.problem.as_ref() != Some(problem)
+    {
+        tracing::warn!(reason = problem.reason, problem.message, "this node speaks no BGP");
+    }
+}

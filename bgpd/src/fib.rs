@@ -1,0 +1,237 @@
+//! The forwarding table: what was learned, and a blackhole for each own block, as kernel routes of our protocol.
+//!
+//! ```text
+//!   driver ── Command, in batches ──► thread: RouteTable.set / sweep / apply ──► kernel
+//!          ◄──────── Report ─────────
+//! ```
+//! The thread owns the table and its socket; a kernel that is slow delays routes, never a keepalive. Routes of an
+//! earlier life are adopted at start and swept family by family once the speaker says that its own are complete.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bgp_proto::AfiSafi;
+use bgp_proto::route::{FibChange, FibRoute};
+use felix_kernel::host::{METRIC_LEARNED, METRIC_LEARNED_DEFAULT, ROUTE_PROTOCOL_BGP};
+use felix_kernel::netlink::{NetlinkError, RouteSocket};
+use felix_kernel::route::{NextHop, Route, RouteKey, RouteKind, RouteState, RouteTable};
+use ipnet::IpNet;
+use tokio::sync::watch;
+
+/// A look at the kernel without any reason to: a lost event costs at most this.
+const AUDIT: Duration = Duration::from_secs(60);
+/// Events of one incident (a link takes many routes with it) are answered by one look.
+const LOOK_AFTER: Duration = Duration::from_millis(10);
+
+enum Command {
+    Set(Route),
+    Withdraw(RouteKey),
+    Sweep(AfiSafi),
+    /// Somebody may have changed our routes, or a link came back.
+    Look,
+}
+
+/// How the kernel stands, as of the last write.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) desired: usize,
+    pub(crate) programmed: usize,
+    pub(crate) pending: usize,
+    /// Routes with more than one next hop.
+    pub(crate) multipath: usize,
+    /// Found at start and not wanted yet.
+    pub(crate) adopted: usize,
+    /// What the kernel refuses, by destination, and why.
+    pub(crate) refused: BTreeMap<IpNet, String>,
+    /// The socket itself failed.
+    pub(crate) error: Option<String>,
+}
+
+/// The driver's end.
+pub(crate) struct Fib {
+    commands: mpsc::Sender<Command>,
+    report: watch::Receiver<Report>,
+    learned: BTreeMap<IpNet, FibRoute>,
+    blackholes: BTreeSet<IpNet>,
+}
+
+impl Fib {
+    /// Starts the thread; the prefixes of our protocol that the kernel holds from before.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub(crate) fn start() -> Result<(Self, Vec<IpNet>), NetlinkError> {
+        let socket = RouteSocket::open()?;
+        let mut table = RouteTable::new(ROUTE_PROTOCOL_BGP);
+        table.adopt(&socket)?;
+        let found = table.adopted().map(|key| key.destination).collect();
+        let (commands, receiver) = mpsc::channel();
+        let (reports, report) = watch::channel(report(&table, None));
+        thread::spawn(move || Writer { socket, table, reports }.run(&receiver));
+        Ok((Self { commands, report, learned: BTreeMap::new(), blackholes: BTreeSet::new() }, found))
+    }
+
+    pub(crate) fn learned(&mut self, change: FibChange) {
+        let FibChange { prefix, route } = change;
+        match route {
+            Some(route) => {
+                let hops = route.next_hops.iter().map(|gateway| NextHop::via(*gateway));
+                self.send(Command::Set(Route::unicast(prefix, metric(&prefix), hops)));
+                self.learned.insert(prefix, route);
+            }
+            None => {
+                if self.learned.remove(&prefix).is_some() {
+                    self.send(Command::Withdraw(key(&prefix)));
+                }
+            }
+        }
+    }
+
+    /// Traffic to an own address that no pod has ends here, instead of circling between us and the router.
+    pub(crate) fn blackholes(&mut self, wanted: &BTreeSet<IpNet>) {
+        let gone: Vec<IpNet> = self.blackholes.difference(wanted).copied().collect();
+        for prefix in gone {
+            self.send(Command::Withdraw(key(&prefix)));
+        }
+        for prefix in wanted.difference(&self.blackholes) {
+            self.send(Command::Set(Route::blackhole(*prefix, metric(prefix))));
+        }
+        self.blackholes.clone_from(wanted);
+    }
+
+    /// Every route of the family was handed over: what is left from before may go.
+    pub(crate) fn complete(&mut self, family: AfiSafi) {
+        self.send(Command::Sweep(family));
+    }
+
+    /// The kernel's routes may differ from what was written.
+    pub(crate) fn look(&mut self) {
+        self.send(Command::Look);
+    }
+
+    pub(crate) fn routes(&self) -> &BTreeMap<IpNet, FibRoute> {
+        &self.learned
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        self.report.borrow().clone()
+    }
+
+    fn send(&self, command: Command) {
+        // The thread ends only with the process.
+        if self.commands.send(command).is_err() {
+            tracing::error!("the route thread is gone; kernel routes stay as they are");
+        }
+    }
+}
+
+fn metric(prefix: &IpNet) -> u32 {
+    if prefix.prefix_len() == 0 { METRIC_LEARNED_DEFAULT } else { METRIC_LEARNED }
+}
+
+fn key(prefix: &IpNet) -> RouteKey {
+    Route::blackhole(*prefix, metric(prefix)).key()
+}
+
+struct Writer {
+    socket: RouteSocket,
+    table: RouteTable,
+    reports: watch::Sender<Report>,
+}
+
+impl Writer {
+    fn run(mut self, commands: &mpsc::Receiver<Command>) {
+        let mut said = BTreeMap::new();
+        let mut again: Option<Instant> = None;
+        loop {
+            let retry = [self.table.next_retry(), again].into_iter().flatten().min();
+            let wait = retry.map_or(AUDIT, |at| at.saturating_duration_since(Instant::now()).min(AUDIT));
+            match commands.recv_timeout(wait) {
+                Ok(first) => self.take(first, commands),
+                Err(mpsc::RecvTimeoutError::Timeout) if retry.is_none() => self.table.mark_stale(),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+            let now = Instant::now();
+            let error = match self.table.is_due(now).then(|| self.table.apply(&self.socket, now)) {
+                None => None,
+                Some(Ok(_)) => {
+                    again = None;
+                    None
+                }
+                Some(Err(error)) => {
+                    again = now.checked_add(Duration::from_millis(200));
+                    Some(error.to_string())
+                }
+            };
+            let report = report(&self.table, error);
+            say(&mut said, &report);
+            self.reports.send_replace(report);
+        }
+    }
+
+    fn take(&mut self, first: Command, commands: &mpsc::Receiver<Command>) {
+        let mut next = Some(first);
+        let mut looked = false;
+        while let Some(command) = next {
+            match command {
+                Command::Set(route) => {
+                    if let Err(error) = self.table.set(route) {
+                        tracing::error!(%error, "a route that cannot be");
+                    }
+                }
+                Command::Withdraw(key) => self.table.withdraw(&key),
+                Command::Sweep(family) => {
+                    let swept = self.table.sweep(|key| AfiSafi::of(&key.destination) == family);
+                    if swept > 0 {
+                        tracing::info!(routes = swept, %family, "routes of an earlier life removed");
+                    }
+                }
+                Command::Look => {
+                    if !looked {
+                        looked = true;
+                        thread::sleep(LOOK_AFTER);
+                    }
+                    self.table.mark_stale();
+                    self.table.wake();
+                }
+            }
+            next = commands.try_recv().ok();
+        }
+    }
+}
+
+/// Says each refusal once, and that it is over.
+fn say(said: &mut BTreeMap<IpNet, String>, report: &Report) {
+    if let Some(error) = &report.error {
+        tracing::warn!(%error, "kernel routes");
+    }
+    for (prefix, error) in &report.refused {
+        if said.get(prefix) != Some(error) {
+            tracing::warn!(%prefix, %error, "the kernel refuses a route");
+        }
+    }
+    for prefix in said.keys().filter(|prefix| !report.refused.contains_key(*prefix)) {
+        tracing::info!(%prefix, "no longer refused");
+    }
+    said.clone_from(&report.refused);
+}
+
+fn report(table: &RouteTable, error: Option<String>) -> Report {
+    let mut report = Report { error, adopted: table.adopted().count(), ..Report::default() };
+    for (key, route) in table.wanted() {
+        report.desired += 1;
+        report.multipath += usize::from(matches!(&route.kind, RouteKind::Unicast { next_hops } if next_hops.len() > 1));
+        match table.state(key) {
+            RouteState::Installed => report.programmed += 1,
+            RouteState::NotYet(refusal) | RouteState::Wrong(refusal) => {
+                report.refused.insert(key.destination, refusal.to_string());
+            }
+            RouteState::Absent | RouteState::Adopted | RouteState::Pending => {}
+        }
+    }
+    report.pending = table.pending();
+    report
+}

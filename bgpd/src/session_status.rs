@@ -1,0 +1,213 @@
+//! A session as its object says it: from the speaker's words to the API's.
+
+use std::time::Instant;
+
+use bgp_proto::config::{PeerConfig, SpeakerConfig};
+use bgp_proto::fsm::State;
+use bgp_proto::output::{ErrorFrom, Reason};
+use bgp_proto::status::{PeerStatus, Synchronized};
+use bgp_proto::{AfiSafi, PeerName, Speaker};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use manx_crds::v1alpha1 as api;
+use manx_crds::v1alpha1::{
+    BGPSessionStatus, ErrorSource, FamilyCounts, NodeBgpStatus, SessionError, SessionState,
+};
+
+use crate::desire::Desire;
+use crate::fib::Report;
+use crate::status::condition;
+
+/// The whole status of one session; `before` keeps transition times.
+pub(crate) fn of(
+    live: &PeerStatus,
+    config: &PeerConfig,
+    before: Option<&BGPSessionStatus>,
+    now: Instant,
+    wall: Timestamp,
+) -> BGPSessionStatus {
+    let negotiated = live.negotiated.as_ref();
+    BGPSessionStatus {
+        observed_generation: None,
+        state: Some(state(live.state)),
+        since: Some(Time(at(live.since, now, wall))),
+        local_address: live.local.map(|local| local.ip()),
+        remote_address: Some(config.remote),
+        local_asn: negotiated.map(|n| n.local_asn.0),
+        remote_asn: negotiated.map(|n| n.remote_asn.0).or(expected_asn(config)),
+        remote_router_id: negotiated.map(|n| api::RouterId(n.remote_router_id.0)),
+        source_reason: live.local.map(|_| source_reason(config)),
+        negotiated: negotiated.map(|n| api::Negotiated {
+            hold_time: Some(api::Duration::from_secs(n.hold_time.into())),
+            capabilities: n.capabilities.iter().map(|name| (*name).to_owned()).collect(),
+            restart_time: n.restart_time.map(|seconds| api::Duration::from_secs(seconds.into())),
+            long_lived_stale_time: None,
+        }),
+        families: live
+            .families
+            .iter()
+            .map(|family| FamilyCounts {
+                name: family_name(family.family),
+                received: Some(family.received),
+                accepted: Some(family.accepted),
+                advertised: Some(family.advertised),
+            })
+            .collect(),
+        resets: Some(u32::try_from(live.resets).unwrap_or(u32::MAX)),
+        last_error: live.last_error.as_ref().map(|(when, error)| SessionError {
+            time: Time(at(*when, now, wall)),
+            from: source(error.from),
+            code: error.notification.as_ref().map(|n| n.code),
+            subcode: error.notification.as_ref().map(|n| n.subcode),
+            name: if error.name().is_empty() { "Transport".to_owned() } else { error.name() },
+            text: Some(error.text.clone()).filter(|text| !text.is_empty()),
+        }),
+        bfd: None,
+        conditions: conditions(live, before, wall),
+    }
+}
+
+fn conditions(live: &PeerStatus, before: Option<&BGPSessionStatus>, wall: Timestamp) -> Vec<Condition> {
+    let known = |kind: &str| before.and_then(|b| b.conditions.iter().find(|c| c.type_ == kind));
+    let up = live.state == State::Established;
+    let (synchronized, why) = match live.synchronized {
+        Synchronized::Synchronized => (true, "Synchronized"),
+        Synchronized::AwaitingEndOfRib => (false, "AwaitingEndOfRIB"),
+        Synchronized::Stale => (false, "Stale"),
+        Synchronized::NotEstablished => (false, "NotEstablished"),
+    };
+    vec![
+        condition("Established", up, reason(live.reason), live.message.clone(), known("Established"), wall),
+        condition("Synchronized", synchronized, why, String::new(), known("Synchronized"), wall),
+    ]
+}
+
+/// `status.bgp` of the FabricNode.
+pub(crate) fn node_bgp(desire: &Desire) -> NodeBgpStatus {
+    NodeBgpStatus {
+        asn: desire.speaker.as_ref().map(|config| config.asn.0),
+        router_id: desire.speaker.as_ref().map(|config| api::RouterId(config.router_id.0)),
+        port: Some(desire.port),
+    }
+}
+
+/// Condition BGPReady of the FabricNode.
+pub(crate) fn ready(
+    speaker: &Speaker,
+    desire: &Desire,
+    report: &Report,
+    before: Option<&Condition>,
+    wall: Timestamp,
+) -> Condition {
+    let (up, reason, mut sentences) = match (&desire.problem, &desire.speaker) {
+        (Some(problem), _) => (false, problem.reason, vec![problem.message.clone()]),
+        (None, Some(config)) => sessions(speaker, config),
+        (None, None) => (false, "NoneEstablished", vec!["the objects were not read yet".to_owned()]),
+    };
+    sentences.extend(desire.remarks.iter().cloned());
+    for (peer, refusal) in desire.refused.iter().take(5) {
+        sentences.push(format!("BGPPeer {peer} starts no session: {}", refusal.message));
+    }
+    if let Some((prefix, error)) = report.refused.iter().next() {
+        sentences.push(format!("the kernel refuses {} routes, such as {prefix}: {error}", report.refused.len()));
+    }
+    condition("BGPReady", up, reason, sentences.join("; "), before, wall)
+}
+
+fn sessions(speaker: &Speaker, config: &SpeakerConfig) -> (bool, &'static str, Vec<String>) {
+    let live: Vec<(&PeerName, PeerStatus)> =
+        config.peers.keys().filter_map(|name| Some((name, speaker.peer(name)?))).collect();
+    let up = live.iter().filter(|(_, peer)| peer.state == State::Established).count();
+    let down: Vec<String> = live
+        .iter()
+        .filter(|(_, peer)| peer.state != State::Established)
+        .take(5)
+        .map(|(name, peer)| format!("{name} {}", reason(peer.reason)))
+        .collect();
+    let shut = live.iter().all(|(_, peer)| peer.reason == Reason::AdminShutdown);
+    let text = format!("{up} of {} sessions Established", live.len());
+    match (live.len(), up) {
+        (0, _) => (true, "NoPeers", vec!["no BGPPeer selects this node".to_owned()]),
+        (_, 0) if shut => (false, "Shutdown", vec![text]),
+        (_, 0) => (false, "NoneEstablished", vec![text, down.join(", ")]),
+        (all, up) if up < all => (false, "SomeDown", vec![text, down.join(", ")]),
+        (_, _) => (true, "SessionsEstablished", vec![text]),
+    }
+}
+
+/// One sentence about a session for an Event.
+pub(crate) fn note(peer: &PeerName, speaker: &Speaker) -> String {
+    let Some(live) = speaker.peer(peer) else { return String::new() };
+    let remote = live.remote.map(|remote| remote.ip().to_string()).unwrap_or_default();
+    match (live.state, live.last_error.as_ref()) {
+        (State::Established, _) => format!("session with {peer} {remote} is Established"),
+        (_, Some((_, error))) => format!("{}: {error}", reason(live.reason)),
+        (_, None) => reason(live.reason).to_owned(),
+    }
+}
+
+/// A moment of the speaker's clock on the wall.
+pub(crate) fn at(moment: Instant, now: Instant, wall: Timestamp) -> Timestamp {
+    let ago = now.saturating_duration_since(moment);
+    // Whole seconds: a status must not differ from itself by rounding.
+    let wall = wall.checked_sub(ago).unwrap_or(wall);
+    Timestamp::from_second((wall.as_millisecond() + 500) / 1000).unwrap_or(wall)
+}
+
+pub(crate) fn family_name(family: AfiSafi) -> api::AddressFamily {
+    match family {
+        AfiSafi::Ipv4Unicast => api::AddressFamily::IPv4Unicast,
+        AfiSafi::Ipv6Unicast => api::AddressFamily::IPv6Unicast,
+    }
+}
+
+pub(crate) fn state(state: State) -> SessionState {
+    match state {
+        State::Idle => SessionState::Idle,
+        State::Connect => SessionState::Connect,
+        State::Active => SessionState::Active,
+        State::OpenSent => SessionState::OpenSent,
+        State::OpenConfirm => SessionState::OpenConfirm,
+        State::Established => SessionState::Established,
+    }
+}
+
+fn source(from: ErrorFrom) -> ErrorSource {
+    match from {
+        ErrorFrom::Local => ErrorSource::Local,
+        ErrorFrom::Remote => ErrorSource::Remote,
+        ErrorFrom::Transport => ErrorSource::Transport,
+    }
+}
+
+/// The reason as api.md §5.2 spells it.
+pub(crate) fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Established => "Established",
+        Reason::Connecting => "Connecting",
+        Reason::ConnectionRefused => "ConnectionRefused",
+        Reason::ConnectionTimedOut => "ConnectionTimedOut",
+        Reason::NoRoute => "NoRoute",
+        Reason::InterfaceDown => "InterfaceDown",
+        Reason::BadPeerAS => "BadPeerAS",
+        Reason::HoldTimerExpired => "HoldTimerExpired",
+        Reason::NotificationSent => "NotificationSent",
+        Reason::NotificationReceived => "NotificationReceived",
+        Reason::MaxPrefixesReached => "MaxPrefixesReached",
+        Reason::AdminShutdown => "AdminShutdown",
+    }
+}
+
+fn source_reason(config: &PeerConfig) -> String {
+    match config.local_address {
+        Some(_) => "the node's address: the peer is more than one hop away".to_owned(),
+        None => "address of the interface of the route to the peer".to_owned(),
+    }
+}
+
+pub(crate) fn expected_asn(config: &PeerConfig) -> Option<u32> {
+    match config.remote_asn {
+        bgp_proto::config::RemoteAsn::Exactly(asn) => Some(asn.0),
+        bgp_proto::config::RemoteAsn::External | bgp_proto::config::RemoteAsn::Internal => None,
+    }
+}

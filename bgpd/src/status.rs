@@ -1,0 +1,277 @@
+//! What the API is told of this node's sessions, and how seldom (api.md §4.2, §5.2).
+//!
+//! ```text
+//!   speaker ── event ──► dirty ── tick ──► wish per object ── due ──► writer task ──► store
+//!                                             │
+//!             Established: at once            │ at most one write of an object in 10 s;
+//!             anything else: held for 10 s    │ a restart that ends where it began writes nothing but `since`
+//! ```
+//! Nothing here ticks while the network does not change: no heartbeat, no uptime.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bgp_proto::fsm::State;
+use bgp_proto::{PeerName, SessionEvent, Speaker};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use manx_crds::v1alpha1::{BGPSessionSpec, BGPSessionStatus};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::desire::Desire;
+use crate::fib::Fib;
+use crate::session_status;
+use crate::writer::{NodeWish, Write};
+
+/// At most one write of an object in this time; what is not Established must have held as long.
+const HOLD: Duration = Duration::from_secs(10);
+/// Counts that merely drift are written when they are this old.
+const DRIFT: Duration = Duration::from_secs(600);
+/// At most one Event for an object and reason in this time (api.md §10).
+const EVENT_EVERY: Duration = Duration::from_secs(60);
+/// The writer is behind: tried again.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// One object: what it should say, since when, and what was last written.
+#[derive(Debug)]
+struct Tracked<T> {
+    wish: T,
+    /// When the wish may be written.
+    due: Option<Instant>,
+    written: Option<(T, Instant)>,
+}
+
+pub(crate) struct Status {
+    node: String,
+    writes: mpsc::Sender<Write>,
+    sessions: BTreeMap<PeerName, Tracked<(BGPSessionSpec, BGPSessionStatus)>>,
+    fabric_node: Option<Tracked<NodeWish>>,
+    /// Something happened since the wishes were worked out.
+    dirty: bool,
+    /// When counts are looked at without an event.
+    drift_at: Option<Instant>,
+    /// The writer knows which sessions of an earlier life may stay.
+    introduced: bool,
+    said: BTreeMap<(PeerName, &'static str), Instant>,
+    next: Option<Instant>,
+}
+
+impl Status {
+    pub(crate) fn new(node: String, writes: mpsc::Sender<Write>) -> Self {
+        Self {
+            node,
+            writes,
+            sessions: BTreeMap::new(),
+            fabric_node: None,
+            dirty: true,
+            drift_at: None,
+            introduced: false,
+            said: BTreeMap::new(),
+            next: None,
+        }
+    }
+
+    /// When [`Status::tick`] has something to do.
+    pub(crate) fn next_tick(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// The objects changed: sessions may have come or gone.
+    pub(crate) fn touch(&mut self) {
+        self.dirty = true;
+        self.next = Some(Instant::now());
+    }
+
+    pub(crate) fn event(&mut self, event: &SessionEvent, speaker: &Speaker, now: Instant) {
+        self.dirty = true;
+        self.next = Some(now);
+        if let SessionEvent::StateChanged { peer, from, to, .. } = event {
+            let (reason, warning) = match (from, to) {
+                (_, State::Established) => ("SessionEstablished", false),
+                (State::Established, _) => ("SessionDown", true),
+                (
+                    State::Idle | State::Connect | State::Active | State::OpenSent | State::OpenConfirm,
+                    State::Idle | State::Connect | State::Active | State::OpenSent | State::OpenConfirm,
+                ) => return,
+            };
+            let note = session_status::note(peer, speaker);
+            self.say(peer, reason, warning, note, now);
+        }
+        if let SessionEvent::PrefixLimitNear { peer, family, count, limit } = event {
+            let note = format!("received {count} of {limit} {family} prefixes");
+            self.say(peer, "PrefixLimitNear", true, note, now);
+        }
+        if let SessionEvent::PrefixLimitReached { peer, family, count, limit } = event {
+            let note = format!("received {count} of {limit} {family} prefixes");
+            self.say(peer, "PrefixLimitReached", true, note, now);
+        }
+    }
+
+    fn say(&mut self, peer: &PeerName, reason: &'static str, warning: bool, note: String, now: Instant) {
+        let last = self.said.get(&(peer.clone(), reason));
+        if last.is_some_and(|last| now.duration_since(*last) < EVENT_EVERY) {
+            return;
+        }
+        self.said.insert((peer.clone(), reason), now);
+        let event = Write::Event { session: self.name(peer), reason, warning, note };
+        // An Event that finds the writer busy is lost; the log has it.
+        drop(self.writes.try_send(event));
+    }
+
+    fn name(&self, peer: &PeerName) -> String {
+        format!("{}.{peer}", self.node)
+    }
+
+    /// Works out the wishes where something happened, and hands over what is due.
+    pub(crate) fn tick(&mut self, speaker: &Speaker, desire: &Desire, fib: &Fib, now: Instant) {
+        if self.drift_at.is_some_and(|at| at <= now) {
+            self.dirty = true;
+        }
+        if std::mem::take(&mut self.dirty) {
+            self.drift_at = now.checked_add(DRIFT);
+            self.wish(speaker, desire, fib, now);
+        }
+        self.hand_over(now);
+        let dues = self.sessions.values().filter_map(|tracked| tracked.due);
+        let node = self.fabric_node.as_ref().and_then(|tracked| tracked.due);
+        self.next = dues.chain(node).chain(self.drift_at).min();
+    }
+
+    fn wish(&mut self, speaker: &Speaker, desire: &Desire, fib: &Fib, now: Instant) {
+        let Some(config) = &desire.speaker else {
+            self.forget(|_| false);
+            self.node_wish(speaker, desire, fib, now);
+            return;
+        };
+        self.forget(|peer| config.peers.contains_key(peer));
+        if !self.introduced {
+            let wanted = config.peers.keys().map(|peer| self.name(peer)).collect();
+            self.introduced = self.writes.try_send(Write::Keep(wanted)).is_ok();
+        }
+        for (peer, peer_config) in &config.peers {
+            let Some(live) = speaker.peer(peer) else { continue };
+            let before = self.sessions.get(peer).map(|tracked| &tracked.wish.1);
+            let spec = BGPSessionSpec {
+                node_name: self.node.clone(),
+                peer: peer.as_str().to_owned(),
+                remote: peer_config.remote.to_string(),
+            };
+            let status = session_status::of(&live, peer_config, before, now, Timestamp::now());
+            let settled = live.state == State::Established;
+            let tracked = self.sessions.entry(peer.clone()).or_insert_with(|| Tracked {
+                wish: (spec.clone(), BGPSessionStatus::default()),
+                due: None,
+                written: None,
+            });
+            let wish = (spec, status);
+            // Counts alone wait for the drift.
+            let differs = tracked.wish != wish;
+            let only_counts = differs && without_counts(&tracked.wish.1) == without_counts(&wish.1);
+            if differs && !(only_counts && tracked.written.is_some() && now.duration_since(live.since) > DRIFT) {
+                tracked.wish = wish;
+                tracked.due = due(tracked.written.as_ref().map(|(_, at)| *at), settled, now);
+            }
+        }
+        self.node_wish(speaker, desire, fib, now);
+    }
+
+    fn node_wish(&mut self, speaker: &Speaker, desire: &Desire, fib: &Fib, now: Instant) {
+        let before = self.fabric_node.as_ref().map(|tracked| &tracked.wish.ready);
+        let wish = NodeWish {
+            bgp: session_status::node_bgp(desire),
+            ready: session_status::ready(speaker, desire, &fib.report(), before, Timestamp::now()),
+        };
+        let settled = wish.ready.status == "True";
+        match &mut self.fabric_node {
+            Some(tracked) if tracked.wish == wish => {}
+            Some(tracked) => {
+                tracked.wish = wish;
+                tracked.due = due(tracked.written.as_ref().map(|(_, at)| *at), settled, now);
+            }
+            None => {
+                let due = due(None, settled, now);
+                self.fabric_node = Some(Tracked { wish, due, written: None });
+            }
+        }
+    }
+
+    /// Sessions of peers that are gone: their objects go too.
+    fn forget(&mut self, keep: impl Fn(&PeerName) -> bool) {
+        let gone: Vec<PeerName> = self.sessions.keys().filter(|peer| !keep(peer)).cloned().collect();
+        for peer in gone {
+            if self.writes.try_send(Write::Forget { session: self.name(&peer) }).is_ok() {
+                self.sessions.remove(&peer);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, now: Instant) {
+        let node = self.node.clone();
+        for (peer, tracked) in &mut self.sessions {
+            if tracked.due.is_none_or(|at| at > now) {
+                continue;
+            }
+            let (spec, status) = tracked.wish.clone();
+            let write = Write::Session { name: format!("{node}.{peer}"), spec, status: Box::new(status) };
+            offer(&self.writes, write, tracked, now);
+        }
+        if let Some(tracked) = &mut self.fabric_node
+            && tracked.due.is_some_and(|at| at <= now)
+        {
+            let write = Write::Node(Box::new(tracked.wish.clone()));
+            offer(&self.writes, write, tracked, now);
+        }
+    }
+}
+
+fn offer<T: Clone + PartialEq>(writes: &mpsc::Sender<Write>, write: Write, tracked: &mut Tracked<T>, now: Instant) {
+    if tracked.written.as_ref().is_some_and(|(written, _)| *written == tracked.wish) {
+        // It changed and changed back within the hold.
+        tracked.due = None;
+    } else if writes.try_send(write).is_ok() {
+        tracked.written = Some((tracked.wish.clone(), now));
+        tracked.due = None;
+    } else {
+        tracked.due = now.checked_add(BUSY);
+    }
+}
+
+/// When a wish of now may be written.
+fn due(last_write: Option<Instant>, settled: bool, now: Instant) -> Option<Instant> {
+    let allowed = last_write.and_then(|at| at.checked_add(HOLD)).unwrap_or(now).max(now);
+    if settled { Some(allowed) } else { now.checked_add(HOLD).map(|held| held.max(allowed)) }
+}
+
+fn without_counts(status: &BGPSessionStatus) -> BGPSessionStatus {
+    BGPSessionStatus { families: Vec::new(), ..status.clone() }
+}
+
+/// A condition that keeps its transition time while its status stays.
+pub(crate) fn condition(
+    kind: &str,
+    status: bool,
+    reason: &str,
+    message: String,
+    before: Option<&Condition>,
+    now: Timestamp,
+) -> Condition {
+    let status = if status { "True" } else { "False" };
+    let last_transition_time = match before {
+        Some(before) if before.status == status && before.type_ == kind => before.last_transition_time.clone(),
+        Some(_) | None => Time(now),
+    };
+    Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        last_transition_time,
+        observed_generation: None,
+    }
+}
+
+/// A value as the store takes it.
+pub(crate) fn json<T: serde::Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
