@@ -16,3 +16,4 @@ pub mod host;
 pub mod report;
 pub mod store;
 pub mod v1alpha1;
+pub mod validate;
