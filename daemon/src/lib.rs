@@ -1,8 +1,9 @@
 //! What bgpd and felix share as processes, and nothing of what they do.
 //!
 //! [`options`]: who am I and where is everything. [`log`]: JSON lines as ux.md §8 prints them.
-//! [`control`]: the unix socket that `manxctl` asks.
+//! [`control`]: the unix socket that `manxctl` asks. [`kind`]: objects as last heard from the store.
 
 pub mod control;
+pub mod kind;
 pub mod log;
 pub mod options;

@@ -1,4 +1,132 @@
 //! Which of several paths to a prefix is used (RFC 4271 §9.1.2.2), as a pure function with its reason.
+//!
+//! ```text
+//! candidates ─► origin of the route ─► long-lived stale ─► LOCAL_PREF ─► AS_PATH length ─► ORIGIN ─► MED ─► eBGP ─► metric
+//!                                              what is left is equally good: the multipath set ◄────────────────────┘
+//!                                                        │
+//!                            router id ─► CLUSTER_LIST ─► peer address ─► path id ─► the best one
+//! ```
+
+use std::net::IpAddr;
+
+use crate::wire::attr::Key;
+
+/// A usable path, as the decision sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its attributes.
+    pub key: Key,
+    /// This node originates it.
+    pub local: bool,
+    /// Long-lived stale (RFC 9494).
+    pub long_lived_stale: bool,
+    /// From an external peer.
+    pub external: bool,
+    /// Cost of the way to its next hop.
+    pub metric: u32,
+    /// ORIGINATOR_ID, else the peer's BGP Identifier.
+    pub router_id: u32,
+    /// The peer's address; `None` for a route of our own.
+    pub peer_address: Option<IpAddr>,
+    /// RFC 7911; 0 without.
+    pub path_id: u32,
+    /// Where the caller finds the path again.
+    pub place: u32,
+}
+
+/// The outcome of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Selection {
+    /// The best path.
+    pub best: Candidate,
+    /// Why.
+    pub reason: BestPathReason,
+    /// How many candidates, from the first on, make up the multipath set; at least 1.
+    pub multipath: usize,
+}
+
+/// Chooses. Afterwards the best candidate is first, the other members of the multipath set follow it, at most `max_paths` in
+/// all, and the losers are gone. The order of the input does not matter. `None`: there is no candidate.
+pub fn select(candidates: &mut Vec<Candidate>, max_paths: u16) -> Option<Selection> {
+    let mut settled = BestPathReason::OnlyPath;
+    keep_lowest(candidates, |c| !c.local, BestPathReason::LocallyOriginated, &mut settled);
+    keep_lowest(candidates, |c| c.long_lived_stale, BestPathReason::NotLongLivedStale, &mut settled);
+    keep_lowest(candidates, |c| !c.key.local_pref, BestPathReason::LocalPref, &mut settled);
+    keep_lowest(candidates, |c| c.key.as_path_len(), BestPathReason::AsPathLength, &mut settled);
+    keep_lowest(candidates, |c| c.key.tail, BestPathReason::Origin, &mut settled);
+    keep_lowest_med(candidates, &mut settled);
+    keep_lowest(candidates, |c| !c.external, BestPathReason::ExternalOverInternal, &mut settled);
+    keep_lowest(candidates, |c| c.metric, BestPathReason::IgpMetric, &mut settled);
+    if candidates.len() > 1 {
+        candidates.sort_unstable_by_key(tie_break);
+        settled = candidates.first().zip(candidates.get(1)).map_or(settled, |(best, next)| tie_reason(best, next));
+    }
+    let best = *candidates.first()?;
+    let multipath = if best.local { 1 } else { candidates.len().min(usize::from(max_paths.max(1))) };
+    candidates.truncate(multipath);
+    Some(Selection { best, reason: settled, multipath })
+}
+
+/// Why `loser` is not the best one, `best` being it: the first step at which the two differ.
+#[must_use]
+pub fn beaten_by(best: &Candidate, loser: &Candidate) -> BestPathReason {
+    let mut both = vec![*best, *loser];
+    select(&mut both, 1).map_or(BestPathReason::OnlyPath, |selection| selection.reason)
+}
+
+fn keep_lowest<K: Ord + Copy>(
+    candidates: &mut Vec<Candidate>,
+    rank: impl Fn(&Candidate) -> K,
+    reason: BestPathReason,
+    settled: &mut BestPathReason,
+) {
+    if candidates.len() < 2 {
+        return;
+    }
+    let Some(lowest) = candidates.iter().map(&rank).min() else { return };
+    let before = candidates.len();
+    candidates.retain(|candidate| rank(candidate) == lowest);
+    if candidates.len() < before {
+        *settled = reason;
+    }
+}
+
+/// RFC 4271 §9.1.2.2 (c): a path goes if another one from the same neighbour AS has a lower MED.
+fn keep_lowest_med(candidates: &mut Vec<Candidate>, settled: &mut BestPathReason) {
+    if candidates.len() < 2 {
+        return;
+    }
+    let beaten = |loser: &Candidate, all: &[Candidate]| {
+        all.iter().any(|c| c.key.neighbor_as == loser.key.neighbor_as && c.key.med < loser.key.med)
+    };
+    // From the end, so that what is removed is never one that removed another: the lowest of an AS always stays.
+    for at in (0..candidates.len()).rev() {
+        if candidates.get(at).is_some_and(|candidate| beaten(candidate, candidates)) {
+            candidates.swap_remove(at);
+            *settled = BestPathReason::Med;
+        }
+    }
+}
+
+type TieBreak = (u32, u8, Option<IpAddr>, u32, u32);
+
+fn tie_break(c: &Candidate) -> TieBreak {
+    (c.router_id, c.key.cluster_len, c.peer_address, c.path_id, c.place)
+}
+
+fn tie_reason(best: &Candidate, next: &Candidate) -> BestPathReason {
+    if best.local {
+        BestPathReason::LocallyOriginated
+    } else if best.router_id != next.router_id {
+        BestPathReason::RouterId
+    } else if best.key.cluster_len != next.key.cluster_len {
+        BestPathReason::ClusterListLength
+    } else if best.peer_address != next.peer_address {
+        BestPathReason::PeerAddress
+    } else {
+        BestPathReason::PathId
+    }
+}
 
 /// The step that settled the decision: the one at which the last other candidate fell out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,3 +200,6 @@ impl BestPathReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

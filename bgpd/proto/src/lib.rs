@@ -25,13 +25,17 @@
 //! want any more leaves by [`Output::Close`], which carries the last bytes; one that ends by itself is reported once by
 //! [`Input::Closed`]. Inputs about connections the speaker has forgotten are ignored, so no race needs care outside.
 
+mod audience;
 pub mod config;
+mod connection;
 pub mod decision;
 pub mod fsm;
 pub mod input;
 pub mod negotiate;
 pub mod output;
+mod peer;
 pub mod policy;
+mod restart;
 pub mod rib;
 pub mod route;
 pub mod speaker;

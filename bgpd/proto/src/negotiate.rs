@@ -56,6 +56,11 @@ impl Negotiated {
         self.families.iter().copied().filter(|family| restart.family(*family).is_some()).collect()
     }
 
+    /// Takes over another configured interval without a new OPEN: it is ours alone.
+    pub(crate) fn set_keepalive(&mut self, configured: Option<Duration>) {
+        self.keepalive = keepalive_interval(configured, self.hold_time);
+    }
+
     /// As shown to people.
     #[must_use]
     pub fn status(&self) -> NegotiatedStatus {
@@ -221,7 +226,7 @@ impl Offer<'_> {
 /// A third of the hold time (RFC 4271 §10), or less where configured; never more often than once a second (§4.4).
 fn keepalive_interval(configured: Option<Duration>, hold_time: Duration) -> Duration {
     let third = hold_time / 3;
-    configured.map_or(third, |interval| interval.min(third).max(Duration::from_secs(1)))
+    configured.map_or(third, |interval| interval.max(Duration::from_secs(1)).min(third))
 }
 
 /// The families of the peer's OPEN that we know. Without any multiprotocol capability it is IPv4 unicast (RFC 4760 §8).

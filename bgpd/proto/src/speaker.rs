@@ -1,20 +1,53 @@
 //! The speaker: peers and routes behind one mutable entry.
 
-use std::collections::VecDeque;
+mod configure;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use ipnet::IpNet;
+
+use crate::audience::Audiences;
 use crate::config::SpeakerConfig;
+use crate::connection::{Jitter, Link};
 use crate::input::Input;
-use crate::output::Output;
+use crate::output::{Output, Rejection, SessionEvent};
+use crate::peer::{Context, Peer};
+use crate::restart::Selection;
+use crate::rib::{Rib, RibConfig, RibEvent, UnknownNextHops};
+use crate::route::OwnRoute;
 use crate::status::PeerStatus;
-use crate::types::{ConnId, PeerName};
+use crate::types::{AfiSafi, Asn, ConnId, PeerId, PeerName, RouterId};
+use crate::wire::message::encode;
+use crate::wire::notification::cease;
+use crate::wire::{MessageType, Notification};
 
 /// A BGP speaker. See the crate's documentation for how to drive it.
 #[derive(Debug)]
 pub struct Speaker {
+    /// The latest time heard of.
+    now: Instant,
+    seed: u64,
+    jitter: Jitter,
     config: Option<SpeakerConfig>,
+    rib: Rib,
+    peers: BTreeMap<PeerId, Peer>,
+    names: BTreeMap<PeerName, PeerId>,
+    addresses: BTreeMap<IpAddr, PeerId>,
+    conns: BTreeMap<ConnId, PeerId>,
+    own: BTreeMap<IpNet, Vec<OwnRoute>>,
+    audiences: Audiences,
+    /// Families whose kernel routes an earlier life left.
+    preserved: BTreeSet<AfiSafi>,
+    selection: Selection,
+    fib_complete_due: bool,
+    /// Next hops asked for and not answered once.
+    unanswered: BTreeSet<IpAddr>,
     outputs: VecDeque<Output>,
-    timeout: Option<Instant>,
+    /// The RIB has more to decide than fits one step.
+    more_work: bool,
+    stopped: bool,
 }
 
 impl Speaker {
@@ -22,45 +55,248 @@ impl Speaker {
     /// peers could otherwise fill on purpose: take it from the system's random source.
     #[must_use]
     pub fn new(seed: u64, now: Instant) -> Speaker {
-        let _ = (seed, now);
-        Speaker { config: None, outputs: VecDeque::new(), timeout: None }
-    }
-
-    /// Takes in one thing that happened. Drain [`Speaker::poll_output`] before the next.
-    pub fn handle_input(&mut self, input: Input<'_>, now: Instant) {
-        let _ = now;
-        if let Input::Configure(config) = input {
-            self.config = Some(config);
+        Speaker {
+            now,
+            seed,
+            jitter: Jitter::new(seed),
+            config: None,
+            // Replaced by the first configuration; no peer and no route gets in before.
+            rib: empty_rib(Asn(0), RouterId(std::net::Ipv4Addr::UNSPECIFIED), 1, seed),
+            peers: BTreeMap::new(),
+            names: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            own: BTreeMap::new(),
+            audiences: Audiences::default(),
+            preserved: BTreeSet::new(),
+            selection: Selection::NotStarted,
+            fib_complete_due: false,
+            unanswered: BTreeSet::new(),
+            outputs: VecDeque::new(),
+            more_work: false,
+            stopped: false,
         }
     }
 
+    // ---- in
+
+    /// Takes in one thing that happened. Drain [`Speaker::poll_output`] before the next.
+    pub fn handle_input(&mut self, input: Input<'_>, now: Instant) {
+        if self.stopped {
+            return;
+        }
+        self.now = self.now.max(now);
+        match input {
+            Input::Configure(config) => self.configure(config),
+            Input::KernelRoutesFound(families) => {
+                if self.config.is_none() {
+                    self.preserved = families;
+                }
+            }
+            Input::Originate { prefix, routes } => self.originate(prefix.trunc(), routes),
+            Input::Withdraw { prefix } => self.withdraw(prefix.trunc()),
+            Input::Connected { conn, peer, local, remote } => self.connected(conn, &peer, local, remote),
+            Input::DialFailed { peer, error, text } => {
+                self.with_named(&peer, |peer, ctx| peer.dial_failed(error, text, ctx));
+            }
+            Input::Accepted { conn, local, remote } => self.accepted(conn, local, remote),
+            Input::Bytes { conn, bytes } => self.with_conn(conn, |peer, ctx| peer.receive(conn, bytes, ctx)),
+            Input::Closed { conn, error } => self.with_conn(conn, |peer, ctx| peer.closed(conn, error, ctx)),
+            Input::NextHop { address, resolution } => {
+                self.unanswered.remove(&address);
+                self.rib.set_next_hop(address, resolution);
+            }
+            Input::LinkDown { peer, text } => self.with_named(&peer, |peer, ctx| peer.link_down(&text, ctx)),
+            Input::Reset { peer, message } => self.with_named(&peer, |peer, ctx| peer.reset(&message, ctx)),
+            Input::RequestRefresh { peer, family } => self.with_named(&peer, |peer, ctx| {
+                if !peer.request_refresh(family, ctx) {
+                    tracing::debug!(peer = %peer.name, %family, "no refresh: not agreed, or no session");
+                }
+            }),
+            Input::Timeout => self.timeout(),
+            Input::Stop { restarting } => self.stop(restarting),
+        }
+        self.advance();
+    }
+
+    /// What follows from any input: selection may begin, and the RIB decides what is dirty, one bounded step at a time.
+    fn advance(&mut self) {
+        if let Selection::Deferred(until) = self.selection
+            && (until <= self.now || !self.peers.values().any(|peer| peer.delays_selection(&self.preserved)))
+        {
+            tracing::debug!(timer = until <= self.now, "route selection begins");
+            self.selection = Selection::Running;
+            self.rib.defer_selection(false);
+            self.fib_complete_due = true;
+        }
+        self.more_work = !self.stopped && self.rib.drain();
+    }
+
+    fn timeout(&mut self) {
+        let now = self.now;
+        let due = |peer: &Peer| peer.next_timeout().is_some_and(|at| at <= now);
+        let due: Vec<PeerId> = self.peers.values().filter(|peer| due(peer)).map(|peer| peer.id).collect();
+        for id in due {
+            self.with_peer(id, |peer, ctx| peer.timeout(ctx));
+        }
+    }
+
+    fn stop(&mut self, restarting: bool) {
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            self.with_peer(id, |peer, ctx| match restarting {
+                true => peer.stop_for_restart(ctx),
+                false => peer.stop(Notification::new(6, cease::ADMINISTRATIVE_SHUTDOWN), "", false, ctx),
+            });
+        }
+        self.stopped = true;
+    }
+
+    fn originate(&mut self, prefix: IpNet, routes: Vec<OwnRoute>) {
+        if self.own.get(&prefix) == Some(&routes) {
+            return;
+        }
+        // New audiences before old ones are released, so that one which stays keeps its tag.
+        let (origination, is_new) = self.audiences.acquire(&routes);
+        if is_new {
+            self.retag();
+        }
+        self.rib.originate(&prefix, origination);
+        if let Some(before) = self.own.insert(prefix, routes) {
+            self.audiences.release(&before);
+        }
+    }
+
+    fn withdraw(&mut self, prefix: IpNet) {
+        if let Some(before) = self.own.remove(&prefix) {
+            self.audiences.release(&before);
+            self.rib.withdraw_origination(&prefix);
+        }
+    }
+
+    fn retag(&mut self) {
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            self.with_peer(id, |peer, ctx| peer.retag(ctx));
+        }
+    }
+
+    fn connected(&mut self, conn: ConnId, name: &PeerName, local: SocketAddr, remote: SocketAddr) {
+        let link = Link::new(conn, local, remote, true);
+        let wanted = self.names.get(name).copied().and_then(|id| {
+            self.with_peer(id, |peer, ctx| peer.connected(link, ctx))
+        });
+        if wanted != Some(true) {
+            self.outputs.push_back(Output::Close { conn, last_bytes: Vec::new() });
+        }
+    }
+
+    fn accepted(&mut self, conn: ConnId, local: SocketAddr, remote: SocketAddr) {
+        let link = Link::new(conn, local, remote, false);
+        let taken = match self.addresses.get(&remote.ip().to_canonical()).copied() {
+            None => Err(Rejection::UnknownPeer),
+            Some(id) => self.with_peer(id, |peer, ctx| peer.accepted(link, ctx)).unwrap_or(Err(Rejection::UnknownPeer)),
+        };
+        let Err(why) = taken else { return };
+        // RFC 4486 §4: a connection that nobody wants, and one that loses to an Established session.
+        let subcode = match why {
+            Rejection::UnknownPeer
+            | Rejection::WrongLocalAddress
+            | Rejection::AdminShutdown
+            | Rejection::IdleHold => cease::CONNECTION_REJECTED,
+            Rejection::AlreadyConnected => cease::CONNECTION_COLLISION_RESOLUTION,
+        };
+        let mut last_bytes = Vec::new();
+        encode(MessageType::Notification, &mut last_bytes, |out| Notification::new(6, subcode).encode(out));
+        self.outputs.push_back(Output::Close { conn, last_bytes });
+        self.outputs.push_back(Output::Event(SessionEvent::ConnectionRejected { remote, local, why }));
+    }
+
+    // ---- out
+
     /// The next thing to do, `None` when the speaker waits.
     pub fn poll_output(&mut self) -> Option<Output> {
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        while let Some(event) = self.rib.poll_event() {
+            if let Some(output) = self.rib_event(event) {
+                return Some(output);
+            }
+        }
+        if let Some(change) = self.rib.poll_fib() {
+            return Some(Output::Fib(change));
+        }
+        // Routes that wait for their next hop's first answer belong to the table as well.
+        if self.fib_complete_due && !self.stopped && !self.rib.is_dirty() && self.unanswered.is_empty() {
+            self.fib_complete_due = false;
+            self.outputs.extend(AfiSafi::ALL.map(|family| Output::FibComplete { family }));
+        }
         self.outputs.pop_front()
+    }
+
+    fn rib_event(&mut self, event: RibEvent) -> Option<Output> {
+        match event {
+            RibEvent::TrackNextHop { address, wanted } => {
+                if wanted {
+                    self.unanswered.insert(address);
+                } else {
+                    self.unanswered.remove(&address);
+                }
+                return Some(Output::TrackNextHop { address, wanted });
+            }
+            RibEvent::AttributesTooLong { peers, prefixes, example, length } => {
+                let peers: Vec<&str> = peers.iter().filter_map(|id| self.name(*id)).map(PeerName::as_str).collect();
+                tracing::warn!(?peers, prefixes, %example, length, "not announced: the attributes do not fit a message");
+            }
+            RibEvent::PeerFellBehind { peer, prefixes } => {
+                let peer = self.name(peer).map(PeerName::as_str);
+                tracing::info!(peer, prefixes, "peer reads slowly: it is told the present state when it reads again");
+            }
+        }
+        None
     }
 
     /// When [`Input::Timeout`] is due; in the past: at once.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timeout
+        if self.stopped {
+            return None;
+        }
+        if self.more_work {
+            return Some(self.now);
+        }
+        let selection = match self.selection {
+            Selection::Deferred(until) => Some(until),
+            Selection::NotStarted | Selection::Running => None,
+        };
+        self.peers.values().filter_map(Peer::next_timeout).chain(selection).min()
     }
 
     /// The next bytes for this connection, at most 64 KiB; `None`: nothing to send. Ask again after
     /// [`Speaker::transmitted`] and after every input.
     pub fn poll_transmit(&mut self, conn: ConnId) -> Option<&[u8]> {
-        let _ = conn;
-        None
+        let Speaker { peers, jitter, outputs, rib, conns, audiences, config, preserved, now, .. } = self;
+        let (asn, router_id) = config.as_ref().map(|config| (config.asn, config.router_id))?;
+        let peer = peers.get_mut(conns.get(&conn)?)?;
+        let now = *now;
+        let mut ctx = Context { now, jitter, outputs, rib, conns, audiences, asn, router_id, preserved };
+        peer.poll_transmit(conn, &mut ctx)
     }
 
     /// The socket took the first `written` bytes of the last [`Speaker::poll_transmit`].
     pub fn transmitted(&mut self, conn: ConnId, written: usize) {
-        let _ = (conn, written);
+        if let Some(peer) = self.conns.get(&conn).and_then(|id| self.peers.get_mut(id)) {
+            peer.transmitted(conn, written);
+        }
     }
 
-    /// Connections that have bytes to send, in order: after a drain the shell offers each its socket.
+    /// The connections the speaker holds, in order: after a drain the shell offers each its socket.
     pub fn connections(&self) -> impl Iterator<Item = ConnId> {
-        std::iter::empty()
+        self.conns.keys().copied()
     }
+
+    // ---- queries
 
     /// The configuration in force, once there is one.
     #[must_use]
@@ -68,10 +304,62 @@ impl Speaker {
         self.config.as_ref()
     }
 
-    /// One peer as it stands.
+    /// One peer as it stands. Counts what it is told, so it walks the tables.
     #[must_use]
     pub fn peer(&self, name: &PeerName) -> Option<PeerStatus> {
-        let _ = name;
-        None
+        Some(self.peers.get(self.names.get(name)?)?.status(&self.rib))
     }
+
+    /// The routes.
+    #[must_use]
+    pub fn rib(&self) -> &Rib {
+        &self.rib
+    }
+
+    /// The name behind a number of the RIB's.
+    #[must_use]
+    pub fn name(&self, id: PeerId) -> Option<&PeerName> {
+        self.peers.get(&id).map(|peer| &peer.name)
+    }
+
+    /// The RIB's number of a peer.
+    #[must_use]
+    pub fn id(&self, name: &PeerName) -> Option<PeerId> {
+        self.names.get(name).copied()
+    }
+
+    /// Whether route selection waits for End-of-RIB after a restart, and until when at the most.
+    #[must_use]
+    pub fn selection_deferred_until(&self) -> Option<Instant> {
+        match self.selection {
+            Selection::Deferred(until) => Some(until),
+            Selection::NotStarted | Selection::Running => None,
+        }
+    }
+
+    // ---- one peer, and what it may touch
+
+    fn with_named(&mut self, name: &PeerName, act: impl FnOnce(&mut Peer, &mut Context<'_>)) {
+        if let Some(id) = self.names.get(name).copied() {
+            self.with_peer(id, act);
+        }
+    }
+
+    fn with_conn(&mut self, conn: ConnId, act: impl FnOnce(&mut Peer, &mut Context<'_>)) {
+        if let Some(id) = self.conns.get(&conn).copied() {
+            self.with_peer(id, act);
+        }
+    }
+
+    fn with_peer<R>(&mut self, id: PeerId, act: impl FnOnce(&mut Peer, &mut Context<'_>) -> R) -> Option<R> {
+        let Speaker { peers, jitter, outputs, rib, conns, audiences, config, preserved, now, .. } = self;
+        let (asn, router_id) = config.as_ref().map(|config| (config.asn, config.router_id))?;
+        let peer = peers.get_mut(&id)?;
+        let now = *now;
+        Some(act(peer, &mut Context { now, jitter, outputs, rib, conns, audiences, asn, router_id, preserved }))
+    }
+}
+
+fn empty_rib(asn: Asn, router_id: RouterId, max_paths: u16, seed: u64) -> Rib {
+    Rib::new(RibConfig { asn, router_id, max_paths, seed, unknown_next_hops: UnknownNextHops::Unreachable })
 }

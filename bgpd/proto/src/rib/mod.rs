@@ -10,80 +10,125 @@
 //! How to drive it: hand in at most 64 KiB of UPDATEs, then call [`Rib::drain`] until it returns `false`, then pull
 //! [`Rib::poll_fib`], [`Rib::poll_event`] and, for each peer whose socket can write, [`Rib::poll_transmit`].
 
+mod attrs;
+mod check;
+mod core;
+mod drain;
+mod group;
+mod hash;
+mod input;
+mod log;
+mod next_hop;
+mod output;
+mod sessions;
+mod table;
 mod values;
+mod view;
 
 pub use values::{
     Counts, OriginAttributes, Origination, PathStatus, PathView, PeerFacts, RibConfig, RibEvent, Tag,
     UnknownNextHops, UpdateOutcome,
 };
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use self::core::{Core, EndOfRib};
+use self::group::Group;
 use crate::policy::{ExportPolicy, ImportPolicy};
 use crate::route::{FibChange, NextHopResolution};
 use crate::types::{AfiSafi, PeerId};
+use crate::wire::canonical::Scratch;
+use crate::wire::nlri::V6;
 
 /// The table. One per speaker.
 #[derive(Debug)]
-pub struct Rib {}
+pub struct Rib {
+    core: Core,
+    groups: Vec<Group>,
+    originations: BTreeMap<IpNet, Origination>,
+    /// Nothing is selected or told (RFC 4724 §4.1).
+    deferred: bool,
+    events: VecDeque<RibEvent>,
+    scratch: Scratch,
+}
 
-#[expect(clippy::todo, reason = "signatures first; bodies follow")]
 impl Rib {
     /// An empty table.
     #[must_use]
     pub fn new(config: RibConfig) -> Rib {
-        _ = config;
-        todo!()
+        Rib {
+            core: Core::new(config),
+            groups: Vec::new(),
+            originations: BTreeMap::new(),
+            deferred: false,
+            events: VecDeque::new(),
+            scratch: Scratch::default(),
+        }
     }
 
     // ---- sessions
 
     /// The session with `peer` is Established: its UPDATEs count from here, and its initial table follows, ended by
-    /// End-of-RIB in each family. Paths kept as stale stay until heard again or swept. A peer that is up already starts over.
+    /// End-of-RIB in each family. Paths kept as stale stay until heard again or swept, unless the peer's AS, router id or
+    /// address is another one. A peer that is up already starts over. `PeerId(u16::MAX)` is no peer.
     pub fn peer_up(&mut self, peer: PeerId, facts: PeerFacts) {
-        _ = (peer, facts);
-        todo!()
+        if peer != table::LOCAL {
+            self.enter_peer(peer, facts);
+        }
     }
 
     /// The session ended. Paths of the families in `retain` become stale (RFC 4724 §4.2), all others go; a path that was
     /// stale already goes too.
     pub fn peer_down(&mut self, peer: PeerId, retain: &BTreeSet<AfiSafi>) {
-        _ = (peer, retain);
-        todo!()
+        self.leave(peer);
+        for family in AfiSafi::ALL {
+            if retain.contains(&family) {
+                self.mark_stale(peer, family);
+            } else {
+                self.drop_paths(peer, &BTreeSet::from([family]));
+            }
+        }
     }
 
     /// Several sessions ended at once, none retained: one walk over the table for all of them.
     pub fn peers_down(&mut self, peers: &BTreeSet<PeerId>) {
-        _ = peers;
-        todo!()
+        peers.iter().for_each(|peer| self.leave(*peer));
+        self.core.drop_all::<u32>(peers);
+        self.core.drop_all::<V6>(peers);
     }
 
     /// The peer is removed: whatever is left of it goes, its number may be used again.
     pub fn remove_peer(&mut self, peer: PeerId) {
-        _ = peer;
-        todo!()
+        self.peer_down(peer, &BTreeSet::new());
+        // Dirty prefixes still name the peer as the source of what was told; its number means nobody to the groups by then.
+        if let Some(slot) = self.core.peers.get_mut(usize::from(peer.0)) {
+            *slot = None;
+        }
     }
 
-    /// Marks the peer's paths of one family stale without a session loss (enhanced route refresh, RFC 7313).
+    /// Marks the peer's paths of one family stale, as after a session loss; those stale already go.
     pub fn mark_stale(&mut self, peer: PeerId, family: AfiSafi) {
-        _ = (peer, family);
-        todo!()
+        match family {
+            AfiSafi::Ipv4Unicast => self.core.stale_all::<u32>(peer),
+            AfiSafi::Ipv6Unicast => self.core.stale_all::<V6>(peer),
+        }
     }
 
     /// The peer's End-of-RIB, or the timer: what is still stale goes. Returns how many paths that were.
     pub fn sweep_stale(&mut self, peer: PeerId, family: AfiSafi) -> u32 {
-        _ = (peer, family);
-        todo!()
+        match family {
+            AfiSafi::Ipv4Unicast => self.core.sweep::<u32>(peer),
+            AfiSafi::Ipv6Unicast => self.core.sweep::<V6>(peer),
+        }
     }
 
     /// `true`: no route is selected and nothing is told to anybody (restarting speaker, RFC 4724 §4.1).
     /// `false`: selection happens in the drains that follow, and End-of-RIB goes out after them.
     pub fn defer_selection(&mut self, defer: bool) {
-        _ = defer;
-        todo!()
+        self.deferred = defer;
     }
 
     // ---- input
@@ -91,116 +136,154 @@ impl Rib {
     /// The body of an UPDATE (what follows the 19 bytes of header) from a peer that is up. Changes show after the next drain.
     /// End-of-RIB is reported, not acted upon: the session decides about [`Rib::sweep_stale`].
     pub fn update(&mut self, peer: PeerId, body: &[u8]) -> UpdateOutcome {
-        _ = (peer, body);
-        todo!()
+        if self.core.peer(peer).is_none_or(|known| known.group.is_none()) {
+            return UpdateOutcome::default();
+        }
+        let outcome = self.core.update(peer, body, &mut self.scratch);
+        for fault in &outcome.faults {
+            if let crate::wire::verdict::ErrorAction::AfiSafiDisable(family) = fault.action {
+                self.drop_paths(peer, &BTreeSet::from([family]));
+            }
+        }
+        outcome
     }
 
     /// ROUTE-REFRESH from the peer (RFC 2918): everything of the family is told again.
     pub fn refresh(&mut self, peer: PeerId, family: AfiSafi) {
-        _ = (peer, family);
-        todo!()
+        let slots = match family {
+            AfiSafi::Ipv4Unicast => self.core.v4.table.slots(),
+            AfiSafi::Ipv6Unicast => self.core.v6.table.slots(),
+        };
+        if let Some(peer) = self.core.peer_mut(peer).filter(|peer| peer.facts.families.contains(&family)) {
+            *peer.walk.of_mut(family) = 0..slots;
+        }
     }
 
     /// A new import policy, run over everything the peer sent.
     pub fn set_import(&mut self, peer: PeerId, policy: ImportPolicy) {
-        _ = (peer, policy);
-        todo!()
+        let Some(known) = self.core.peer_mut(peer).filter(|known| known.facts.import != policy) else { return };
+        known.takes_all = policy == ImportPolicy::accept_all();
+        known.facts.import = policy;
+        self.core.import_again::<u32>(peer);
+        self.core.import_again::<V6>(peer);
     }
 
     /// A new export policy: what it no longer lets out is withdrawn, what it newly lets out is told.
     pub fn set_export(&mut self, peer: PeerId, policy: ExportPolicy) {
-        _ = (peer, policy);
-        todo!()
-    }
-
-    /// More or fewer equal paths per route.
-    pub fn set_max_paths(&mut self, max_paths: u16) {
-        _ = max_paths;
-        todo!()
+        if let Some(known) = self.core.peer_mut(peer) {
+            known.facts.export = policy;
+            self.regroup(peer);
+        }
     }
 
     /// The originated routes that a peer takes.
     pub fn set_tags(&mut self, peer: PeerId, tags: BTreeSet<Tag>) {
-        _ = (peer, tags);
-        todo!()
+        if let Some(known) = self.core.peer_mut(peer) {
+            known.facts.tags = tags;
+            self.regroup(peer);
+        }
+    }
+
+    /// More or fewer equal paths per route.
+    pub fn set_max_paths(&mut self, max_paths: u16) {
+        if self.core.config.max_paths != max_paths {
+            self.core.config.max_paths = max_paths;
+            self.core.touch_contested::<u32>();
+            self.core.touch_contested::<V6>();
+        }
     }
 
     /// Originates a route, or changes how it is told. No change, no output. Host bits of the prefix are cleared.
     pub fn originate(&mut self, prefix: &IpNet, origination: Origination) {
-        _ = (prefix, origination);
-        todo!()
+        let prefix = prefix.trunc();
+        if self.originations.get(&prefix) != Some(&origination) {
+            self.put_origination(&prefix, Some(&origination));
+            self.originations.insert(prefix, origination);
+        }
     }
 
     /// Ends an originated route. `false`: there was none.
     pub fn withdraw_origination(&mut self, prefix: &IpNet) -> bool {
-        _ = prefix;
-        todo!()
+        let prefix = prefix.trunc();
+        let known = self.originations.remove(&prefix).is_some();
+        if known {
+            self.put_origination(&prefix, None);
+        }
+        known
+    }
+
+    fn put_origination(&mut self, prefix: &IpNet, origination: Option<&Origination>) {
+        match AfiSafi::of(prefix) {
+            AfiSafi::Ipv4Unicast => self.core.originate::<u32>(prefix, origination),
+            AfiSafi::Ipv6Unicast => self.core.originate::<V6>(prefix, origination),
+        }
     }
 
     /// How a next hop is reached; `None`: it is not, and routes through it are no candidates.
     pub fn set_next_hop(&mut self, address: IpAddr, resolution: Option<NextHopResolution>) {
-        _ = (address, resolution);
-        todo!()
+        self.core.next_hops.tell(address, resolution);
     }
 
     // ---- drain and output
 
-    /// Decides dirty prefixes, tells the groups, encodes. At most 65,536 prefixes a call; `true`: more are waiting.
+    /// Decides dirty prefixes, tells the groups, encodes. At most 65,536 prefixes of each family a call; `true`: more are waiting.
     pub fn drain(&mut self) -> bool {
-        todo!()
+        if self.deferred {
+            return false;
+        }
+        let mut events = Vec::new();
+        let more = self.core.drain(&mut self.groups, &mut events);
+        self.events.extend(events);
+        (0..self.groups.len()).for_each(|group| self.trim(group));
+        more
     }
 
     /// The next changed kernel route, as it should be now; an originated prefix has none. `None` also while prefixes wait for
     /// [`Rib::drain`] or selection is deferred.
     pub fn poll_fib(&mut self) -> Option<FibChange> {
-        todo!()
+        if self.deferred || self.is_dirty() {
+            return None;
+        }
+        self.core.poll_fib::<u32>().or_else(|| self.core.poll_fib::<V6>())
     }
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<RibEvent> {
-        todo!()
+        self.core.next_hops.poll_event().or_else(|| self.events.pop_front())
     }
 
     /// The next bytes for this peer: UPDATE messages with their headers, at most 64 KiB, the first of them possibly begun by
     /// the last [`Rib::transmitted`]. They stay next until reported as transmitted.
     pub fn poll_transmit(&mut self, peer: PeerId) -> Option<&[u8]> {
-        _ = peer;
-        todo!()
+        self.transmit(peer)
     }
 
     /// So many of the bytes of [`Rib::poll_transmit`] were taken. Whoever puts other messages on the same connection takes
     /// whole messages.
     pub fn transmitted(&mut self, peer: PeerId, bytes: usize) {
-        _ = (peer, bytes);
-        todo!()
+        self.advance(peer, bytes);
     }
 
-    // ---- queries
+    // ---- queries (more of them in `view`)
 
     /// How many prefixes the peer sent, and what became of them. Constant time.
     #[must_use]
     pub fn counts(&self, peer: PeerId, family: AfiSafi) -> Counts {
-        _ = (peer, family);
-        todo!()
+        self.core.peer(peer).map(|peer| *peer.counts.of(family)).unwrap_or_default()
     }
 
-    /// How many prefixes the peer was told, as of the last drain. Walks the family's table.
-    #[must_use]
-    pub fn advertised(&self, peer: PeerId, family: AfiSafi) -> u32 {
-        _ = (peer, family);
-        todo!()
-    }
-
-    /// Whether the peer's initial table of this family was handed to [`Rib::poll_transmit`] as far as its End-of-RIB.
+    /// Whether the peer's initial table of this family was taken as far as its End-of-RIB ([`Rib::transmitted`]).
     #[must_use]
     pub fn initial_table_sent(&self, peer: PeerId, family: AfiSafi) -> bool {
-        _ = (peer, family);
-        todo!()
+        self.core.peer(peer).is_some_and(|peer| *peer.end_of_rib.of(family) == EndOfRib::Sent)
     }
 
     /// Whether prefixes wait for [`Rib::drain`].
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        todo!()
+        self.core.is_dirty() || self.core.next_hops.has_changed()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,12 @@ pub mod message;
 pub mod notification;
 pub mod open;
 pub mod refresh;
+pub mod as_path;
+pub mod attr;
+pub mod canonical;
+pub mod nlri;
+pub mod rewrite;
+pub mod update;
 pub mod verdict;
 
 pub use capability::{Capability, GracefulRestartCapability, RestartFamily};

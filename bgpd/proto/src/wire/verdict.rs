@@ -56,3 +56,15 @@ impl fmt::Display for Fault {
         write!(f, "{} ({}, {})", self.reason, self.action.as_str(), self.rfc)
     }
 }
+
+/// Subcodes of UPDATE Message Error (3).
+pub mod subcode {
+    /// The lengths do not add up, or the list of attributes makes no sense.
+    pub const MALFORMED_ATTRIBUTE_LIST: u8 = 1;
+    /// A well-known attribute that we do not know.
+    pub const UNRECOGNIZED_WELL_KNOWN_ATTRIBUTE: u8 = 2;
+    /// An optional attribute that cannot be read.
+    pub const OPTIONAL_ATTRIBUTE_ERROR: u8 = 9;
+    /// A prefix in the message itself that cannot be read.
+    pub const INVALID_NETWORK_FIELD: u8 = 10;
+}

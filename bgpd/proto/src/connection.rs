@@ -1,0 +1,165 @@
+//! One connection: its state, its TCP end, its timers, and the bytes that wait to be sent.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::fsm::State;
+use crate::negotiate::Negotiated;
+use crate::types::ConnId;
+use crate::wire::message::{self, Framer};
+
+/// What a state machine of RFC 4271 §8 carries along.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) state: State,
+    /// The TCP connection, from OpenSent on.
+    pub(crate) link: Option<Link>,
+    pub(crate) timers: Timers,
+    /// From OpenConfirm on.
+    pub(crate) negotiated: Option<Negotiated>,
+}
+
+/// One TCP connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) conn: ConnId,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    /// We dialled.
+    pub(crate) initiated: bool,
+    pub(crate) framer: Framer,
+    pub(crate) outbox: Outbox,
+}
+
+/// The timers of one connection; `None` does not run.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Timers {
+    pub(crate) connect_retry: Option<Instant>,
+    pub(crate) hold: Option<Instant>,
+    pub(crate) keepalive: Option<Instant>,
+    /// RFC 9687: runs while bytes wait for the peer to read.
+    pub(crate) send_hold: Option<Instant>,
+}
+
+impl Timers {
+    pub(crate) fn next(&self) -> Option<Instant> {
+        [self.connect_retry, self.hold, self.keepalive, self.send_hold].into_iter().flatten().min()
+    }
+}
+
+impl Connection {
+    pub(crate) fn idle() -> Connection {
+        Connection { state: State::Idle, link: None, timers: Timers::default(), negotiated: None }
+    }
+
+    /// A machine for an incoming connection: it stands where a listening one stands (§8.2.1).
+    pub(crate) fn listening(link: Link) -> Connection {
+        Connection { state: State::Active, link: Some(link), timers: Timers::default(), negotiated: None }
+    }
+
+    pub(crate) fn is(&self, conn: ConnId) -> bool {
+        self.link.as_ref().is_some_and(|link| link.conn == conn)
+    }
+
+    pub(crate) fn hold_time(&self) -> Duration {
+        self.negotiated.as_ref().map_or(Duration::ZERO, |negotiated| negotiated.hold_time)
+    }
+
+    /// Arms or stops the send hold timer: RFC 9687 §3 asks for at least 8 minutes or twice the hold time.
+    pub(crate) fn watch_sending(&mut self, now: Instant) {
+        let Some(link) = &mut self.link else { return };
+        if link.outbox.is_empty() {
+            self.timers.send_hold = None;
+        } else if self.timers.send_hold.is_none() || link.outbox.took_bytes() {
+            let limit = Duration::from_secs(8 * 60).max(
+                self.negotiated.as_ref().map_or(Duration::ZERO, |negotiated| negotiated.hold_time * 2),
+            );
+            self.timers.send_hold = Some(now + limit);
+        }
+    }
+}
+
+impl Link {
+    pub(crate) fn new(conn: ConnId, local: SocketAddr, remote: SocketAddr, initiated: bool) -> Link {
+        Link { conn, local, remote, initiated, framer: Framer::default(), outbox: Outbox::default() }
+    }
+}
+
+/// Messages that wait for the socket. Holds whole messages, of which the first may have been taken in part; UPDATEs are
+/// added only when it is empty, so it stays below 64 KiB plus a few keepalives however slowly the peer reads.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    bytes: Vec<u8>,
+    taken: usize,
+    progress: bool,
+}
+
+impl Outbox {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.taken == self.bytes.len()
+    }
+
+    /// What waits.
+    pub(crate) fn rest(&self) -> &[u8] {
+        self.bytes.get(self.taken..).unwrap_or_default()
+    }
+
+    /// Where to append whole messages.
+    pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// The socket took so many bytes.
+    pub(crate) fn transmitted(&mut self, count: usize) {
+        self.progress |= count > 0;
+        self.taken = self.bytes.len().min(self.taken + count);
+        if self.is_empty() {
+            self.bytes.clear();
+            self.bytes.shrink_to(4096);
+            self.taken = 0;
+        }
+    }
+
+    /// Whether bytes were taken since the last question.
+    fn took_bytes(&mut self) -> bool {
+        std::mem::take(&mut self.progress)
+    }
+
+    /// What must still go out before a last message can follow: the rest of a message that was taken in part.
+    pub(crate) fn unfinished_message(&self) -> &[u8] {
+        let mut end = 0;
+        while end < self.taken {
+            let message = self.bytes.get(end..).unwrap_or_default();
+            match message::message_length(message) {
+                Ok(Some(length)) => end += length,
+                Ok(None) | Err(_) => return &[],
+            }
+        }
+        self.bytes.get(self.taken..end).unwrap_or_default()
+    }
+}
+
+/// Jitter (RFC 4271 §10) from a seed: the same seed, the same times.
+#[derive(Debug)]
+pub(crate) struct Jitter(u64);
+
+impl Jitter {
+    pub(crate) fn new(seed: u64) -> Jitter {
+        Jitter(seed)
+    }
+
+    /// 75 to 100 % of a duration.
+    pub(crate) fn shorten(&mut self, duration: Duration) -> Duration {
+        // SplitMix64 (Steele, Lea, Flood 2014)
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        let per_mille = 750 + u32::try_from(z % 251).unwrap_or(250);
+        duration * per_mille / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,577 @@
+//! One peer: its machine, at times a second one for a colliding connection, and what it remembers between sessions.
+//!
+//! ```text
+//!   primary ── dials and listens; carries the session
+//!   second  ── exists only while a further connection is up (RFC 4271 §8.2.1), for one of two reasons:
+//!              both sides dialled at once: the collision is resolved when the second OPEN arrives (§6.8);
+//!              the peer restarted before we noticed: its OPEN ends the old session (RFC 4724 §5).
+//!              When the primary has no connection any more, or the second is Established, the second becomes primary.
+//! ```
+//!
+//! Files: `machine` carries out what [`crate::fsm`] decides, `receive` turns bytes into events, [`crate::restart`] keeps
+//! routes of a lost session.
+
+mod machine;
+mod receive;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::audience::Audiences;
+use crate::config::{AdminState, PeerConfig};
+use crate::connection::{Connection, Jitter, Link};
+use crate::fsm::{Event, State};
+use crate::input::TransportErrorKind;
+use crate::negotiate::{Offer, OwnRestart};
+use crate::output::{ErrorFrom, Output, Reason, Rejection, SessionError, SessionEvent};
+use crate::restart::Stale;
+use crate::rib::Rib;
+use crate::status::MessageCounters;
+use crate::types::{AfiSafi, Asn, ConnId, PeerId, PeerName, RouterId};
+use crate::wire::Notification;
+use crate::wire::notification::cease;
+
+/// What a peer may touch beside itself.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Instant,
+    pub(crate) jitter: &'a mut Jitter,
+    pub(crate) outputs: &'a mut VecDeque<Output>,
+    pub(crate) rib: &'a mut Rib,
+    /// Whose connection it is: grows when a connection is taken, shrinks when it is dropped.
+    pub(crate) conns: &'a mut BTreeMap<ConnId, PeerId>,
+    pub(crate) audiences: &'a Audiences,
+    pub(crate) asn: Asn,
+    pub(crate) router_id: RouterId,
+    /// Families whose kernel routes an earlier life left.
+    pub(crate) preserved: &'a BTreeSet<AfiSafi>,
+}
+
+impl Context<'_> {
+    fn event(&mut self, event: SessionEvent) {
+        self.outputs.push_back(Output::Event(event));
+    }
+}
+
+/// Which of a peer's machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    Primary,
+    Second,
+}
+
+/// What a peer does once its machine is Idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// Nothing, until told.
+    Stay,
+    /// Start again at once.
+    Start,
+    /// Listen at once, dial after the damping time: the peer or the network failed, and a peer that is back is welcome.
+    Listen,
+    /// Refuse everything for the damping time: the peer does not speak the protocol as we understand it.
+    Hold,
+    /// Refuse everything for this time; `None`: until reset.
+    HoldFor(Option<Duration>),
+}
+
+/// What comes along with an event: what is told to the peer, to people, and what happens next.
+#[derive(Debug)]
+struct Cause {
+    error: SessionError,
+    then: Then,
+    /// Not worth being remembered: the loser of a collision.
+    quiet: bool,
+    /// Routes may be kept (RFC 4724 §4.2).
+    retain: bool,
+}
+
+/// One peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    pub(crate) name: PeerName,
+    pub(crate) config: PeerConfig,
+    primary: Connection,
+    second: Option<Connection>,
+    /// A Dial is under way.
+    dialling: bool,
+    then: Then,
+    /// The end of damping or of a prefix-limit pause.
+    idle_until: Option<Instant>,
+    /// ConnectRetryCounter (RFC 4271 §8.1.1); a session that held for a minute clears it.
+    failures: u32,
+    /// What was reported last.
+    state: State,
+    since: Instant,
+    reason: Reason,
+    last_error: Option<(Instant, SessionError)>,
+    resets: u64,
+    messages: MessageCounters,
+    pub(crate) stale: Option<Stale>,
+    pub(crate) end_of_rib: BTreeSet<AfiSafi>,
+    pub(crate) synchronized: bool,
+    end_of_rib_sent: BTreeSet<AfiSafi>,
+    near_limit: BTreeSet<AfiSafi>,
+    above_limit: BTreeSet<AfiSafi>,
+    /// It was there when the speaker started, and no session was up since: our OPEN says "restarted" (RFC 4724 §3).
+    first_since_start: bool,
+    /// Its configuration cannot be served.
+    refused: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(id: PeerId, name: PeerName, config: PeerConfig, at_start: bool, now: Instant) -> Peer {
+        Peer {
+            id,
+            name,
+            config,
+            primary: Connection::idle(),
+            second: None,
+            dialling: false,
+            then: Then::Stay,
+            idle_until: None,
+            failures: 0,
+            state: State::Idle,
+            since: now,
+            reason: Reason::Connecting,
+            last_error: None,
+            resets: 0,
+            messages: MessageCounters::default(),
+            stale: None,
+            end_of_rib: BTreeSet::new(),
+            synchronized: false,
+            end_of_rib_sent: BTreeSet::new(),
+            near_limit: BTreeSet::new(),
+            above_limit: BTreeSet::new(),
+            first_since_start: at_start,
+            refused: false,
+        }
+    }
+
+    // ---- what is wanted
+
+    /// Starts the machine where the configuration wants a session. Ends damping and pauses.
+    pub(crate) fn start(&mut self, ctx: &mut Context<'_>) {
+        self.failures = 0;
+        match self.config.admin {
+            AdminState::Up if !self.refused => {
+                if self.primary.state == State::Idle {
+                    self.then = Then::Start;
+                    self.reason = Reason::Connecting;
+                }
+            }
+            AdminState::Up => {}
+            AdminState::Shutdown { .. } => self.reason = Reason::AdminShutdown,
+        }
+        self.settle(ctx);
+    }
+
+    /// Another peer has this address already.
+    pub(crate) fn refuse(&mut self, why: String, ctx: &mut Context<'_>) {
+        if !self.refused {
+            self.refused = true;
+            self.stop(Notification::new(6, cease::OTHER_CONFIGURATION_CHANGE), "", false, ctx);
+            ctx.event(SessionEvent::PeerRefused { peer: self.name.clone(), why });
+        }
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// The address is free.
+    pub(crate) fn serve(&mut self, ctx: &mut Context<'_>) {
+        if std::mem::take(&mut self.refused) {
+            self.start(ctx);
+        }
+    }
+
+    /// Ends whatever there is with a NOTIFICATION; `again`: and starts anew.
+    pub(crate) fn stop(&mut self, notification: Notification, text: &str, again: bool, ctx: &mut Context<'_>) {
+        self.idle_until = None;
+        let then = if again { Then::Start } else { Then::Stay };
+        self.halt(Cause { then, ..Cause::local(notification, text) }, ctx);
+    }
+
+    /// Ends the connections without a word where graceful restart was agreed, so that the peer keeps our routes
+    /// (RFC 4724 §4.2); says goodbye where it was not.
+    pub(crate) fn stop_for_restart(&mut self, ctx: &mut Context<'_>) {
+        let keeps_routes = self.established().is_some_and(|negotiated| negotiated.graceful_restart.is_some());
+        if keeps_routes {
+            let cause = Cause::transport(Reason::Connecting, "this speaker restarts");
+            self.then = Then::Stay;
+            self.step(Slot::Primary, Event::TcpConnectionFails, Some(Cause { then: Then::Stay, ..cause }), ctx);
+        }
+        self.stop(Notification::new(6, cease::ADMINISTRATIVE_SHUTDOWN), "", false, ctx);
+    }
+
+    /// An operator's reset: ends damping and pauses too.
+    pub(crate) fn reset(&mut self, message: &str, ctx: &mut Context<'_>) {
+        self.failures = 0;
+        let again = self.config.admin == AdminState::Up && !self.refused;
+        self.stop(
+            Notification::cease_with_text(cease::ADMINISTRATIVE_RESET, message),
+            message,
+            again,
+            ctx,
+        );
+    }
+
+    /// Takes over another configuration: hot where possible, else by a reset of this session.
+    pub(crate) fn configure(&mut self, config: PeerConfig, ctx: &mut Context<'_>) {
+        let before = std::mem::replace(&mut self.config, config);
+        if let AdminState::Shutdown { message } = self.config.admin.clone() {
+            if before.admin == AdminState::Up {
+                let notification = Notification::cease_with_text(cease::ADMINISTRATIVE_SHUTDOWN, &message);
+                self.stop(notification, &message, false, ctx);
+            }
+            self.reason = Reason::AdminShutdown;
+            return;
+        }
+        if needs_reset(&before, &self.config) && self.state.has_connection() {
+            self.failures = 0;
+            let text = "the configuration of the session changed";
+            let change = Notification::new(6, cease::OTHER_CONFIGURATION_CHANGE);
+            self.stop(change, text, !self.refused, ctx);
+            return;
+        }
+        if self.state.has_connection() {
+            self.apply_hot(&before, ctx);
+        } else if !self.refused {
+            // Nothing is up: whatever was changed may be what was wrong.
+            self.halt(Cause { then: Then::Start, ..Cause::transport(self.reason, "") }.quietly(), ctx);
+            self.start(ctx);
+        }
+    }
+
+    fn apply_hot(&mut self, before: &PeerConfig, ctx: &mut Context<'_>) {
+        if let Some(negotiated) = &mut self.primary.negotiated {
+            negotiated.set_keepalive(self.config.keepalive);
+        }
+        if self.established().is_none() {
+            return;
+        }
+        if before.import != self.config.import {
+            ctx.rib.set_import(self.id, self.config.import.clone());
+        }
+        if before.export != self.config.export {
+            ctx.rib.set_export(self.id, self.config.export.clone());
+        }
+        if before.max_prefixes != self.config.max_prefixes {
+            self.near_limit.clear();
+            self.above_limit.clear();
+            self.check_limits(ctx);
+        }
+    }
+
+    /// The audiences changed: the peer may take other routes of our own.
+    pub(crate) fn retag(&mut self, ctx: &mut Context<'_>) {
+        if self.established().is_some() {
+            ctx.rib.set_tags(self.id, ctx.audiences.tags_of(&self.name));
+        }
+    }
+
+    // ---- what happens to connections
+
+    /// A connection came in from the peer's address.
+    pub(crate) fn accepted(&mut self, link: Link, ctx: &mut Context<'_>) -> Result<(), Rejection> {
+        if self.refused || self.config.admin != AdminState::Up {
+            return Err(Rejection::AdminShutdown);
+        }
+        if self.config.local_address.is_some_and(|address| address != link.local.ip()) {
+            return Err(Rejection::WrongLocalAddress);
+        }
+        match self.primary.state {
+            State::Idle => return Err(Rejection::IdleHold),
+            State::Established if self.established().is_none_or(|n| n.graceful_restart.is_none()) => {
+                return Err(Rejection::AlreadyConnected);
+            }
+            State::Active => {
+                self.take(Slot::Primary, link, ctx);
+            }
+            State::Connect | State::OpenSent | State::OpenConfirm | State::Established => {
+                // The peer gave up an older attempt that we still hold.
+                if self.second.is_some() {
+                    self.step(Slot::Second, Event::OpenCollisionDump, Some(Cause::collision()), ctx);
+                }
+                let conn = link.conn;
+                self.second = Some(Connection::listening(link));
+                ctx.conns.insert(conn, self.id);
+                self.fire(Slot::Second, Event::TcpConnectionConfirmed, None, ctx);
+            }
+        }
+        Ok(())
+    }
+
+    /// Our attempt succeeded. `false`: it is not wanted any more.
+    pub(crate) fn connected(&mut self, link: Link, ctx: &mut Context<'_>) -> bool {
+        let expected = link.remote.ip().to_canonical() == self.config.remote;
+        match self.primary.state {
+            State::Connect | State::Active if expected && self.dialling => {
+                self.dialling = false;
+                self.take(Slot::Primary, link, ctx);
+                true
+            }
+            State::Idle
+            | State::Connect
+            | State::Active
+            | State::OpenSent
+            | State::OpenConfirm
+            | State::Established => false,
+        }
+    }
+
+    fn take(&mut self, slot: Slot, link: Link, ctx: &mut Context<'_>) {
+        ctx.conns.insert(link.conn, self.id);
+        if let Some(connection) = self.connection_mut(slot) {
+            connection.link = Some(link);
+        }
+        self.fire(slot, Event::TcpConnectionConfirmed, None, ctx);
+    }
+
+    pub(crate) fn dial_failed(&mut self, kind: TransportErrorKind, text: String, ctx: &mut Context<'_>) {
+        if !std::mem::take(&mut self.dialling) {
+            return;
+        }
+        let reason = match kind {
+            TransportErrorKind::Refused => Reason::ConnectionRefused,
+            TransportErrorKind::TimedOut => Reason::ConnectionTimedOut,
+            TransportErrorKind::NoRoute => Reason::NoRoute,
+            TransportErrorKind::InterfaceDown => Reason::InterfaceDown,
+            TransportErrorKind::Other => Reason::Connecting,
+        };
+        self.fire(Slot::Primary, Event::TcpConnectionFails, Some(Cause::transport(reason, &text)), ctx);
+    }
+
+    /// The connection ended without us.
+    pub(crate) fn closed(&mut self, conn: ConnId, error: Option<String>, ctx: &mut Context<'_>) {
+        ctx.conns.remove(&conn);
+        let Some(slot) = self.slot_of(conn) else { return };
+        let text = error.unwrap_or_else(|| "the peer closed the connection".to_owned());
+        if let Some(connection) = self.connection_mut(slot) {
+            connection.link = None;
+        }
+        let cause = Cause { retain: true, ..Cause::transport(Reason::Connecting, &text) };
+        self.fire(slot, Event::TcpConnectionFails, Some(cause), ctx);
+    }
+
+    /// The link to the peer is down. Its routes are not kept: nothing could be sent along them.
+    pub(crate) fn link_down(&mut self, text: &str, ctx: &mut Context<'_>) {
+        for slot in [Slot::Second, Slot::Primary] {
+            if self.connection(slot).is_some_and(|connection| connection.state.has_connection()) {
+                let cause = Cause::transport(Reason::InterfaceDown, text);
+                self.fire(slot, Event::TcpConnectionFails, Some(cause), ctx);
+            }
+        }
+        self.forget_stale(ctx);
+    }
+
+    // ---- time
+
+    /// Does what is due.
+    pub(crate) fn timeout(&mut self, ctx: &mut Context<'_>) {
+        let now = ctx.now;
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(self.idle_until) {
+            self.idle_until = None;
+            self.then = Then::Start;
+            self.settle(ctx);
+        }
+        for slot in [Slot::Second, Slot::Primary] {
+            let Some(timers) = self.connection(slot).map(|connection| connection.timers) else { continue };
+            if due(timers.hold) {
+                self.fire(slot, Event::HoldTimerExpires, Some(self.hold_timer_expired(slot)), ctx);
+            } else if due(timers.send_hold) {
+                self.send_hold_timer(slot, ctx);
+            } else if due(timers.connect_retry) {
+                self.fire(slot, Event::ConnectRetryTimerExpires, None, ctx);
+            } else if due(timers.keepalive) {
+                self.fire(slot, Event::KeepaliveTimerExpires, None, ctx);
+            }
+        }
+        self.stale_timeout(ctx);
+    }
+
+    fn hold_timer_expired(&self, slot: Slot) -> Cause {
+        let hold = self.connection(slot).map_or(Duration::ZERO, Connection::hold_time);
+        let text = if hold.is_zero() {
+            "no OPEN from the peer within 4 minutes".to_owned()
+        } else {
+            format!("nothing heard from the peer for {} s", hold.as_secs())
+        };
+        Cause { then: Then::Listen, ..Cause::local(Notification::new(4, 0), &text) }
+    }
+
+    fn send_hold_timer(&mut self, slot: Slot, ctx: &mut Context<'_>) {
+        let now = ctx.now;
+        if let Some(connection) = self.connection_mut(slot) {
+            connection.watch_sending(now);
+            if connection.timers.send_hold.is_some_and(|at| at <= now) {
+                let text = "the peer has read nothing for the send hold time (RFC 9687)";
+                let cause = Cause { then: Then::Listen, ..Cause::local(Notification::new(8, 0), text) };
+                self.fire(slot, Event::SendHoldTimerExpires, Some(cause), ctx);
+            }
+        }
+    }
+
+    /// When [`Peer::timeout`] has something to do.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        [
+            self.idle_until,
+            self.primary.timers.next(),
+            self.second.as_ref().and_then(|second| second.timers.next()),
+            self.stale.as_ref().map(|stale| stale.until),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    // ---- bytes out
+
+    /// The next bytes of a connection. UPDATEs are fetched only when everything before them is out, so that a keepalive
+    /// never waits behind more than one fetch.
+    pub(crate) fn poll_transmit(&mut self, conn: ConnId, ctx: &mut Context<'_>) -> Option<&[u8]> {
+        let slot = self.slot_of(conn)?;
+        let established = self.connection(slot)?.state == State::Established;
+        let link = self.connection_mut(slot)?.link.as_mut()?;
+        if link.outbox.is_empty() && established {
+            self.fetch_updates(slot, ctx);
+        }
+        let connection = self.connection_mut(slot)?;
+        connection.watch_sending(ctx.now);
+        Some(connection.link.as_ref()?.outbox.rest()).filter(|rest| !rest.is_empty())
+    }
+
+    pub(crate) fn transmitted(&mut self, conn: ConnId, count: usize) {
+        let Some(slot) = self.slot_of(conn) else { return };
+        if let Some(link) = self.connection_mut(slot).and_then(|connection| connection.link.as_mut()) {
+            link.outbox.transmitted(count);
+            if link.outbox.is_empty()
+                && let Some(connection) = self.connection_mut(slot)
+            {
+                connection.timers.send_hold = None;
+            }
+        }
+    }
+
+    // ---- the two machines
+
+    fn connection(&self, slot: Slot) -> Option<&Connection> {
+        match slot {
+            Slot::Primary => Some(&self.primary),
+            Slot::Second => self.second.as_ref(),
+        }
+    }
+
+    fn connection_mut(&mut self, slot: Slot) -> Option<&mut Connection> {
+        match slot {
+            Slot::Primary => Some(&mut self.primary),
+            Slot::Second => self.second.as_mut(),
+        }
+    }
+
+    fn slot_of(&self, conn: ConnId) -> Option<Slot> {
+        [Slot::Primary, Slot::Second].into_iter().find(|slot| self.connection(*slot).is_some_and(|c| c.is(conn)))
+    }
+
+    /// What we offer on a connection.
+    fn offer(&self, local: SocketAddr, ctx: &Context<'_>) -> Offer<'_> {
+        Offer {
+            asn: self.config.local_asn.unwrap_or(ctx.asn),
+            router_id: ctx.router_id,
+            local: local.ip().to_canonical(),
+            config: &self.config,
+        }
+    }
+
+    /// What our OPEN says about our restart: after the first session since the start, forwarding has survived whatever
+    /// ended a session, since this process did.
+    fn own_restart(&self, ctx: &Context<'_>) -> OwnRestart {
+        let forwarding =
+            if self.first_since_start { ctx.preserved.clone() } else { AfiSafi::ALL.into_iter().collect() };
+        OwnRestart { restarting: self.first_since_start, forwarding }
+    }
+}
+
+impl Cause {
+    /// We end it. Where the peer has misbehaved it is damped hard.
+    fn local(notification: Notification, text: &str) -> Cause {
+        let reason = match (notification.code, notification.subcode) {
+            (2, 2) => Reason::BadPeerAS,
+            (4, _) => Reason::HoldTimerExpired,
+            (6, cease::MAXIMUM_NUMBER_OF_PREFIXES_REACHED) => Reason::MaxPrefixesReached,
+            (6, cease::ADMINISTRATIVE_SHUTDOWN) => Reason::AdminShutdown,
+            _ => Reason::NotificationSent,
+        };
+        let error = SessionError {
+            from: ErrorFrom::Local,
+            notification: Some(notification),
+            reason,
+            text: text.to_owned(),
+        };
+        Cause { error, then: Then::Hold, quiet: false, retain: false }
+    }
+
+    /// The peer ends it.
+    fn remote(notification: Notification) -> Cause {
+        let reason = match (notification.code, notification.subcode) {
+            (2, 2) => Reason::BadPeerAS,
+            _ => Reason::NotificationReceived,
+        };
+        let text = notification.text().unwrap_or_default();
+        let error = SessionError { from: ErrorFrom::Remote, notification: Some(notification), reason, text };
+        Cause { error, then: Then::Listen, quiet: false, retain: false }
+    }
+
+    /// The network ends it.
+    fn transport(reason: Reason, text: &str) -> Cause {
+        let error =
+            SessionError { from: ErrorFrom::Transport, notification: None, reason, text: text.to_owned() };
+        Cause { error, then: Then::Listen, quiet: false, retain: false }
+    }
+
+    /// This connection lost a collision.
+    fn collision() -> Cause {
+        Cause::local(Notification::new(6, cease::CONNECTION_COLLISION_RESOLUTION), "").quietly()
+    }
+
+    fn quietly(self) -> Cause {
+        Cause { quiet: true, ..self }
+    }
+}
+
+/// Whether a running session cannot take over the difference: it decides who the peer is, or was said in an OPEN.
+fn needs_reset(before: &PeerConfig, after: &PeerConfig) -> bool {
+    let PeerConfig {
+        remote,
+        port,
+        remote_asn,
+        local_asn,
+        local_address,
+        families,
+        next_hop,
+        hold_time,
+        max_hops,
+        graceful_restart,
+        keepalive: _,
+        connect_retry: _,
+        passive: _,
+        max_prefixes: _,
+        import: _,
+        export: _,
+        admin: _,
+    } = before;
+    *remote != after.remote
+        || *port != after.port
+        || *remote_asn != after.remote_asn
+        || *local_asn != after.local_asn
+        || *local_address != after.local_address
+        || *families != after.families
+        || *next_hop != after.next_hop
+        || *hold_time != after.hold_time
+        || *max_hops != after.max_hops
+        || graceful_restart.mode != after.graceful_restart.mode
+}

@@ -1,0 +1,303 @@
+//! What the peer says, as events.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Cause, Context, Peer, Slot, Then};
+use crate::config::MaxPrefixesAction;
+use crate::fsm::{Event, State};
+use crate::negotiate::Negotiated;
+use crate::output::{Reason, SessionEvent};
+use crate::rib::PeerFacts;
+use crate::types::{AfiSafi, ConnId};
+use crate::wire::notification::{cease, header};
+use crate::wire::verdict::ErrorAction;
+use crate::wire::{Frame, MessageType, Notification, Open, RouteRefresh};
+
+/// Who stays when two connections meet (RFC 4271 §6.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Collision {
+    /// There is no other connection that could collide.
+    None,
+    /// The one whose OPEN came.
+    KeepThis,
+    /// The other one.
+    KeepOther,
+    /// The other one is a session from before the peer's restart (RFC 4724 §5).
+    ReplaceSession,
+}
+
+impl Peer {
+    /// Bytes of one of the peer's connections.
+    pub(crate) fn receive(&mut self, conn: ConnId, mut input: &[u8], ctx: &mut Context<'_>) {
+        let Some(link) = self.link_mut(conn) else { return };
+        let mut framer = std::mem::take(&mut link.framer);
+        while let Some(frame) = framer.next(&mut input) {
+            match frame {
+                Ok(frame) => self.message(conn, frame, ctx),
+                Err(notification) => {
+                    let text = match notification.subcode {
+                        header::CONNECTION_NOT_SYNCHRONIZED => "what came is not BGP: the marker is wrong",
+                        header::BAD_MESSAGE_LENGTH => "a message has an impossible length",
+                        _ => "a message has an unknown type",
+                    };
+                    self.fire_on(conn, Event::BgpHeaderErr, Some(Cause::local(notification, text)), ctx);
+                }
+            }
+            if self.slot_of(conn).is_none() {
+                return;
+            }
+        }
+        if let Some(link) = self.link_mut(conn) {
+            link.framer = framer;
+        }
+    }
+
+    fn link_mut(&mut self, conn: ConnId) -> Option<&mut crate::connection::Link> {
+        let slot = self.slot_of(conn)?;
+        self.connection_mut(slot)?.link.as_mut()
+    }
+
+    fn fire_on(&mut self, conn: ConnId, event: Event, cause: Option<Cause>, ctx: &mut Context<'_>) {
+        if let Some(slot) = self.slot_of(conn) {
+            self.fire(slot, event, cause, ctx);
+        }
+    }
+
+    fn state_of(&self, conn: ConnId) -> Option<State> {
+        Some(self.connection(self.slot_of(conn)?)?.state)
+    }
+
+    fn message(&mut self, conn: ConnId, frame: Frame<'_>, ctx: &mut Context<'_>) {
+        tracing::trace!(peer = %self.name, ?conn, kind = ?frame.message_type, length = frame.body.len(), "received");
+        let received = &mut self.messages.received;
+        match frame.message_type {
+            MessageType::Open => {
+                received.open += 1;
+                self.open(conn, frame.body, ctx);
+            }
+            MessageType::Update => {
+                received.update += 1;
+                self.update(conn, frame.body, ctx);
+            }
+            MessageType::Notification => {
+                received.notification += 1;
+                // The header's check has seen to it that code and subcode are there.
+                if let Some(notification) = Notification::decode(frame.body) {
+                    self.fire_on(conn, Event::NotifMsg, Some(Cause::remote(notification)), ctx);
+                }
+            }
+            MessageType::Keepalive => {
+                received.keepalive += 1;
+                self.fire_on(conn, Event::KeepAliveMsg, None, ctx);
+            }
+            MessageType::RouteRefresh => {
+                received.route_refresh += 1;
+                self.fire_on(conn, Event::RouteRefreshMsg, None, ctx);
+                self.refresh(conn, frame.body, ctx);
+            }
+        }
+    }
+
+    // ---- OPEN
+
+    fn open(&mut self, conn: ConnId, body: &[u8], ctx: &mut Context<'_>) {
+        let Some(slot) = self.slot_of(conn) else { return };
+        let Some(connection) = self.connection(slot) else { return };
+        let (state, link) = (connection.state, connection.link.as_ref());
+        let (State::OpenSent, Some(link)) = (state, link) else {
+            return self.fire(slot, Event::BgpOpen, None, ctx);
+        };
+        let opened = Open::decode(body)
+            .map_err(|notification| (notification, "the OPEN is malformed or not acceptable".to_owned()))
+            .and_then(|open| {
+                let agreed = self.offer(link.local, ctx).accept(&open)?;
+                for capability in open.capabilities.iter().filter(|capability| capability.is_malformed()) {
+                    tracing::warn!(peer = %self.name, code = capability.code(), "malformed capability ignored");
+                }
+                Ok(agreed)
+            });
+        let negotiated = match opened {
+            Ok(negotiated) => negotiated,
+            Err((notification, text)) => {
+                let cause = Cause::local(notification, &text);
+                return self.fire(slot, Event::BgpOpenMsgErr, Some(cause), ctx);
+            }
+        };
+        let other = match slot {
+            Slot::Primary => Slot::Second,
+            Slot::Second => Slot::Primary,
+        };
+        match self.collision(slot, other, &negotiated, ctx) {
+            Collision::None => {}
+            Collision::KeepThis => {
+                self.fire(other, Event::OpenCollisionDump, Some(Cause::collision()), ctx);
+            }
+            Collision::KeepOther => {
+                return self.fire(slot, Event::OpenCollisionDump, Some(Cause::collision()), ctx);
+            }
+            Collision::ReplaceSession => {
+                let text = "the peer restarted: it connected anew while the session was up";
+                let cause = Cause { retain: true, ..Cause::transport(Reason::Connecting, text) };
+                self.fire(other, Event::TcpConnectionFails, Some(cause), ctx);
+            }
+        }
+        // The collision may have made the second machine the primary one.
+        let Some(slot) = self.slot_of(conn) else { return };
+        if let Some(connection) = self.connection_mut(slot) {
+            connection.negotiated = Some(negotiated);
+        }
+        self.fire(slot, Event::BgpOpen, None, ctx);
+    }
+
+    /// "Upon receipt of an OPEN message, the local system MUST examine all of its connections that are in the OpenConfirm
+    /// state" (RFC 4271 §6.8).
+    fn collision(&self, this: Slot, other: Slot, agreed: &Negotiated, ctx: &Context<'_>) -> Collision {
+        let Some(rival) = self.connection(other) else { return Collision::None };
+        let initiated = |slot: Slot| self.connection(slot)?.link.as_ref().map(|link| link.initiated);
+        match rival.state {
+            State::Idle | State::Connect | State::Active | State::OpenSent => Collision::None,
+            State::OpenConfirm if initiated(this) == initiated(other) => {
+                // Not a collision: the peer connected twice, so it has given up the older one.
+                Collision::KeepThis
+            }
+            State::OpenConfirm => {
+                // The side with the higher identifier keeps the connection it dialled; RFC 6286 §2.3: equal identifiers
+                // (of two AS) leave it to the AS number.
+                let ours = (ctx.router_id, agreed.local_asn);
+                let we_decide = ours > (agreed.remote_router_id, agreed.remote_asn);
+                if initiated(this) == Some(we_decide) { Collision::KeepThis } else { Collision::KeepOther }
+            }
+            State::Established => match rival.negotiated.as_ref().and_then(|n| n.graceful_restart.as_ref()) {
+                Some(_) => Collision::ReplaceSession,
+                None => Collision::KeepOther,
+            },
+        }
+    }
+
+    /// What the RIB has to know about the session.
+    pub(super) fn facts(&self, agreed: &Negotiated, local: SocketAddr, ctx: &Context<'_>) -> PeerFacts {
+        let offer = self.offer(local, ctx);
+        PeerFacts {
+            remote_asn: agreed.remote_asn,
+            local_asn: agreed.local_asn,
+            router_id: agreed.remote_router_id,
+            address: self.config.remote,
+            families: agreed.families.clone(),
+            four_octet_as: agreed.four_octet_as,
+            next_hop_ipv4: match offer.next_hop(AfiSafi::Ipv4Unicast) {
+                Some(IpAddr::V4(address)) => Some(address),
+                Some(IpAddr::V6(_)) | None => None,
+            },
+            next_hop_ipv6: match offer.next_hop(AfiSafi::Ipv6Unicast) {
+                Some(IpAddr::V6(address)) => Some(address),
+                Some(IpAddr::V4(_)) | None => None,
+            },
+            link_local: None,
+            import: self.config.import.clone(),
+            export: self.config.export.clone(),
+            tags: ctx.audiences.tags_of(&self.name),
+        }
+    }
+
+    // ---- UPDATE and ROUTE-REFRESH
+
+    fn update(&mut self, conn: ConnId, body: &[u8], ctx: &mut Context<'_>) {
+        if self.state_of(conn) != Some(State::Established) {
+            return self.fire_on(conn, Event::UpdateMsg, None, ctx);
+        }
+        let outcome = ctx.rib.update(self.id, body);
+        if let Some(fault) = outcome.strongest() {
+            self.messages.malformed_updates += 1;
+            if let ErrorAction::SessionReset { subcode } = fault.action {
+                let notification = Notification::with_data(3, subcode, fault.data.clone());
+                let cause = Cause::local(notification, &fault.to_string());
+                return self.fire_on(conn, Event::UpdateMsgErr, Some(cause), ctx);
+            }
+            ctx.event(SessionEvent::Malformed { peer: self.name.clone(), what: fault.to_string() });
+        }
+        self.fire_on(conn, Event::UpdateMsg, None, ctx);
+        if let Some(family) = outcome.end_of_rib {
+            self.end_of_rib_received(family, ctx);
+        }
+        if outcome.announced > 0 || outcome.withdrawn > 0 {
+            self.check_limits(ctx);
+        }
+    }
+
+    /// Compares what the peer announces with its limits (RFC 4271 §6.7, RFC 4486 §4).
+    pub(super) fn check_limits(&mut self, ctx: &mut Context<'_>) {
+        let Some(negotiated) = self.established() else { return };
+        let limits = self.config.max_prefixes;
+        for family in negotiated.families.clone() {
+            let (count, limit) = (ctx.rib.counts(self.id, family).received, limits.limit(family));
+            let warn_at = u64::from(limit) * u64::from(limits.warn_percent);
+            let near = u64::from(count) * 100 >= warn_at && limits.warn_percent < 100;
+            let peer = || self.name.clone();
+            if near && self.near_limit.insert(family) {
+                ctx.event(SessionEvent::PrefixLimitNear { peer: peer(), family, count, limit });
+            } else if !near {
+                self.near_limit.remove(&family);
+            }
+            if count <= limit {
+                self.above_limit.remove(&family);
+                continue;
+            }
+            if self.above_limit.insert(family) {
+                ctx.event(SessionEvent::PrefixLimitReached { peer: peer(), family, count, limit });
+            }
+            match limits.action {
+                MaxPrefixesAction::Warn => {}
+                MaxPrefixesAction::Shutdown => return self.shut_down_for_limit(family, count, limit, ctx),
+            }
+        }
+    }
+
+    fn shut_down_for_limit(&mut self, family: AfiSafi, count: u32, limit: u32, ctx: &mut Context<'_>) {
+        let mut data = family.afi().to_be_bytes().to_vec();
+        data.push(family.safi());
+        data.extend_from_slice(&limit.to_be_bytes());
+        let notification = Notification::with_data(6, cease::MAXIMUM_NUMBER_OF_PREFIXES_REACHED, data);
+        let text = format!("received {} of {} {family}", grouped(count), grouped(limit));
+        let pause = self.config.max_prefixes.restart_after;
+        let then = Then::HoldFor((!pause.is_zero()).then_some(pause));
+        self.halt(Cause { then, ..Cause::local(notification, &text) }, ctx);
+    }
+
+    fn refresh(&mut self, conn: ConnId, body: &[u8], ctx: &mut Context<'_>) {
+        let Some(refresh) = RouteRefresh::decode(body) else { return };
+        let Some(family) = AfiSafi::from_numbers(refresh.afi, refresh.safi) else { return };
+        let Some(negotiated) = self.established() else { return };
+        // "If a BGP speaker receives … an AFI/SAFI that the speaker didn't advertise … SHALL ignore" (RFC 2918 §4);
+        // subtypes beyond 0 belong to RFC 7313, which we do not offer.
+        if self.state_of(conn) == Some(State::Established)
+            && refresh.subtype == 0
+            && negotiated.families.contains(&family)
+        {
+            ctx.rib.refresh(self.id, family);
+        }
+    }
+
+    /// Asks the peer to send a family again. `false`: no session, or the peer does not answer such a request.
+    pub(crate) fn request_refresh(&mut self, family: AfiSafi, ctx: &mut Context<'_>) -> bool {
+        let agreed = self.established().is_some_and(|n| n.route_refresh && n.families.contains(&family));
+        if agreed {
+            let refresh = RouteRefresh { afi: family.afi(), subtype: 0, safi: family.safi() };
+            self.messages.sent.route_refresh += 1;
+            self.send(Slot::Primary, MessageType::RouteRefresh, ctx, |out| refresh.encode(out));
+        }
+        agreed
+    }
+}
+
+/// 5000 as 5,000.
+fn grouped(number: u32) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

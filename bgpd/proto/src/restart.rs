@@ -1,0 +1,147 @@
+//! Graceful restart (RFC 4724), both roles.
+//!
+//! ```text
+//! Helper, for each peer:
+//!                      TCP lost, agreed                 back, F set
+//!   ┌────────────┐     before                ┌───────┐  for the family   ┌──────────────────┐
+//!   │ Established│ ────────────────────────► │ Stale │ ────────────────► │ Stale, refreshed │
+//!   └────────────┘                           └───┬───┘                   └────────┬─────────┘
+//!         ▲                  restart time over,  │                 End-of-RIB, or │ stale time over
+//!         │                  back without F,     ▼                                ▼
+//!         └───────────────── link down ─────── swept ◄────────────────────────────┘
+//!
+//! Restarting, once after a start that found our routes in the kernel:
+//!   Deferred ── no route is selected, nothing is told ──┬─ End-of-RIB from every peer that will send one ─┐
+//!                                                       └─ Selection_Deferral_Timer ──────────────────────┤
+//!   Running  ── routes are selected, told, End-of-RIB after them; then FibComplete: the kernel is swept ◄─┘
+//! ```
+//!
+//! A NOTIFICATION, sent or received, and the hold timer end a session without keeping anything: RFC 8538, which would
+//! change that, is not offered.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::config::{AdminState, GracefulRestartMode};
+use crate::negotiate::Negotiated;
+use crate::output::{Output, SessionEvent};
+use crate::peer::{Context, Peer};
+use crate::types::AfiSafi;
+
+/// Routes of a lost session that are still in use.
+#[derive(Debug, Clone)]
+pub(crate) struct Stale {
+    pub(crate) families: BTreeSet<AfiSafi>,
+    /// When they go: first the peer's restart time, then, once it is back, our own stale time.
+    pub(crate) until: Instant,
+}
+
+impl Peer {
+    /// The session is down; `kept` is its agreement where its routes may be kept.
+    pub(crate) fn lose(&mut self, kept: Option<&Negotiated>, ctx: &mut Context<'_>) {
+        let families = kept.map(Negotiated::retained_families).unwrap_or_default();
+        ctx.rib.peer_down(self.id, &families);
+        self.synchronized = false;
+        self.end_of_rib.clear();
+        let restart_time = kept.and_then(|agreed| agreed.graceful_restart.as_ref()).map_or(0, |r| r.restart_time);
+        let until = ctx.now + Duration::from_secs(u64::from(restart_time));
+        // RFC 4724 §4.2: a second loss before the first was repaired keeps nothing of the first; the RIB sees to it.
+        self.stale = (!families.is_empty()).then_some(Stale { families, until });
+        if self.stale.is_some() {
+            ctx.outputs.push_back(Output::Event(SessionEvent::Stale { peer: self.name.clone() }));
+        }
+    }
+
+    /// The session is up: keeps what the peer says it has kept itself, and waits for End-of-RIB.
+    pub(crate) fn resume(&mut self, agreed: &Negotiated, ctx: &mut Context<'_>) {
+        if let Some(mut stale) = self.stale.take() {
+            // RFC 4724 §4.2: "if the "Forwarding State" bit for a specific <AFI, SAFI> is not set …, or … is not included …,
+            // then … MUST immediately remove all the stale routes from the peer for that address family"
+            for family in std::mem::take(&mut stale.families) {
+                let entry = agreed.graceful_restart.as_ref().and_then(|restart| restart.family(family));
+                if agreed.families.contains(&family) && entry.is_some_and(|entry| entry.forwarding) {
+                    stale.families.insert(family);
+                } else {
+                    ctx.rib.sweep_stale(self.id, family);
+                }
+            }
+            stale.until = ctx.now + self.config.graceful_restart.stale_time;
+            self.stale = (!stale.families.is_empty()).then_some(stale);
+        }
+        self.synchronized = agreed.graceful_restart.is_none();
+        if self.synchronized {
+            ctx.outputs.push_back(Output::Event(SessionEvent::Synchronized { peer: self.name.clone() }));
+        }
+    }
+
+    /// The peer has sent all it has of a family.
+    pub(crate) fn end_of_rib_received(&mut self, family: AfiSafi, ctx: &mut Context<'_>) {
+        let Some(agreed) = self.established() else { return };
+        if !agreed.families.contains(&family) || self.end_of_rib.contains(&family) {
+            return;
+        }
+        let families = agreed.families.clone();
+        self.end_of_rib.insert(family);
+        self.sweep(family, ctx);
+        ctx.outputs.push_back(Output::Event(SessionEvent::EndOfRibReceived { peer: self.name.clone(), family }));
+        if self.end_of_rib == families && !std::mem::replace(&mut self.synchronized, true) {
+            ctx.outputs.push_back(Output::Event(SessionEvent::Synchronized { peer: self.name.clone() }));
+        }
+    }
+
+    /// The peer did not come back in time, or came back and did not finish.
+    pub(crate) fn stale_timeout(&mut self, ctx: &mut Context<'_>) {
+        if self.stale.as_ref().is_some_and(|stale| stale.until <= ctx.now) {
+            tracing::debug!(peer = %self.name, "stale routes swept: time is over");
+            self.forget_stale(ctx);
+        }
+    }
+
+    /// Sweeps whatever is stale.
+    pub(crate) fn forget_stale(&mut self, ctx: &mut Context<'_>) {
+        for family in self.stale.take().map(|stale| stale.families).unwrap_or_default() {
+            ctx.rib.sweep_stale(self.id, family);
+        }
+    }
+
+    fn sweep(&mut self, family: AfiSafi, ctx: &mut Context<'_>) {
+        let Some(stale) = &mut self.stale else { return };
+        if stale.families.remove(&family) {
+            ctx.rib.sweep_stale(self.id, family);
+        }
+        if stale.families.is_empty() {
+            self.stale = None;
+        }
+    }
+
+    /// Whether route selection after our restart waits for this peer: not for one that sends no End-of-RIB, nor for one
+    /// that restarts itself (RFC 4724 §4.1).
+    pub(crate) fn delays_selection(&self, preserved: &BTreeSet<AfiSafi>) -> bool {
+        if !self.is_wanted() || self.config.graceful_restart.mode == GracefulRestartMode::Disabled {
+            return false;
+        }
+        let Some(agreed) = self.established() else { return true };
+        match &agreed.graceful_restart {
+            None => false,
+            Some(restart) if restart.restarting => false,
+            Some(_) => {
+                agreed.families.iter().any(|family| preserved.contains(family) && !self.end_of_rib.contains(family))
+            }
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.config.admin == AdminState::Up && !self.is_refused()
+    }
+}
+
+/// Where route selection stands after a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Selection {
+    /// Nothing is configured yet.
+    NotStarted,
+    /// The kernel forwards along an earlier life's routes; selection waits, at most until then.
+    Deferred(Instant),
+    /// As ever.
+    Running,
+}

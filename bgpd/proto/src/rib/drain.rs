@@ -1,0 +1,151 @@
+//! Decisions: each dirty prefix once, then the groups and the FIB are told.
+
+use super::attrs::NIL;
+use super::core::{Best, Core, Dirty, Family};
+use super::group::Group;
+use super::table::{Entry, LOCAL, Path, Slot};
+use super::values::RibEvent;
+use crate::decision::{self, Candidate};
+use crate::route::{FibChange, FibRoute};
+use crate::wire::nlri::V6;
+
+/// Prefixes decided in one go, so that timers are looked at in between.
+const AT_ONCE: usize = 65_536;
+
+impl Core {
+    /// See [`super::Rib::drain`].
+    pub(super) fn drain(&mut self, groups: &mut [Group], events: &mut Vec<RibEvent>) -> bool {
+        if let Some(changed) = self.next_hops.take_changed() {
+            self.touch_users::<u32>(&changed);
+            self.touch_users::<V6>(&changed);
+        }
+        self.drain_family::<u32>(groups, events);
+        self.drain_family::<V6>(groups, events);
+        if self.is_dirty() {
+            return true;
+        }
+        self.attrs.reap(&mut self.next_hops);
+        false
+    }
+
+    fn drain_family<A: Family>(&mut self, groups: &mut [Group], events: &mut Vec<RibEvent>) {
+        let plane = A::plane_mut(self);
+        let mut dirty = std::mem::take(&mut plane.dirty);
+        let from = plane.done.min(dirty.len());
+        let to = dirty.len().min(from + AT_ONCE);
+        let step = dirty.get(from..to).unwrap_or_default();
+        let mut candidates = Vec::new();
+        for item in step {
+            self.settle::<A>(item, groups, &mut candidates);
+        }
+        for group in groups.iter_mut().filter(|group| !group.members.is_empty()) {
+            events.extend(group.flush::<A>(self, None));
+        }
+        let table = &mut A::plane_mut(self).table;
+        for item in step {
+            if table.entry(item.slot).is_some_and(|entry| !entry.has(Entry::<A>::USED)) {
+                table.remove(item.slot);
+            }
+        }
+        let plane = A::plane_mut(self);
+        plane.done = to;
+        if to == dirty.len() {
+            plane.done = 0;
+            dirty.clear();
+            dirty.shrink_to(4096); // a burst must not pin its queue
+        }
+        plane.dirty = dirty;
+    }
+
+    fn settle<A: Family>(&mut self, item: &Dirty, groups: &mut [Group], candidates: &mut Vec<Candidate>) {
+        let slot = item.slot;
+        let forced = A::plane(self).table.entry(slot).is_some_and(|entry| entry.has(Entry::<A>::FORCED));
+        let best = self.decide::<A>(slot, candidates);
+        if best != item.best || forced {
+            groups.iter_mut().for_each(|group| group.consider::<A>(slot, item.best, best, self));
+        }
+        if self.fib_mark::<A>(slot) != item.fib {
+            let plane = A::plane_mut(self);
+            if let Some(entry) = plane.table.entry_mut(slot)
+                && !entry.has(Entry::<A>::FIB)
+            {
+                entry.flags |= Entry::<A>::FIB;
+                plane.fib.push_back((entry.addr, entry.len));
+            }
+        }
+    }
+
+    /// Selects the best path of a prefix, makes it the inline one and flags those used beside it.
+    fn decide<A: Family>(&mut self, slot: Slot, candidates: &mut Vec<Candidate>) -> Best {
+        let single = A::plane(self).table.entry(slot).filter(|entry| entry.more == NIL);
+        let selected = if let Some(entry) = single {
+            entry.has(Entry::<A>::USED) && self.is_usable(&entry.first)
+        } else {
+            self.decide_among::<A>(slot, candidates)
+        };
+        let settled = Entry::<A>::DIRTY | Entry::<A>::BEST | Entry::<A>::FORCED;
+        if let Some(entry) = A::plane_mut(self).table.entry_mut(slot) {
+            entry.flags = entry.flags & !settled | if selected { Entry::<A>::BEST } else { 0 };
+        }
+        self.best::<A>(slot)
+    }
+
+    fn decide_among<A: Family>(&mut self, slot: Slot, candidates: &mut Vec<Candidate>) -> bool {
+        candidates.clear();
+        let table = &A::plane(self).table;
+        candidates.extend(table.paths(slot).filter_map(|(path, at)| self.candidate(&path, at)));
+        let selection = decision::select(candidates, self.config.max_paths);
+        let used = selection.map_or(0, |selection| selection.multipath);
+        let members = candidates.get(..used).unwrap_or_default();
+        let table = &mut A::plane_mut(self).table;
+        table.each_path_mut(slot, |path, at| {
+            let member = members.iter().any(|member| member.place == at);
+            path.flags = path.flags & !Path::MULTIPATH | if member { Path::MULTIPATH } else { 0 };
+        });
+        if let Some(selection) = selection.filter(|selection| selection.best.place != NIL) {
+            table.promote(slot, selection.best.place);
+        }
+        selection.is_some()
+    }
+
+    fn touch_users<A: Family>(&mut self, changed: &[bool]) {
+        for slot in 0..A::plane(self).table.slots() {
+            let uses = |path: &Path| changed.get(self.attrs.key(path.attrs).next_hop as usize) == Some(&true);
+            if A::plane(self).table.paths(slot).any(|(path, _)| uses(&path)) {
+                self.touch::<A>(slot);
+            }
+        }
+    }
+
+    /// Every prefix with more than one path is decided again.
+    pub(super) fn touch_contested<A: Family>(&mut self) {
+        for slot in 0..A::plane(self).table.slots() {
+            if A::plane(self).table.entry(slot).is_some_and(|entry| entry.more != NIL) {
+                self.touch::<A>(slot);
+            }
+        }
+    }
+
+    /// The next changed kernel route of a family, as it is now. Only while nothing is dirty.
+    pub(super) fn poll_fib<A: Family>(&mut self) -> Option<FibChange> {
+        let plane = A::plane_mut(self);
+        let Some((addr, len)) = plane.fib.pop_front() else {
+            plane.fib.shrink_to(4096);
+            return None;
+        };
+        let slot = plane.table.find(addr, len);
+        if let Some(entry) = slot.and_then(|slot| plane.table.entry_mut(slot)) {
+            entry.flags &= !Entry::<A>::FIB;
+        }
+        Some(FibChange { prefix: addr.prefix(len), route: slot.and_then(|slot| self.fib_route::<A>(slot)) })
+    }
+
+    /// The kernel route of a prefix: an originated one has none.
+    pub(super) fn fib_route<A: Family>(&self, slot: Slot) -> Option<FibRoute> {
+        A::plane(self).table.best(slot).filter(|best| best.peer != LOCAL)?;
+        let next_hops = self.next_hops_in_use::<A>(slot);
+        let mut next_hops: Vec<_> = next_hops.into_iter().map(|id| self.next_hops.address(id)).collect();
+        next_hops.sort_unstable();
+        Some(FibRoute { next_hops, encap: None })
+    }
+}

@@ -1,0 +1,319 @@
+//! Update groups: peers that are told the same bytes share one adj-RIB-out and one log of encoded UPDATEs.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use hashbrown::HashTable;
+
+use super::attrs::AttrId;
+use super::core::{Best, Core, EndOfRib, Family, PerFamily};
+use super::hash::{hash_bytes, spread};
+use super::log::{Log, To};
+use super::table::{Entry, LOCAL, Slot};
+use super::values::{RibEvent, Tag};
+use crate::types::{AfiSafi, PeerId};
+use crate::wire::attr::Key;
+use crate::wire::nlri::V6;
+use crate::wire::rewrite::{self, Origin, Style};
+use crate::wire::update;
+
+/// All that decides what is told, and in which bytes. Peers equal in this share a group.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct GroupKey {
+    pub style: Style,
+    pub families: BTreeSet<AfiSafi>,
+    /// Learned routes are told too.
+    pub transit: bool,
+    /// Which originated routes are told.
+    pub tags: BTreeSet<Tag>,
+}
+
+/// Whether a route is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is, with this set.
+    Tell(AttrId, PeerId),
+    /// It is not.
+    Not,
+    /// It would be, but its attributes leave no room for a prefix in a message; they are so long.
+    TooLong(usize),
+}
+
+/// One family's part of a group.
+#[derive(Debug, Default)]
+pub(super) struct Out {
+    /// Adj-RIB-out: one bit per slot. What was sent is a pure function of the best path and the group's key.
+    sent: Vec<u64>,
+    /// Set and source << 32, and slot: to be told. Only within a drain.
+    pending: Vec<(u64, Slot)>,
+    /// Only within a drain.
+    withdrawn: Vec<(To, Slot)>,
+    /// Not told for being too long: how many, one of them, how long. Only within a drain.
+    too_long: Option<(u32, Slot, usize)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Group {
+    pub key: GroupKey,
+    /// Ascending. A group without members is idle: it holds nothing and is taken over by the next new key.
+    pub members: Vec<PeerId>,
+    pub out: PerFamily<Out>,
+    pub log: Log,
+}
+
+impl Out {
+    pub(super) fn bit(&self, slot: Slot) -> bool {
+        self.sent.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+    }
+
+    fn set_bit(&mut self, slot: Slot, on: bool) {
+        let at = slot as usize / 64;
+        if at >= self.sent.len() {
+            if !on {
+                return;
+            }
+            self.sent.resize(at + 1, 0);
+        }
+        if let Some(word) = self.sent.get_mut(at) {
+            *word = *word & !(1 << (slot % 64)) | u64::from(on) << (slot % 64);
+        }
+    }
+
+    /// The slots whose bit is set.
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        let words = self.sent.iter().enumerate().filter(|(_, word)| **word != 0);
+        words.flat_map(|(at, word)| {
+            let first = u32::try_from(at * 64).unwrap_or(u32::MAX);
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + bit)
+        })
+    }
+}
+
+impl Group {
+    pub(super) fn new(key: GroupKey) -> Group {
+        Group { key, members: Vec::new(), out: PerFamily::default(), log: Log::default() }
+    }
+
+    /// The peer is told everything from here on: what is there by its walk, what changes by the log.
+    pub(super) fn join(&mut self, id: PeerId, core: &mut Core) {
+        if let Err(at) = self.members.binary_search(&id) {
+            self.members.insert(at, id);
+        }
+        let walk = PerFamily { ipv4: 0..core.v4.table.slots(), ipv6: 0..core.v6.table.slots() };
+        let Some(peer) = core.peer_mut(id) else { return };
+        (peer.cursor, peer.walk) = (self.log.head(), walk);
+        peer.late.clear();
+        for family in AfiSafi::ALL {
+            let due = peer.facts.families.contains(&family);
+            *peer.end_of_rib.of_mut(family) = if due { EndOfRib::Due } else { EndOfRib::None };
+        }
+    }
+
+    /// The set of a route of this family as it would be told now, before any look at its length.
+    fn choose<A: Family>(&self, slot: Slot, best: (AttrId, PeerId), core: &Core) -> Option<(AttrId, PeerId)> {
+        if !self.key.families.contains(&A::FAMILY) {
+            return None;
+        }
+        let (attrs, source) = best;
+        let origin = core.origin(source);
+        if !self.key.style.has_next_hop(A::FAMILY, origin) {
+            return None;
+        }
+        let (external, flags) = (self.key.style.external, core.attrs.key(attrs));
+        match origin {
+            Origin::Own => {
+                let paths = A::plane(core).table.paths(slot).map(|(path, _)| path);
+                let ours = paths.filter(|path| path.peer == LOCAL && self.key.tags.contains(&Tag(path.path_id)));
+                ours.min_by_key(|path| path.path_id).map(|path| (path.attrs, LOCAL))
+            }
+            // RFC 1997; RFC 4271 §9.2: what an internal peer told is not told to internal peers.
+            Origin::External | Origin::Internal => {
+                let kept = flags.has(Key::NO_ADVERTISE)
+                    || external && flags.has(Key::NO_EXPORT)
+                    || !external && origin == Origin::Internal;
+                (self.key.transit && !kept).then_some(best)
+            }
+        }
+    }
+
+    /// Whether and how a route is told: a pure function of the best path and the group's key.
+    pub(super) fn verdict<A: Family>(&self, slot: Slot, best: Best, core: &Core) -> Verdict {
+        let Some((attrs, source)) = best.and_then(|best| self.choose::<A>(slot, best, core)) else {
+            return Verdict::Not;
+        };
+        let key = core.attrs.key(attrs);
+        // Rewriting adds at most our AS, next hops, LOCAL_PREF, and half of the path once more (AS4_PATH).
+        let bound = usize::from(key.len) * 2 + 256;
+        if bound < update::MAX_MESSAGE {
+            return Verdict::Tell(attrs, source);
+        }
+        let mut bytes = Vec::new();
+        let origin = core.origin(source);
+        rewrite::rewrite(core.attrs.bytes(attrs), &key, A::FAMILY, &self.key.style, origin, &mut bytes);
+        if update::room::<A>(&rewrite::outgoing(&bytes)) < update::longest_prefix::<A>() {
+            return Verdict::TooLong(bytes.len());
+        }
+        Verdict::Tell(attrs, source)
+    }
+
+    /// A prefix was decided: its best path changed from `old` to what it is now.
+    pub(super) fn consider<A: Family>(&mut self, slot: Slot, old: Best, new: Best, core: &Core) {
+        if self.members.is_empty() {
+            return;
+        }
+        let verdict = self.verdict::<A>(slot, new, core);
+        let members = &self.members;
+        let out = self.out.of_mut(A::FAMILY);
+        let (was, from) = (out.bit(slot), old.map_or(LOCAL, |(_, peer)| peer));
+        match verdict {
+            Verdict::Tell(attrs, source) => {
+                out.set_bit(slot, true);
+                if members.iter().any(|member| *member != source) {
+                    out.pending.push((pack(attrs, source), slot));
+                }
+                if was && from != source && members.binary_search(&source).is_ok() {
+                    // Its own route won: it takes back what it was told.
+                    out.withdrawn.push((To::Only(source), slot));
+                }
+            }
+            Verdict::Not | Verdict::TooLong(_) => {
+                if was {
+                    out.set_bit(slot, false);
+                    out.withdrawn.push((To::AllBut(from), slot));
+                }
+                if let Verdict::TooLong(length) = verdict {
+                    out.report_too_long(slot, length);
+                }
+            }
+        }
+    }
+
+    /// A route is told to one peer, outside of any change of it. `false`: it is not to be told.
+    pub(super) fn tell<A: Family>(&mut self, slot: Slot, to: PeerId, core: &Core) -> bool {
+        let Some(best) = core.best::<A>(slot).filter(|(_, source)| *source != to) else { return false };
+        let verdict = self.verdict::<A>(slot, Some(best), core);
+        let out = self.out.of_mut(A::FAMILY);
+        match verdict {
+            Verdict::Tell(attrs, source) => {
+                out.set_bit(slot, true);
+                out.pending.push((pack(attrs, source), slot));
+                true
+            }
+            Verdict::Not => false,
+            Verdict::TooLong(length) => {
+                out.report_too_long(slot, length);
+                false
+            }
+        }
+    }
+
+    /// Encodes what is pending, once for all members (or for `only`). Sets that differ only in what this group rewrites leave as
+    /// one: packing is by outgoing bytes.
+    pub(super) fn flush<A: Family>(&mut self, core: &Core, only: Option<PeerId>) -> Option<RibEvent> {
+        let Group { key, members, out, log } = self;
+        let out = out.of_mut(A::FAMILY);
+        let table = &A::plane(core).table;
+        for run in out.withdrawn.chunk_by(|a, b| a.0 == b.0) {
+            let Some((to, _)) = run.first() else { continue };
+            log.withdraw(only.map_or(*to, To::Only), run.iter().filter_map(|(_, slot)| table.prefix(*slot)));
+        }
+        out.pending.sort_unstable();
+        let packed = Packed::pack::<A>(&out.pending, &key.style, core);
+        for run in packed.order.chunk_by(|a, b| a.0 == b.0) {
+            let Some((bytes, source)) = run.first().and_then(|(set, _)| packed.set(*set)) else { continue };
+            let to = only.map_or(To::AllBut(source), To::Only);
+            log.announce(to, &rewrite::outgoing(bytes), run.iter().filter_map(|(_, slot)| table.prefix(*slot)));
+        }
+        let event = out.too_long.take().and_then(|(prefixes, slot, length)| {
+            let (addr, len) = table.prefix(slot)?;
+            let peers = only.map_or_else(|| members.clone(), |peer| vec![peer]);
+            Some(RibEvent::AttributesTooLong { peers, prefixes, example: addr.prefix(len), length })
+        });
+        out.withdrawn.clear();
+        out.pending.clear();
+        out.withdrawn.shrink_to(4096); // a burst must not pin its queues
+        out.pending.shrink_to(4096);
+        event
+    }
+
+    /// The slots that the peer was told, as of the last drain.
+    pub(super) fn told<'a, A: Family>(&'a self, peer: PeerId, core: &'a Core) -> impl Iterator<Item = Slot> + 'a {
+        let others = move |slot: &Slot| core.best::<A>(*slot).is_some_and(|(_, source)| source != peer);
+        self.out.of(A::FAMILY).slots().filter(others)
+    }
+
+    /// Prefixes that the peer may have been told and that a peer with this key is not, or not for sure.
+    pub(super) fn left_behind<A: Family>(&self, next: &Group, core: &Core) -> Vec<ipnet::IpNet> {
+        let table = &A::plane(core).table;
+        let gone = |slot: &Slot| {
+            let dirty = table.entry(*slot).is_some_and(|entry| entry.has(Entry::<A>::DIRTY));
+            dirty || !matches!(next.verdict::<A>(*slot, core.best::<A>(*slot), core), Verdict::Tell(..))
+        };
+        let slots = self.out.of(A::FAMILY).slots().filter(gone);
+        slots.filter_map(|slot| table.prefix(slot)).map(|(addr, len)| addr.prefix(len)).collect()
+    }
+
+    /// Everything of the group that the last member leaves behind goes.
+    pub(super) fn empty(&mut self) {
+        (self.out, self.log) = (PerFamily::default(), Log::default());
+    }
+
+    /// Encodes for both families.
+    pub(super) fn flush_all(&mut self, core: &Core, only: Option<PeerId>, events: &mut Vec<RibEvent>) {
+        events.extend(self.flush::<u32>(core, only));
+        events.extend(self.flush::<V6>(core, only));
+    }
+}
+
+impl Out {
+    fn report_too_long(&mut self, slot: Slot, length: usize) {
+        let (count, _, _) = self.too_long.unwrap_or((0, slot, length));
+        self.too_long = Some((count + 1, slot, length));
+    }
+}
+
+fn pack(attrs: AttrId, source: PeerId) -> u64 {
+    u64::from(attrs) << 32 | u64::from(source.0)
+}
+
+/// Slots by outgoing set.
+struct Packed {
+    arena: Vec<u8>,
+    sets: Vec<(Range<usize>, PeerId)>,
+    /// Set and slot, ascending.
+    order: Vec<(u32, Slot)>,
+}
+
+impl Packed {
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of a packed key")]
+    fn pack<A: Family>(pending: &[(u64, Slot)], style: &Style, core: &Core) -> Packed {
+        let mut packed = Packed { arena: Vec::new(), sets: Vec::new(), order: Vec::with_capacity(pending.len()) };
+        let (mut one, mut seen) = (Vec::new(), HashTable::<(u32, u32)>::new());
+        for run in pending.chunk_by(|a, b| a.0 == b.0) {
+            let Some((key, _)) = run.first() else { continue };
+            let (attrs, source) = ((key >> 32) as AttrId, PeerId(*key as u16));
+            let (key, origin) = (core.attrs.key(attrs), core.origin(source));
+            rewrite::rewrite(core.attrs.bytes(attrs), &key, A::FAMILY, style, origin, &mut one);
+            let hash = hash_bytes(&one, u64::from(source.0));
+            let same = |known: &(u32, u32)| known.0 == hash && packed.set(known.1) == Some((&one[..], source));
+            let set = match seen.find(spread(hash), same) {
+                Some((_, set)) => *set,
+                None => {
+                    let set = packed.sets.len() as u32;
+                    packed.sets.push((packed.arena.len()..packed.arena.len() + one.len(), source));
+                    packed.arena.extend_from_slice(&one);
+                    seen.insert_unique(spread(hash), (hash, set), |known| spread(known.0));
+                    set
+                }
+            };
+            packed.order.extend(run.iter().map(|(_, slot)| (set, *slot)));
+        }
+        packed.order.sort_unstable();
+        packed
+    }
+
+    fn set(&self, set: u32) -> Option<(&[u8], PeerId)> {
+        let (range, source) = self.sets.get(set as usize)?;
+        Some((self.arena.get(range.clone())?, *source))
+    }
+}

@@ -1,0 +1,193 @@
+//! What goes to the peers: from the group's log, from the walk of a new member, and what a slow one missed.
+
+use super::Rib;
+use super::core::{EndOfRib, Family};
+use super::log::To;
+use super::values::RibEvent;
+use crate::types::{AfiSafi, PeerId};
+use crate::wire::nlri::V6;
+
+/// Slots that a walk looks at in one go.
+const STEP: u32 = 4096;
+
+/// Where the next bytes for a peer are.
+enum Source {
+    Tail,
+    Log(usize, (usize, std::ops::Range<usize>)),
+}
+
+impl Rib {
+    /// See [`Rib::poll_transmit`].
+    pub(super) fn transmit(&mut self, id: PeerId) -> Option<&[u8]> {
+        match self.locate_output(id)? {
+            Source::Tail => self.core.peer(id).map(|peer| peer.tail.as_slice()),
+            Source::Log(group, stretch) => self.groups.get(group)?.log.bytes(stretch),
+        }
+    }
+
+    fn locate_output(&mut self, id: PeerId) -> Option<Source> {
+        loop {
+            let peer = self.core.peer_mut(id)?;
+            let group = peer.group?;
+            if !peer.tail.is_empty() {
+                return Some(Source::Tail);
+            }
+            if let Some(stretch) = self.groups.get(group)?.log.next(id, &mut peer.cursor) {
+                return Some(Source::Log(group, stretch));
+            }
+            if !self.fill(id, group) {
+                return None;
+            }
+        }
+    }
+
+    /// For a peer that has read the whole log: the next slice of its initial table, and how what it missed stands now. `false`:
+    /// there is nothing more for it.
+    fn fill(&mut self, id: PeerId, at: usize) -> bool {
+        if self.deferred || self.is_dirty() {
+            return false;
+        }
+        if self.fill_late(id, at) {
+            return true;
+        }
+        self.fill_family::<u32>(id, at) || self.fill_family::<V6>(id, at)
+    }
+
+    fn fill_late(&mut self, id: PeerId, at: usize) -> bool {
+        let Some(peer) = self.core.peer_mut(id).filter(|peer| !peer.late.is_empty()) else { return false };
+        let late = std::mem::take(&mut peer.late);
+        let Some(group) = self.groups.get_mut(at) else { return false };
+        let (mut gone4, mut gone6) = (Vec::new(), Vec::new());
+        for prefix in &late {
+            sort_late::<u32>(prefix, id, group, &self.core, &mut gone4);
+            sort_late::<V6>(prefix, id, group, &self.core, &mut gone6);
+        }
+        group.log.withdraw(To::Only(id), gone4.into_iter());
+        group.log.withdraw(To::Only(id), gone6.into_iter());
+        let mut events = Vec::new();
+        group.flush_all(&self.core, Some(id), &mut events);
+        self.events.extend(events);
+        true
+    }
+
+    fn fill_family<A: Family>(&mut self, id: PeerId, at: usize) -> bool {
+        let end = A::plane(&self.core).table.slots();
+        let (Some(peer), Some(group)) = (self.core.peer_mut(id), self.groups.get_mut(at)) else { return false };
+        let walk = peer.walk.of_mut(A::FAMILY);
+        let step = walk.start..walk.end.min(end).min(walk.start.saturating_add(STEP));
+        if !step.is_empty() {
+            walk.start = step.end;
+            for slot in step {
+                group.tell::<A>(slot, id, &self.core);
+            }
+            let event = group.flush::<A>(&self.core, Some(id));
+            self.events.extend(event);
+            return true;
+        }
+        *walk = 0..0;
+        let end_of_rib = peer.end_of_rib.of_mut(A::FAMILY);
+        match *end_of_rib {
+            EndOfRib::Due => {
+                group.log.end_of_rib(To::Only(id), A::FAMILY);
+                *end_of_rib = EndOfRib::Logged(group.log.head());
+                true
+            }
+            EndOfRib::None | EndOfRib::Logged(_) | EndOfRib::Sent => false,
+        }
+    }
+
+    /// See [`Rib::transmitted`].
+    pub(super) fn advance(&mut self, id: PeerId, bytes: usize) {
+        let Some(peer) = self.core.peer_mut(id) else { return };
+        let Some(at) = peer.group else { return };
+        if peer.tail.is_empty() {
+            peer.cursor += bytes as u64;
+        } else {
+            peer.tail.drain(..bytes.min(peer.tail.len()));
+        }
+        for family in AfiSafi::ALL {
+            let end_of_rib = peer.end_of_rib.of_mut(family);
+            if matches!(*end_of_rib, EndOfRib::Logged(end) if end <= peer.cursor) {
+                *end_of_rib = EndOfRib::Sent;
+            }
+        }
+        self.trim(at);
+    }
+
+    /// Forgets what every member has. A member further behind than the limit leaves the log: the prefixes it has not heard of are
+    /// read back from the encoded bytes, so keeping up costs no bookkeeping.
+    pub(super) fn trim(&mut self, at: usize) {
+        let Some(group) = self.groups.get_mut(at) else { return };
+        let head = group.log.head();
+        let limit = self.core.config.backlog;
+        let mut low = head;
+        for member in &group.members {
+            let Some(peer) = self.core.peer_mut(*member) else { continue };
+            if head - peer.cursor <= limit {
+                low = low.min(peer.cursor);
+                continue;
+            }
+            let late = &mut peer.late;
+            let rest = group.log.unread(*member, peer.cursor, |prefix| _ = late.insert(prefix));
+            peer.tail.extend(rest);
+            for family in AfiSafi::ALL {
+                let end_of_rib = peer.end_of_rib.of_mut(family);
+                if matches!(*end_of_rib, EndOfRib::Logged(end) if end > peer.cursor) {
+                    *end_of_rib = EndOfRib::Due;
+                }
+            }
+            peer.cursor = head;
+            let prefixes = u32::try_from(peer.late.len()).unwrap_or(u32::MAX);
+            self.events.push_back(RibEvent::PeerFellBehind { peer: *member, prefixes });
+        }
+        group.log.trim(low);
+    }
+
+    /// The peer moves to the group of its present facts, and is told what that changes.
+    pub(super) fn regroup(&mut self, id: PeerId) {
+        let Some(peer) = self.core.peer(id) else { return };
+        let Some(old) = peer.group else { return };
+        let (sent, cursor) = (peer.end_of_rib, peer.cursor);
+        let next = self.group_for(id);
+        if next == Some(old) {
+            return;
+        }
+        let mut late = std::collections::BTreeSet::new();
+        let mut rest = Vec::new();
+        if let (Some(from), Some(to)) = (self.groups.get(old), next.and_then(|next| self.groups.get(next))) {
+            rest = from.log.unread(id, cursor, |prefix| _ = late.insert(prefix));
+            late.extend(from.left_behind::<u32>(to, &self.core));
+            late.extend(from.left_behind::<V6>(to, &self.core));
+        }
+        if let Some(peer) = self.core.peer_mut(id) {
+            late.append(&mut peer.late);
+            peer.tail.extend(rest);
+        }
+        self.leave(id);
+        self.enter(id, next);
+        if let Some(peer) = self.core.peer_mut(id) {
+            peer.late = late;
+            for family in AfiSafi::ALL {
+                let told = matches!(*sent.of(family), EndOfRib::Sent);
+                if told {
+                    *peer.end_of_rib.of_mut(family) = EndOfRib::Sent;
+                }
+            }
+        }
+    }
+}
+
+/// A prefix that a peer may have a wrong idea of: told, or put on the list of what is withdrawn.
+fn sort_late<A: Family>(
+    prefix: &ipnet::IpNet,
+    id: PeerId,
+    group: &mut super::group::Group,
+    core: &super::core::Core,
+    gone: &mut Vec<(A, u8)>,
+) {
+    let Some((addr, len)) = A::of(prefix) else { return };
+    let slot = A::plane(core).table.find(addr, len);
+    if !slot.is_some_and(|slot| group.tell::<A>(slot, id, core)) {
+        gone.push((addr, len));
+    }
+}

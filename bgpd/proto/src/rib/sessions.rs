@@ -1,0 +1,154 @@
+//! Sessions that come and go, and the paths they leave.
+
+use std::collections::BTreeSet;
+
+use super::Rib;
+use super::core::{Core, Family, Peer, PerFamily};
+use super::group::{Group, GroupKey};
+use super::table::Path;
+use super::values::PeerFacts;
+use crate::types::{AfiSafi, PeerId};
+use crate::wire::nlri::V6;
+use crate::wire::rewrite::Style;
+
+impl Rib {
+    /// See [`Rib::peer_up`].
+    pub(super) fn enter_peer(&mut self, id: PeerId, facts: PeerFacts) {
+        self.leave(id);
+        let ranks = |facts: &PeerFacts| (facts.remote_asn, facts.local_asn, facts.router_id, facts.address);
+        let place = usize::from(id.0);
+        if place >= self.core.peers.len() {
+            self.core.peers.resize_with(place + 1, || None);
+        }
+        let families = facts.families.clone();
+        match self.core.peer(id) {
+            // Stale paths were ranked and judged by what the last session was: only an equal one can take them over.
+            Some(old) if ranks(&old.facts) != ranks(&facts) => {
+                self.drop_paths(id, &AfiSafi::ALL.into_iter().collect());
+            }
+            Some(_) => {
+                let gone = AfiSafi::ALL.into_iter().filter(|family| !families.contains(family)).collect();
+                self.drop_paths(id, &gone);
+            }
+            None => {}
+        }
+        let old = self.core.peers.get_mut(place).and_then(Option::take);
+        let import_changed = old.as_ref().is_some_and(|old| old.facts.import != facts.import);
+        let mut peer = Peer::new(facts);
+        peer.counts = old.map(|old| old.counts).unwrap_or_default();
+        if let Some(slot) = self.core.peers.get_mut(place) {
+            *slot = Some(peer);
+        }
+        if import_changed {
+            self.core.import_again::<u32>(id);
+            self.core.import_again::<V6>(id);
+        }
+        let group = self.group_for(id);
+        self.enter(id, group);
+    }
+
+    /// The group for a peer with its present facts: the one with the same key, else an idle one, else a new one.
+    pub(super) fn group_for(&mut self, id: PeerId) -> Option<usize> {
+        let facts = &self.core.peer(id)?.facts;
+        let style = Style {
+            external: facts.is_external(),
+            local_asn: facts.local_asn,
+            four_octet_as: facts.four_octet_as,
+            next_hop_ipv4: facts.next_hop_ipv4.map(|address| address.octets()),
+            next_hop_ipv6: facts.next_hop_ipv6.map(|address| address.octets()),
+            link_local: facts.link_local.map(|address| address.octets()),
+        };
+        let (families, tags) = (facts.families.clone(), facts.tags.clone());
+        let key = GroupKey { style, families, transit: facts.export.transit, tags };
+        let live = |group: &Group| !group.members.is_empty();
+        if let Some(same) = self.groups.iter().position(|group| live(group) && group.key == key) {
+            return Some(same);
+        }
+        let idle = self.groups.iter().position(|group| !live(group));
+        match idle.and_then(|idle| self.groups.get_mut(idle)) {
+            Some(group) => *group = Group::new(key),
+            None => self.groups.push(Group::new(key)),
+        }
+        idle.or(Some(self.groups.len() - 1))
+    }
+
+    pub(super) fn enter(&mut self, id: PeerId, group: Option<usize>) {
+        if let Some(peer) = self.core.peer_mut(id) {
+            peer.group = group;
+        }
+        if let Some(group) = group.and_then(|group| self.groups.get_mut(group)) {
+            group.join(id, &mut self.core);
+        }
+    }
+
+    pub(super) fn leave(&mut self, id: PeerId) {
+        let Some(peer) = self.core.peer_mut(id) else { return };
+        let Some(at) = peer.group.take() else { return };
+        peer.walk = PerFamily { ipv4: 0..0, ipv6: 0..0 };
+        peer.late.clear();
+        if let Some(group) = self.groups.get_mut(at) {
+            group.members.retain(|member| *member != id);
+            if group.members.is_empty() {
+                group.empty();
+            }
+        }
+        self.trim(at);
+    }
+
+    /// Drops every path of the peer in these families.
+    pub(super) fn drop_paths(&mut self, id: PeerId, families: &BTreeSet<AfiSafi>) {
+        let peers = BTreeSet::from([id]);
+        if families.contains(&AfiSafi::Ipv4Unicast) {
+            self.core.drop_all::<u32>(&peers);
+        }
+        if families.contains(&AfiSafi::Ipv6Unicast) {
+            self.core.drop_all::<V6>(&peers);
+        }
+    }
+}
+
+impl Core {
+    /// Drops every path of these peers in one family: one walk for all of them.
+    pub(super) fn drop_all<A: Family>(&mut self, peers: &BTreeSet<PeerId>) {
+        let held = |id: &PeerId| self.peer(*id).map_or(0, |peer| peer.counts.of(A::FAMILY).received);
+        if peers.iter().map(held).sum::<u32>() > 0 {
+            self.sieve::<A>(|path| !peers.contains(&path.peer), |_| ());
+        }
+    }
+
+    /// Marks every path of the peer in one family stale.
+    pub(super) fn stale_all<A: Family>(&mut self, id: PeerId) {
+        self.sieve::<A>(|path| path.peer != id || !path.has(Path::STALE), |_| ());
+        self.sieve::<A>(|_| true, |path| {
+            if path.peer == id {
+                path.flags |= Path::STALE;
+            }
+        });
+        if let Some(peer) = self.peer_mut(id) {
+            let counts = peer.counts.of_mut(A::FAMILY);
+            counts.stale = counts.received;
+        }
+    }
+
+    /// Drops what is still stale of the peer. Returns how many paths that were.
+    pub(super) fn sweep<A: Family>(&mut self, id: PeerId) -> u32 {
+        let stale = self.peer(id).map_or(0, |peer| peer.counts.of(A::FAMILY).stale);
+        if stale > 0 {
+            self.sieve::<A>(|path| path.peer != id || !path.has(Path::STALE), |_| ());
+        }
+        stale
+    }
+
+    /// Over all slots; cheaper than a list per peer. Paths that do not stay are dropped, the others may be marked.
+    fn sieve<A: Family>(&mut self, stays: impl Fn(&Path) -> bool, mark: impl Fn(&mut Path)) {
+        for slot in 0..A::plane(self).table.slots() {
+            let gone = A::plane(self).table.paths(slot).filter(|(path, _)| !stays(path));
+            for (path, _) in gone.collect::<Vec<_>>() {
+                if let Some(at) = A::plane(self).table.locate(slot, path.peer, path.path_id) {
+                    self.drop_path::<A>(slot, at);
+                }
+            }
+            A::plane_mut(self).table.each_path_mut(slot, |path, _| mark(path));
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The attributes as one update group sends them: a pure function of the canonical bytes, the group and the source.
+
+use crate::types::{AfiSafi, Asn};
+use crate::wire::attr::{self, Key, code, flag};
+use crate::wire::as_path;
+
+/// What shapes the outgoing attributes of a group. (A field that shapes them belongs here, or adj-RIB-out is not a pure function.)
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Style {
+    /// The peers are in another AS.
+    pub external: bool,
+    /// The AS we put in front towards external peers.
+    pub local_asn: Asn,
+    /// AS numbers have four octets.
+    pub four_octet_as: bool,
+    /// Our IPv4 address there, as 4 octets.
+    pub next_hop_ipv4: Option<[u8; 4]>,
+    /// Our IPv6 address there.
+    pub next_hop_ipv6: Option<[u8; 16]>,
+    /// Our link-local address there, sent behind it (RFC 2545 §3).
+    pub link_local: Option<[u8; 16]>,
+}
+
+/// Where a set comes from, as far as it shapes what is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This node originates it.
+    Own,
+    /// An external peer.
+    External,
+    /// An internal peer.
+    Internal,
+}
+
+/// Outgoing attributes, apart from the prefixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outgoing<'a> {
+    /// For MP_REACH_NLRI; empty for IPv4, where it is among the attributes.
+    pub next_hop: &'a [u8],
+    /// The list, without MP_REACH_NLRI.
+    pub attributes: &'a [u8],
+}
+
+/// Splits what [`rewrite`] wrote.
+#[must_use]
+pub fn outgoing(bytes: &[u8]) -> Outgoing<'_> {
+    let Some((length, rest)) = bytes.split_first() else { return Outgoing { next_hop: &[], attributes: &[] } };
+    let (next_hop, attributes) = rest.split_at_checked(usize::from(*length)).unwrap_or((&[], rest));
+    Outgoing { next_hop, attributes }
+}
+
+impl Style {
+    /// Whether a route of the family can be told at all: where our own address is to be the next hop, there must be one.
+    #[must_use]
+    pub fn has_next_hop(&self, family: AfiSafi, origin: Origin) -> bool {
+        !self.sends_self(origin)
+            || match family {
+                AfiSafi::Ipv4Unicast => self.next_hop_ipv4.is_some(),
+                AfiSafi::Ipv6Unicast => self.next_hop_ipv6.is_some(),
+            }
+    }
+
+    /// RFC 4271 §5.1.3: ourselves towards external peers and for what we originate.
+    fn sends_self(&self, origin: Origin) -> bool {
+        self.external || origin == Origin::Own
+    }
+
+    fn next_hop(&self, family: AfiSafi, origin: Origin, received: &[u8]) -> NextHop {
+        let mut next_hop = NextHop { octets: [0; 32], length: 0 };
+        match family {
+            AfiSafi::Ipv4Unicast if self.sends_self(origin) => {
+                next_hop.push(self.next_hop_ipv4.as_ref().map_or(&[], |octets| octets));
+            }
+            AfiSafi::Ipv6Unicast if self.sends_self(origin) => {
+                next_hop.push(self.next_hop_ipv6.as_ref().map_or(&[], |octets| octets));
+                next_hop.push(self.link_local.as_ref().map_or(&[], |octets| octets));
+            }
+            AfiSafi::Ipv4Unicast => next_hop.push(received),
+            // A link-local address of another link means nothing to an internal peer.
+            AfiSafi::Ipv6Unicast => next_hop.push(received.get(..16).unwrap_or(received)),
+        }
+        next_hop
+    }
+}
+
+/// At most a global and a link-local address.
+struct NextHop {
+    octets: [u8; 32],
+    length: usize,
+}
+
+impl NextHop {
+    fn push(&mut self, octets: &[u8]) {
+        self.octets.iter_mut().skip(self.length).zip(octets).for_each(|(to, from)| *to = *from);
+        self.length = (self.length + octets.len()).min(32);
+    }
+
+    fn octets(&self) -> &[u8] {
+        self.octets.get(..self.length).unwrap_or_default()
+    }
+}
+
+/// Writes the attributes as sent to `out`: one octet of next-hop length, the next hop for MP_REACH_NLRI, the list in ascending
+/// order. `canonical` is a canonical set with this key.
+pub fn rewrite(canonical: &[u8], key: &Key, family: AfiSafi, style: &Style, origin: Origin, out: &mut Vec<u8>) {
+    out.clear();
+    let next_hop = style.next_hop(family, origin, attr::find(canonical, code::NEXT_HOP).unwrap_or_default());
+    match family {
+        AfiSafi::Ipv4Unicast => out.push(0),
+        AfiSafi::Ipv6Unicast => {
+            out.push(u8::try_from(next_hop.length).unwrap_or_default());
+            out.extend_from_slice(next_hop.octets());
+        }
+    }
+    let local_pref = !style.external;
+    let mut local_pref_due = local_pref;
+    let mut as4 = As4::default();
+    for attribute in attr::attributes(canonical) {
+        if local_pref_due && attribute.code >= code::LOCAL_PREF {
+            local_pref_due = false;
+            attr::put(out, flag::WELL_KNOWN, code::LOCAL_PREF, &key.local_pref.to_be_bytes());
+        }
+        as4.flush(attribute.code, out);
+        match attribute.code {
+            code::AS_PATH => put_as_path(attribute.value, style, origin, &mut as4, out),
+            code::NEXT_HOP => {
+                if family == AfiSafi::Ipv4Unicast {
+                    attr::put(out, flag::WELL_KNOWN, code::NEXT_HOP, next_hop.octets());
+                }
+            }
+            // RFC 4271 §5.1.4: not received from one AS and passed to another.
+            code::MULTI_EXIT_DISC if style.external && origin != Origin::Own => {}
+            code::LOCAL_PREF => {}
+            code::ORIGINATOR_ID | code::CLUSTER_LIST if style.external => {}
+            code::AGGREGATOR if !style.four_octet_as => put_aggregator(attribute.flags, attribute.value, &mut as4, out),
+            _ => out.extend_from_slice(attribute.whole),
+        }
+    }
+    if local_pref_due {
+        attr::put(out, flag::WELL_KNOWN, code::LOCAL_PREF, &key.local_pref.to_be_bytes());
+    }
+    as4.flush(u8::MAX, out);
+}
+
+/// What goes beside AS_PATH and AGGREGATOR towards a two-octet peer where a number did not fit (RFC 6793 §4.2.2).
+#[derive(Default)]
+struct As4 {
+    path: Option<Vec<u8>>,
+    aggregator: Option<Vec<u8>>,
+}
+
+impl As4 {
+    /// Puts what comes before an attribute of this code.
+    fn flush(&mut self, before: u8, out: &mut Vec<u8>) {
+        if before > code::AS4_PATH
+            && let Some(path) = self.path.take()
+        {
+            attr::put(out, flag::OPTIONAL_TRANSITIVE, code::AS4_PATH, &path);
+        }
+        if before > code::AS4_AGGREGATOR
+            && let Some(aggregator) = self.aggregator.take()
+        {
+            attr::put(out, flag::OPTIONAL_TRANSITIVE, code::AS4_AGGREGATOR, &aggregator);
+        }
+    }
+}
+
+fn put_as_path(received: &[u8], style: &Style, origin: Origin, as4: &mut As4, out: &mut Vec<u8>) {
+    let path = match (style.external, origin) {
+        (true, Origin::Own | Origin::External | Origin::Internal) => {
+            if style.four_octet_as {
+                return put_prepended(received, style.local_asn, out);
+            }
+            let mut path = Vec::with_capacity(received.len() + 6);
+            as_path::prepend(received, style.local_asn, 1, &mut path);
+            path
+        }
+        // RFC 4271 §5.1.2 b: what we originate goes to internal peers with an empty path; our prepending is for others.
+        (false, Origin::Own) => Vec::new(),
+        (false, Origin::External | Origin::Internal) => received.to_vec(),
+    };
+    if style.four_octet_as {
+        return attr::put(out, flag::WELL_KNOWN, code::AS_PATH, &path);
+    }
+    let mut narrow = Vec::with_capacity(path.len());
+    let lost = as_path::narrow(&path, &mut narrow);
+    attr::put(out, flag::WELL_KNOWN, code::AS_PATH, &narrow);
+    if lost {
+        as4.path = Some(path);
+    }
+}
+
+/// The common case without a copy: our AS once in front of a four-octet path.
+fn put_prepended(received: &[u8], asn: Asn, out: &mut Vec<u8>) {
+    let joins = matches!(*received, [as_path::AS_SEQUENCE, 0..=254, ..]);
+    let length = received.len() + if joins { 4 } else { 6 };
+    attr::put_header(out, flag::WELL_KNOWN, code::AS_PATH, length);
+    as_path::prepend(received, asn, 1, out);
+}
+
+fn put_aggregator(flags: u8, value: &[u8], as4: &mut As4, out: &mut Vec<u8>) {
+    let asn = Asn(attr::be32(value));
+    let mut narrow = asn.two_octets().to_be_bytes().to_vec();
+    narrow.extend_from_slice(value.get(4..).unwrap_or_default());
+    attr::put(out, flags, code::AGGREGATOR, &narrow);
+    if asn.0 > u32::from(u16::MAX) {
+        as4.aggregator = Some(value.to_vec());
+    }
+}
+
+#[cfg(test)]
+mod tests;
