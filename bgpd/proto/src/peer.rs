@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::audience::Audiences;
-use crate::config::{AdminState, PeerConfig};
+use crate::config::{AdminState, GracefulRestartMode, PeerConfig};
 use crate::connection::{Connection, Jitter, Link};
 use crate::fsm::{Event, State};
 use crate::input::TransportErrorKind;
@@ -189,7 +189,13 @@ impl Peer {
     }
 
     /// Ends whatever there is with a NOTIFICATION; `again`: and starts anew.
-    pub(crate) fn stop(&mut self, notification: Notification, text: &str, again: bool, ctx: &mut Context<'_>) {
+    pub(crate) fn stop(
+        &mut self,
+        notification: Notification,
+        text: &str,
+        again: bool,
+        ctx: &mut Context<'_>,
+    ) {
         self.idle_until = None;
         let then = if again { Then::Start } else { Then::Stay };
         self.halt(Cause { then, ..Cause::local(notification, text) }, ctx);
@@ -198,11 +204,17 @@ impl Peer {
     /// Ends the connections without a word where graceful restart was agreed, so that the peer keeps our routes
     /// (RFC 4724 §4.2); says goodbye where it was not.
     pub(crate) fn stop_for_restart(&mut self, ctx: &mut Context<'_>) {
-        let keeps_routes = self.established().is_some_and(|negotiated| negotiated.graceful_restart.is_some());
+        let keeps_routes = self.config.graceful_restart.mode == GracefulRestartMode::Full
+            && self.established().is_some_and(|negotiated| negotiated.graceful_restart.is_some());
         if keeps_routes {
             let cause = Cause::transport(Reason::Connecting, "this speaker restarts");
             self.then = Then::Stay;
-            self.step(Slot::Primary, Event::TcpConnectionFails, Some(Cause { then: Then::Stay, ..cause }), ctx);
+            self.step(
+                Slot::Primary,
+                Event::TcpConnectionFails,
+                Some(Cause { then: Then::Stay, ..cause }),
+                ctx,
+            );
         }
         self.stop(Notification::new(6, cease::ADMINISTRATIVE_SHUTDOWN), "", false, ctx);
     }
@@ -211,23 +223,18 @@ impl Peer {
     pub(crate) fn reset(&mut self, message: &str, ctx: &mut Context<'_>) {
         self.failures = 0;
         let again = self.config.admin == AdminState::Up && !self.refused;
-        self.stop(
-            Notification::cease_with_text(cease::ADMINISTRATIVE_RESET, message),
-            message,
-            again,
-            ctx,
-        );
+        self.stop(Notification::cease_with_text(cease::ADMINISTRATIVE_RESET, message), message, again, ctx);
     }
 
     /// Takes over another configuration: hot where possible, else by a reset of this session.
     pub(crate) fn configure(&mut self, config: PeerConfig, ctx: &mut Context<'_>) {
         let before = std::mem::replace(&mut self.config, config);
         if let AdminState::Shutdown { message } = self.config.admin.clone() {
+            self.reason = Reason::AdminShutdown;
             if before.admin == AdminState::Up {
                 let notification = Notification::cease_with_text(cease::ADMINISTRATIVE_SHUTDOWN, &message);
                 self.stop(notification, &message, false, ctx);
             }
-            self.reason = Reason::AdminShutdown;
             return;
         }
         if needs_reset(&before, &self.config) && self.state.has_connection() {
@@ -239,8 +246,8 @@ impl Peer {
         }
         if self.state.has_connection() {
             self.apply_hot(&before, ctx);
-        } else if !self.refused {
-            // Nothing is up: whatever was changed may be what was wrong.
+        } else if !self.refused && concerns_attempts(&before, &self.config) {
+            // Nothing is up: what was changed may be what was wrong.
             self.halt(Cause { then: Then::Start, ..Cause::transport(self.reason, "") }.quietly(), ctx);
             self.start(ctx);
         }
@@ -474,7 +481,9 @@ impl Peer {
     }
 
     fn slot_of(&self, conn: ConnId) -> Option<Slot> {
-        [Slot::Primary, Slot::Second].into_iter().find(|slot| self.connection(*slot).is_some_and(|c| c.is(conn)))
+        [Slot::Primary, Slot::Second]
+            .into_iter()
+            .find(|slot| self.connection(*slot).is_some_and(|c| c.is(conn)))
     }
 
     /// What we offer on a connection.
@@ -574,4 +583,11 @@ fn needs_reset(before: &PeerConfig, after: &PeerConfig) -> bool {
         || *hold_time != after.hold_time
         || *max_hops != after.max_hops
         || graceful_restart.mode != after.graceful_restart.mode
+}
+
+/// Whether a peer that is not up should be tried anew, whatever it waits for: not over a policy, which decides nothing yet.
+fn concerns_attempts(before: &PeerConfig, after: &PeerConfig) -> bool {
+    let but_policies =
+        PeerConfig { import: after.import.clone(), export: after.export.clone(), ..before.clone() };
+    but_policies != *after
 }

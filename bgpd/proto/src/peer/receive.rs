@@ -83,7 +83,11 @@ impl Peer {
                 received.notification += 1;
                 // The header's check has seen to it that code and subcode are there.
                 if let Some(notification) = Notification::decode(frame.body) {
-                    self.fire_on(conn, Event::NotifMsg, Some(Cause::remote(notification)), ctx);
+                    let lost_collision = notification.code == 6
+                        && notification.subcode == cease::CONNECTION_COLLISION_RESOLUTION
+                        && self.second.is_some();
+                    let cause = Cause { quiet: lost_collision, ..Cause::remote(notification) };
+                    self.fire_on(conn, Event::NotifMsg, Some(cause), ctx);
                 }
             }
             MessageType::Keepalive => {
