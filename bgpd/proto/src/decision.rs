@@ -59,7 +59,8 @@ pub fn select(candidates: &mut Vec<Candidate>, max_paths: u16) -> Option<Selecti
     keep_lowest(candidates, |c| c.metric, BestPathReason::IgpMetric, &mut settled);
     if candidates.len() > 1 {
         candidates.sort_unstable_by_key(tie_break);
-        settled = candidates.first().zip(candidates.get(1)).map_or(settled, |(best, next)| tie_reason(best, next));
+        settled =
+            candidates.first().zip(candidates.get(1)).map_or(settled, |(best, next)| tie_reason(best, next));
     }
     let best = *candidates.first()?;
     let multipath = if best.local { 1 } else { candidates.len().min(usize::from(max_paths.max(1))) };

@@ -138,7 +138,8 @@ impl AttrTable {
     /// Frees what nobody names. Only while no prefix is dirty.
     pub(super) fn reap(&mut self, next_hops: &mut NextHops) {
         for id in std::mem::take(&mut self.grave) {
-            let Some(set) = self.sets.get_mut(id as usize).filter(|set| set.refs == 0 && set.key.len != FREED)
+            let Some(set) =
+                self.sets.get_mut(id as usize).filter(|set| set.refs == 0 && set.key.len != FREED)
             else {
                 continue;
             };

@@ -162,6 +162,8 @@ impl Peer {
 #[derive(Debug)]
 pub(super) struct Core {
     pub config: RibConfig,
+    /// How many bytes of UPDATEs a peer may be behind before it leaves the log.
+    pub backlog: u64,
     pub attrs: AttrTable,
     pub v4: Plane<u32>,
     pub v6: Plane<V6>,
@@ -179,6 +181,7 @@ impl Core {
             peers: Vec::new(),
             next_hops: NextHops::new(config.unknown_next_hops),
             config,
+            backlog: 8 << 20,
         }
     }
 
@@ -265,10 +268,19 @@ impl Core {
             let (external, router_id, peer_address) = (false, 0, None);
             let local = true;
             return Some(Candidate {
-                key, local, long_lived_stale, external, metric, router_id, peer_address, path_id, place,
+                key,
+                local,
+                long_lived_stale,
+                external,
+                metric,
+                router_id,
+                peer_address,
+                path_id,
+                place,
             });
         };
-        let originator = key.has(Key::ORIGINATOR).then(|| attr::find(self.attrs.bytes(path.attrs), code::ORIGINATOR_ID));
+        let originator =
+            key.has(Key::ORIGINATOR).then(|| attr::find(self.attrs.bytes(path.attrs), code::ORIGINATOR_ID));
         Some(Candidate {
             key,
             local: false,

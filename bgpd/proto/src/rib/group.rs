@@ -123,7 +123,8 @@ impl Group {
         match origin {
             Origin::Own => {
                 let paths = A::plane(core).table.paths(slot).map(|(path, _)| path);
-                let ours = paths.filter(|path| path.peer == LOCAL && self.key.tags.contains(&Tag(path.path_id)));
+                let ours =
+                    paths.filter(|path| path.peer == LOCAL && self.key.tags.contains(&Tag(path.path_id)));
                 ours.min_by_key(|path| path.path_id).map(|path| (path.attrs, LOCAL))
             }
             // RFC 1997; RFC 4271 §9.2: what an internal peer told is not told to internal peers.
@@ -222,7 +223,11 @@ impl Group {
         for run in packed.order.chunk_by(|a, b| a.0 == b.0) {
             let Some((bytes, source)) = run.first().and_then(|(set, _)| packed.set(*set)) else { continue };
             let to = only.map_or(To::AllBut(source), To::Only);
-            log.announce(to, &rewrite::outgoing(bytes), run.iter().filter_map(|(_, slot)| table.prefix(*slot)));
+            log.announce(
+                to,
+                &rewrite::outgoing(bytes),
+                run.iter().filter_map(|(_, slot)| table.prefix(*slot)),
+            );
         }
         let event = out.too_long.take().and_then(|(prefixes, slot, length)| {
             let (addr, len) = table.prefix(slot)?;
@@ -237,7 +242,11 @@ impl Group {
     }
 
     /// The slots that the peer was told, as of the last drain.
-    pub(super) fn told<'a, A: Family>(&'a self, peer: PeerId, core: &'a Core) -> impl Iterator<Item = Slot> + 'a {
+    pub(super) fn told<'a, A: Family>(
+        &'a self,
+        peer: PeerId,
+        core: &'a Core,
+    ) -> impl Iterator<Item = Slot> + 'a {
         let others = move |slot: &Slot| core.best::<A>(*slot).is_some_and(|(_, source)| source != peer);
         self.out.of(A::FAMILY).slots().filter(others)
     }
@@ -287,7 +296,8 @@ struct Packed {
 impl Packed {
     #[expect(clippy::cast_possible_truncation, reason = "the halves of a packed key")]
     fn pack<A: Family>(pending: &[(u64, Slot)], style: &Style, core: &Core) -> Packed {
-        let mut packed = Packed { arena: Vec::new(), sets: Vec::new(), order: Vec::with_capacity(pending.len()) };
+        let mut packed =
+            Packed { arena: Vec::new(), sets: Vec::new(), order: Vec::with_capacity(pending.len()) };
         let (mut one, mut seen) = (Vec::new(), HashTable::<(u32, u32)>::new());
         for run in pending.chunk_by(|a, b| a.0 == b.0) {
             let Some((key, _)) = run.first() else { continue };
@@ -295,7 +305,8 @@ impl Packed {
             let (key, origin) = (core.attrs.key(attrs), core.origin(source));
             rewrite::rewrite(core.attrs.bytes(attrs), &key, A::FAMILY, style, origin, &mut one);
             let hash = hash_bytes(&one, u64::from(source.0));
-            let same = |known: &(u32, u32)| known.0 == hash && packed.set(known.1) == Some((&one[..], source));
+            let same =
+                |known: &(u32, u32)| known.0 == hash && packed.set(known.1) == Some((&one[..], source));
             let set = match seen.find(spread(hash), same) {
                 Some((_, set)) => *set,
                 None => {

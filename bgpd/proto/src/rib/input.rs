@@ -8,15 +8,15 @@ use super::attrs::{AttrId, LONGEST};
 use super::core::{Core, Family};
 use super::next_hop::{SELF, is_martian};
 use super::table::{LOCAL, Path, Slot};
-use super::values::{Origination, OriginAttributes, Tag, UpdateOutcome};
+use super::values::{OriginAttributes, Origination, Tag, UpdateOutcome};
 use crate::policy::ImportRejection;
 use crate::types::{AfiSafi, PeerId};
+use crate::wire::as_path;
 use crate::wire::attr::{self, Key, code, flag};
 use crate::wire::canonical::{self, Parsed, Reach, Receiver, Scratch};
 use crate::wire::nlri::{self, Address, V6};
 use crate::wire::update::{self, Fields};
 use crate::wire::verdict::{ErrorAction, Fault, subcode};
-use crate::wire::as_path;
 
 /// The path id of an originated route that no tag lets out.
 const UNTOLD: u32 = u32::MAX;
@@ -189,7 +189,9 @@ impl Core {
         if key.has(Key::OWN_AS) || foreign_as {
             let path = attr::find(self.attrs.bytes(id), code::AS_PATH).unwrap_or_default();
             let own = |asn| asn == self.config.asn || asn == peer.facts.local_asn;
-            let times = as_path::segments(path, 4).flat_map(|s| s.asns().filter(|a| own(*a)).collect::<Vec<_>>()).count();
+            let times = as_path::segments(path, 4)
+                .flat_map(|s| s.asns().filter(|a| own(*a)).collect::<Vec<_>>())
+                .count();
             if times > usize::from(import.allow_own_asn) {
                 return Some(ImportRejection::AsPathLoop);
             }
@@ -226,7 +228,9 @@ impl Core {
     pub(super) fn originate<A: Family>(&mut self, prefix: &IpNet, origination: Option<&Origination>) {
         let Some((addr, len)) = A::of(prefix) else { return };
         let none = OriginAttributes::default();
-        let told = origination.into_iter().flat_map(|o| o.exports.iter().map(|(Tag(tag), attributes)| (*tag, attributes)));
+        let told = origination
+            .into_iter()
+            .flat_map(|o| o.exports.iter().map(|(Tag(tag), attributes)| (*tag, attributes)));
         let untold = origination.filter(|o| o.exports.is_empty()).map(|_| (UNTOLD, &none));
         let wanted: Vec<(u32, &OriginAttributes)> = told.chain(untold).collect();
         let slot = match A::plane(self).table.find(addr, len) {
@@ -282,7 +286,9 @@ fn check_fields(body: &[u8]) -> Result<Fields<'_>, Fault> {
 fn address(next_hop: &[u8]) -> IpAddr {
     match <[u8; 4]>::try_from(next_hop) {
         Ok(ipv4) => IpAddr::from(ipv4),
-        Err(_) => IpAddr::V6(next_hop.first_chunk::<16>().map_or(Ipv6Addr::UNSPECIFIED, |ipv6| Ipv6Addr::from(*ipv6))),
+        Err(_) => IpAddr::V6(
+            next_hop.first_chunk::<16>().map_or(Ipv6Addr::UNSPECIFIED, |ipv6| Ipv6Addr::from(*ipv6)),
+        ),
     }
 }
 
@@ -315,7 +321,8 @@ fn own_set<A: Address>(attributes: &OriginAttributes, own_as: u32) -> (Vec<u8>, 
     if !communities.is_empty() {
         attr::put(&mut out, flag::OPTIONAL_TRANSITIVE, code::COMMUNITIES, &communities);
     }
-    let large: Vec<u8> = attributes.large_communities.iter().flatten().flat_map(|c| c.to_be_bytes()).collect();
+    let large: Vec<u8> =
+        attributes.large_communities.iter().flatten().flat_map(|c| c.to_be_bytes()).collect();
     if !large.is_empty() {
         attr::put(&mut out, flag::OPTIONAL_TRANSITIVE, code::LARGE_COMMUNITIES, &large);
     }

@@ -120,7 +120,8 @@ impl Log {
         let first = self.chunks.partition_point(|chunk| chunk.end() <= *cursor);
         for (at, chunk) in self.chunks.iter().enumerate().skip(first) {
             let mut from = chunk.offset(*cursor);
-            let mut ends = chunk.ends.iter().skip_while(|(end, _)| *end <= from).peekable();
+            let behind = chunk.ends.partition_point(|(end, _)| *end <= from);
+            let mut ends = chunk.ends.iter().skip(behind).peekable();
             while let Some((end, _)) = ends.next_if(|(_, to)| !to.includes(peer)) {
                 from = *end;
             }
@@ -159,11 +160,7 @@ impl Log {
                     if at < read && end > read {
                         rest = message.get(read - at..).unwrap_or_default().to_vec();
                     } else if at >= read {
-                        update::each_named(
-                            message,
-                            |addr, len| f(addr.prefix(len)),
-                            |addr, len| f(addr.prefix(len)),
-                        );
+                        update::each_named(message, &mut f);
                     }
                     (messages, at) = (behind, end);
                 }

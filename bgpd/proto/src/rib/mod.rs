@@ -29,6 +29,7 @@ pub use values::{
     Counts, OriginAttributes, Origination, PathStatus, PathView, PeerFacts, RibConfig, RibEvent, Tag,
     UnknownNextHops, UpdateOutcome,
 };
+pub use view::AdvertisedRoute;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -161,7 +162,9 @@ impl Rib {
 
     /// A new import policy, run over everything the peer sent.
     pub fn set_import(&mut self, peer: PeerId, policy: ImportPolicy) {
-        let Some(known) = self.core.peer_mut(peer).filter(|known| known.facts.import != policy) else { return };
+        let Some(known) = self.core.peer_mut(peer).filter(|known| known.facts.import != policy) else {
+            return;
+        };
         known.takes_all = policy == ImportPolicy::accept_all();
         known.facts.import = policy;
         self.core.import_again::<u32>(peer);
@@ -191,6 +194,11 @@ impl Rib {
             self.core.touch_contested::<u32>();
             self.core.touch_contested::<V6>();
         }
+    }
+
+    /// How many bytes of UPDATEs a peer may be behind before it leaves the shared log; 8 MiB to begin with.
+    pub fn set_backlog(&mut self, bytes: u64) {
+        self.core.backlog = bytes;
     }
 
     /// Originates a route, or changes how it is told. No change, no output. Host bits of the prefix are cleared.

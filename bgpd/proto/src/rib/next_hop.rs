@@ -144,10 +144,6 @@ impl NextHops {
     pub(super) fn refs(&self, id: NextHopId) -> u32 {
         self.all.get(id as usize).map_or(0, |next_hop| next_hop.refs)
     }
-
-    pub(super) fn len(&self) -> usize {
-        self.index.len()
-    }
 }
 
 /// RFC 4271 §6.3: whether this may be the address of a host that forwards packets.

@@ -72,7 +72,9 @@ impl Rib {
 
     fn fill_family<A: Family>(&mut self, id: PeerId, at: usize) -> bool {
         let end = A::plane(&self.core).table.slots();
-        let (Some(peer), Some(group)) = (self.core.peer_mut(id), self.groups.get_mut(at)) else { return false };
+        let (Some(peer), Some(group)) = (self.core.peer_mut(id), self.groups.get_mut(at)) else {
+            return false;
+        };
         let walk = peer.walk.of_mut(A::FAMILY);
         let step = walk.start..walk.end.min(end).min(walk.start.saturating_add(STEP));
         if !step.is_empty() {
@@ -119,7 +121,7 @@ impl Rib {
     pub(super) fn trim(&mut self, at: usize) {
         let Some(group) = self.groups.get_mut(at) else { return };
         let head = group.log.head();
-        let limit = self.core.config.backlog;
+        let limit = self.core.backlog;
         let mut low = head;
         for member in &group.members {
             let Some(peer) = self.core.peer_mut(*member) else { continue };

@@ -119,11 +119,14 @@ impl Core {
     /// Marks every path of the peer in one family stale.
     pub(super) fn stale_all<A: Family>(&mut self, id: PeerId) {
         self.sieve::<A>(|path| path.peer != id || !path.has(Path::STALE), |_| ());
-        self.sieve::<A>(|_| true, |path| {
-            if path.peer == id {
-                path.flags |= Path::STALE;
-            }
-        });
+        self.sieve::<A>(
+            |_| true,
+            |path| {
+                if path.peer == id {
+                    path.flags |= Path::STALE;
+                }
+            },
+        );
         if let Some(peer) = self.peer_mut(id) {
             let counts = peer.counts.of_mut(A::FAMILY);
             counts.stale = counts.received;

@@ -107,7 +107,14 @@ impl<A: Address> Table<A> {
     pub(super) fn new(seed: u64) -> Table<A> {
         let index = (0..256).map(|_| HashTable::new()).collect();
         let seed = seed ^ 0x243F_6A88_85A3_08D3;
-        Table { entries: Vec::new(), free: Vec::new(), nodes: Vec::new(), free_nodes: Vec::new(), index, seed }
+        Table {
+            entries: Vec::new(),
+            free: Vec::new(),
+            nodes: Vec::new(),
+            free_nodes: Vec::new(),
+            index,
+            seed,
+        }
     }
 
     /// One above the highest slot in use.
@@ -160,9 +167,13 @@ impl<A: Address> Table<A> {
 
     /// Frees the slot of a prefix without candidates.
     pub(super) fn remove(&mut self, slot: Slot) {
-        let Some(entry) = self.entries.get_mut(slot as usize).filter(|entry| entry.len != FREE_SLOT) else { return };
+        let Some(entry) = self.entries.get_mut(slot as usize).filter(|entry| entry.len != FREE_SLOT) else {
+            return;
+        };
         let hash = hash(entry.addr, entry.len, self.seed);
-        if let Some(Ok(found)) = self.index.get_mut(shard(hash)).map(|index| index.find_entry(hash, |s| *s == slot)) {
+        if let Some(Ok(found)) =
+            self.index.get_mut(shard(hash)).map(|index| index.find_entry(hash, |s| *s == slot))
+        {
             found.remove();
         }
         (entry.len, entry.flags, entry.more) = (FREE_SLOT, 0, NIL);

@@ -22,18 +22,16 @@ pub struct RibConfig {
     pub max_paths: u16,
     /// Seed of the hash tables. Random in production, since peers choose prefixes; no output depends on it.
     pub seed: u64,
-    /// How many bytes of UPDATEs a peer may be behind before it leaves the shared log.
-    pub backlog: u64,
     /// What is assumed of a next hop that [`super::Rib::set_next_hop`] was not called for.
     pub unknown_next_hops: UnknownNextHops,
 }
 
 impl RibConfig {
-    /// 16 paths, 8 MiB of backlog, next hops that wait to be resolved.
+    /// 16 paths, next hops that wait to be resolved.
     #[must_use]
     pub fn new(asn: Asn, router_id: RouterId, seed: u64) -> RibConfig {
         let unknown_next_hops = UnknownNextHops::Unreachable;
-        RibConfig { asn, router_id, max_paths: 16, seed, backlog: 8 << 20, unknown_next_hops }
+        RibConfig { asn, router_id, max_paths: 16, seed, unknown_next_hops }
     }
 }
 

@@ -28,9 +28,9 @@ impl Segment<'_> {
     /// Its AS numbers; the width is what the octets are divided by.
     pub fn asns(&self) -> impl Iterator<Item = Asn> + '_ {
         let width = self.numbers.len() / usize::from(self.count.max(1));
-        self.numbers.chunks_exact(width.max(1)).map(|number| {
-            Asn(number.iter().fold(0, |value, octet| value << 8 | u32::from(*octet)))
-        })
+        self.numbers
+            .chunks_exact(width.max(1))
+            .map(|number| Asn(number.iter().fold(0, |value, octet| value << 8 | u32::from(*octet))))
     }
 }
 

@@ -44,11 +44,9 @@ pub mod flag {
 #[must_use]
 pub fn defined_flags(code: u8) -> Option<u8> {
     match code {
-        code::ORIGIN
-        | code::AS_PATH
-        | code::NEXT_HOP
-        | code::LOCAL_PREF
-        | code::ATOMIC_AGGREGATE => Some(flag::WELL_KNOWN),
+        code::ORIGIN | code::AS_PATH | code::NEXT_HOP | code::LOCAL_PREF | code::ATOMIC_AGGREGATE => {
+            Some(flag::WELL_KNOWN)
+        }
         code::AGGREGATOR
         | code::COMMUNITIES
         | code::EXTENDED_COMMUNITIES

@@ -2,10 +2,10 @@
 //! what a malformed attribute leads to.
 
 use crate::types::AfiSafi;
+use crate::wire::as_path;
 use crate::wire::attr::{self, Attribute, Key, code, flag};
 use crate::wire::nlri::{self, V6};
 use crate::wire::verdict::{ErrorAction, Fault, subcode};
-use crate::wire::as_path;
 
 /// Faults kept of one UPDATE; stronger ones than those kept are added all the same.
 const MAX_FAULTS: usize = 16;
@@ -150,7 +150,8 @@ pub fn parse<'a>(
         let Err(Bad(action, reason, rfc)) = verdict else { continue };
         parsed.withdraw |= action == ErrorAction::TreatAsWithdraw;
         let resets = matches!(action, ErrorAction::SessionReset { .. });
-        let data = if resets { attribute.whole.get(..MAX_DATA).unwrap_or(attribute.whole).to_vec() } else { vec![] };
+        let data =
+            if resets { attribute.whole.get(..MAX_DATA).unwrap_or(attribute.whole).to_vec() } else { vec![] };
         note(faults, Fault { action, attribute: attribute.code, reason, rfc, data });
         if resets {
             return None;
@@ -207,7 +208,11 @@ impl<'a> Parsed<'a> {
         }
         if matches!(code, code::AS4_PATH | code::AS4_AGGREGATOR) {
             // Read beside AS_PATH and AGGREGATOR on a two-octet session; void on any other (RFC 6793 §4.1, §6).
-            return if receiver.four_octet_as { discard("on a four-octet session", "RFC 6793 §4.1") } else { Ok(()) };
+            return if receiver.four_octet_as {
+                discard("on a four-octet session", "RFC 6793 §4.1")
+            } else {
+                Ok(())
+            };
         }
         // The reach of a route must be read even where its flags are wrong: treat-as-withdraw needs its prefixes (§3 j).
         if code == code::MP_REACH_NLRI {
@@ -397,7 +402,9 @@ fn check_length(code: u8, value: &[u8], receiver: &Receiver) -> Result<(), Bad> 
         code::EXTENDED_COMMUNITIES if !lists(8) => {
             withdraw("its length is not a multiple of 8", "RFC 7606 §7.14")
         }
-        code::LARGE_COMMUNITIES if !lists(12) => withdraw("its length is not a multiple of 12", "RFC 8092 §6"),
+        code::LARGE_COMMUNITIES if !lists(12) => {
+            withdraw("its length is not a multiple of 12", "RFC 8092 §6")
+        }
         code::ONLY_TO_CUSTOMER if length != 4 => withdraw("its length is not 4", "RFC 9234 §5"),
         _ => Ok(()),
     }
@@ -413,12 +420,18 @@ struct As4<'a> {
 impl<'a> As4<'a> {
     fn find(list: &'a [u8]) -> As4<'a> {
         let value = |code| {
-            let usable = |found: &Attribute<'a>| found.flags & flag::OPTIONAL_TRANSITIVE == flag::OPTIONAL_TRANSITIVE;
-            attr::attributes(list).find(|attribute| attribute.code == code).filter(usable).map(|found| found.value)
+            let usable =
+                |found: &Attribute<'a>| found.flags & flag::OPTIONAL_TRANSITIVE == flag::OPTIONAL_TRANSITIVE;
+            attr::attributes(list)
+                .find(|attribute| attribute.code == code)
+                .filter(usable)
+                .map(|found| found.value)
         };
         let aggregator = value(code::AS4_AGGREGATOR).filter(|value| value.len() == 8);
         match value(code::AGGREGATOR) {
-            Some([high, low, ..]) if aggregator.is_some() && u16::from_be_bytes([*high, *low]) != AS_TRANS => {
+            Some([high, low, ..])
+                if aggregator.is_some() && u16::from_be_bytes([*high, *low]) != AS_TRANS =>
+            {
                 return As4::default();
             }
             _ => {}
@@ -470,7 +483,9 @@ fn check_nlri(family: AfiSafi, nlri: &[u8], receiver: &Receiver) -> Result<(), B
         AfiSafi::Ipv4Unicast => nlri::check::<u32>(nlri),
         AfiSafi::Ipv6Unicast => nlri::check::<V6>(nlri),
     };
-    checked.map(drop).map_err(|nlri::Malformed| unusable(family, receiver, "a malformed prefix", "RFC 7606 §5.3"))
+    checked
+        .map(drop)
+        .map_err(|nlri::Malformed| unusable(family, receiver, "a malformed prefix", "RFC 7606 §5.3"))
 }
 
 /// The prefixes of a family cannot be read. Another family of the session need not suffer; the only one takes it along.

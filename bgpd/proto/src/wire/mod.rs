@@ -1,14 +1,14 @@
 //! Bytes on the wire, both ways. This module alone knows message layouts.
 
-pub mod capability;
-pub mod message;
-pub mod notification;
-pub mod open;
-pub mod refresh;
 pub mod as_path;
 pub mod attr;
 pub mod canonical;
+pub mod capability;
+pub mod message;
 pub mod nlri;
+pub mod notification;
+pub mod open;
+pub mod refresh;
 pub mod rewrite;
 pub mod update;
 pub mod verdict;

@@ -1,8 +1,8 @@
 //! The attributes as one update group sends them: a pure function of the canonical bytes, the group and the source.
 
 use crate::types::{AfiSafi, Asn};
-use crate::wire::attr::{self, Key, code, flag};
 use crate::wire::as_path;
+use crate::wire::attr::{self, Key, code, flag};
 
 /// What shapes the outgoing attributes of a group. (A field that shapes them belongs here, or adj-RIB-out is not a pure function.)
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +44,9 @@ pub struct Outgoing<'a> {
 /// Splits what [`rewrite`] wrote.
 #[must_use]
 pub fn outgoing(bytes: &[u8]) -> Outgoing<'_> {
-    let Some((length, rest)) = bytes.split_first() else { return Outgoing { next_hop: &[], attributes: &[] } };
+    let Some((length, rest)) = bytes.split_first() else {
+        return Outgoing { next_hop: &[], attributes: &[] };
+    };
     let (next_hop, attributes) = rest.split_at_checked(usize::from(*length)).unwrap_or((&[], rest));
     Outgoing { next_hop, attributes }
 }
@@ -102,7 +104,14 @@ impl NextHop {
 
 /// Writes the attributes as sent to `out`: one octet of next-hop length, the next hop for MP_REACH_NLRI, the list in ascending
 /// order. `canonical` is a canonical set with this key.
-pub fn rewrite(canonical: &[u8], key: &Key, family: AfiSafi, style: &Style, origin: Origin, out: &mut Vec<u8>) {
+pub fn rewrite(
+    canonical: &[u8],
+    key: &Key,
+    family: AfiSafi,
+    style: &Style,
+    origin: Origin,
+    out: &mut Vec<u8>,
+) {
     out.clear();
     let next_hop = style.next_hop(family, origin, attr::find(canonical, code::NEXT_HOP).unwrap_or_default());
     match family {
@@ -132,7 +141,9 @@ pub fn rewrite(canonical: &[u8], key: &Key, family: AfiSafi, style: &Style, orig
             code::MULTI_EXIT_DISC if style.external && origin != Origin::Own => {}
             code::LOCAL_PREF => {}
             code::ORIGINATOR_ID | code::CLUSTER_LIST if style.external => {}
-            code::AGGREGATOR if !style.four_octet_as => put_aggregator(attribute.flags, attribute.value, &mut as4, out),
+            code::AGGREGATOR if !style.four_octet_as => {
+                put_aggregator(attribute.flags, attribute.value, &mut as4, out)
+            }
             _ => out.extend_from_slice(attribute.whole),
         }
     }

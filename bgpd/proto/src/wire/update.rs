@@ -1,5 +1,7 @@
 //! UPDATE as a frame: its three fields, End-of-RIB, and messages packed to the limit.
 
+use ipnet::IpNet;
+
 use crate::types::AfiSafi;
 use crate::wire::attr::{self, code, flag};
 use crate::wire::nlri::{self, Address, V6};
@@ -48,7 +50,8 @@ pub fn end_of_rib(fields: &Fields<'_>) -> Option<AfiSafi> {
         return Some(AfiSafi::Ipv4Unicast);
     }
     let mut walk = attr::attributes(fields.attributes);
-    let only = walk.next().filter(|attribute| attribute.code == code::MP_UNREACH_NLRI && walk.rest.is_empty())?;
+    let only =
+        walk.next().filter(|attribute| attribute.code == code::MP_UNREACH_NLRI && walk.rest.is_empty())?;
     match *only.value {
         [high, low, safi] => AfiSafi::from_numbers(u16::from_be_bytes([high, low]), safi),
         _ => None,
@@ -114,7 +117,9 @@ pub fn put_announcement<A: Address>(
     match A::FAMILY {
         AfiSafi::Ipv4Unicast => {
             out.extend_from_slice(&[0, 0]);
-            out.extend_from_slice(&u16::try_from(outgoing.attributes.len()).unwrap_or(u16::MAX).to_be_bytes());
+            out.extend_from_slice(
+                &u16::try_from(outgoing.attributes.len()).unwrap_or(u16::MAX).to_be_bytes(),
+            );
             out.extend_from_slice(outgoing.attributes);
             put_prefixes(out, start, MAX_MESSAGE, prefixes);
         }
@@ -122,7 +127,15 @@ pub fn put_announcement<A: Address>(
             out.extend_from_slice(&[0, 0, 0, 0]);
             let list = out.len();
             // RFC 7606 §5.1: MP_REACH_NLRI first.
-            out.extend_from_slice(&[flag::OPTIONAL | flag::EXTENDED_LENGTH, code::MP_REACH_NLRI, 0, 0, 0, 2, 1]);
+            out.extend_from_slice(&[
+                flag::OPTIONAL | flag::EXTENDED_LENGTH,
+                code::MP_REACH_NLRI,
+                0,
+                0,
+                0,
+                2,
+                1,
+            ]);
             out.push(u8::try_from(outgoing.next_hop.len()).unwrap_or_default());
             out.extend_from_slice(outgoing.next_hop);
             out.push(0);
@@ -155,7 +168,15 @@ pub fn put_withdrawal<A: Address>(
         AfiSafi::Ipv6Unicast => {
             out.extend_from_slice(&[0, 0]);
             let list = out.len();
-            out.extend_from_slice(&[flag::OPTIONAL | flag::EXTENDED_LENGTH, code::MP_UNREACH_NLRI, 0, 0, 0, 2, 1]);
+            out.extend_from_slice(&[
+                flag::OPTIONAL | flag::EXTENDED_LENGTH,
+                code::MP_UNREACH_NLRI,
+                0,
+                0,
+                0,
+                2,
+                1,
+            ]);
             put_prefixes(out, start, MAX_MESSAGE, prefixes);
             let length = out.len() - list;
             set16(out, list + 2, length - MP_HEADER);
@@ -178,21 +199,22 @@ fn put_prefixes<A: Address>(
     }
 }
 
-/// Calls `f4` and `f6` for each prefix named in messages that we encoded ourselves, announced or withdrawn.
-pub fn each_named(mut messages: &[u8], mut f4: impl FnMut(u32, u8), mut f6: impl FnMut(V6, u8)) {
+/// Calls `f` for each prefix named in messages that we encoded ourselves, announced or withdrawn.
+pub fn each_named(mut messages: &[u8], f: &mut impl FnMut(IpNet)) {
     while let Some(length) = message_length(messages) {
         let Some((message, rest)) = messages.split_at_checked(length) else { return };
         if let Some(fields) = message.get(HEADER..).and_then(split) {
-            nlri::each(fields.withdrawn, &mut f4);
-            nlri::each(fields.nlri, &mut f4);
+            nlri::each(fields.withdrawn, |addr: u32, len| f(addr.prefix(len)));
+            nlri::each(fields.nlri, |addr: u32, len| f(addr.prefix(len)));
             for attribute in attr::attributes(fields.attributes) {
-                match (attribute.code, attribute.value) {
-                    (code::MP_UNREACH_NLRI, [0, 2, 1, nlri @ ..]) => nlri::each(nlri, &mut f6),
+                let nlri = match (attribute.code, attribute.value) {
+                    (code::MP_UNREACH_NLRI, [0, 2, 1, nlri @ ..]) => nlri,
                     (code::MP_REACH_NLRI, [0, 2, 1, length, rest @ ..]) => {
-                        nlri::each(rest.get(usize::from(*length) + 1..).unwrap_or_default(), &mut f6);
+                        rest.get(usize::from(*length) + 1..).unwrap_or_default()
                     }
-                    _ => {}
-                }
+                    _ => &[],
+                };
+                nlri::each(nlri, |addr: V6, len| f(addr.prefix(len)));
             }
         }
         messages = rest;

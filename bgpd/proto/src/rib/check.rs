@@ -1,0 +1,204 @@
+//! The invariants of DESIGN.md, checked over the whole table. Slow; tests call it after every few steps.
+
+use std::collections::BTreeMap;
+
+use super::Rib;
+use super::attrs::AttrId;
+use super::core::{Core, Family};
+use super::group::Verdict;
+use super::table::{Entry, LOCAL, Path};
+use super::values::Counts;
+use crate::types::PeerId;
+use crate::wire::attr::{self, Key, code, flag};
+use crate::wire::nlri::V6;
+
+/// What is counted over both families.
+#[derive(Default)]
+struct Tally {
+    refs: BTreeMap<AttrId, u32>,
+    counts: BTreeMap<(PeerId, usize), Counts>,
+}
+
+impl Rib {
+    /// Checks every invariant.
+    ///
+    /// # Errors
+    /// The first one that does not hold, as a sentence.
+    #[doc(hidden)]
+    pub fn check_invariants(&self) -> Result<(), String> {
+        let mut tally = Tally::default();
+        self.core.check_table::<u32>(&mut tally)?;
+        self.core.check_table::<V6>(&mut tally)?;
+        self.core.check_sets(&tally)?;
+        self.core.check_counts(&tally)?;
+        if !self.is_dirty() {
+            self.check_groups::<u32>()?;
+            self.check_groups::<V6>()?;
+        }
+        Ok(())
+    }
+
+    /// Invariants 2 and 7: a bit is set exactly where the best path is told; cursors lie within the log.
+    fn check_groups<A: Family>(&self) -> Result<(), String> {
+        for group in self.groups.iter().filter(|group| !group.members.is_empty()) {
+            let out = group.out.of(A::FAMILY);
+            let walking = group.members.iter().all(|member| {
+                self.core
+                    .peer(*member)
+                    .is_some_and(|peer| !peer.walk.of(A::FAMILY).is_empty() || !peer.late.is_empty())
+            });
+            for slot in 0..A::plane(&self.core).table.slots() {
+                let told = group.verdict::<A>(slot, self.core.best::<A>(slot), &self.core);
+                let told = matches!(told, Verdict::Tell(..));
+                if out.bit(slot) && !told || told && !out.bit(slot) && !walking {
+                    return Err(format!("slot {slot}: told {told}, bit {}", out.bit(slot)));
+                }
+            }
+            for member in &group.members {
+                let peer = self.core.peer(*member).ok_or_else(|| format!("member {member:?} is no peer"))?;
+                let first = group.log.head() - group.log.len();
+                if peer.cursor > group.log.head() || peer.cursor < first {
+                    return Err(format!(
+                        "{member:?} reads at {} of {first}..{}",
+                        peer.cursor,
+                        group.log.head()
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    /// Invariants 3, 4, 6: dirty once, the best path inline, slots found by their prefix.
+    fn check_table<A: Family>(&self, tally: &mut Tally) -> Result<(), String> {
+        let plane = A::plane(self);
+        let mut dirty = BTreeMap::<u32, u32>::new();
+        plane.dirty.iter().skip(plane.done).for_each(|item| *dirty.entry(item.slot).or_default() += 1);
+        let mut used = 0;
+        for slot in 0..plane.table.slots() {
+            let Some(entry) = plane.table.entry(slot) else { continue };
+            used += 1;
+            if plane.table.find(entry.addr, entry.len) != Some(slot) {
+                return Err(format!("slot {slot} is not found by its prefix"));
+            }
+            if entry.addr.masked(entry.len) != entry.addr {
+                return Err(format!("slot {slot} has host bits"));
+            }
+            let queued = dirty.get(&slot).copied().unwrap_or(0);
+            if queued != u32::from(entry.has(Entry::<A>::DIRTY)) {
+                return Err(format!("slot {slot} is {queued} times in the dirty queue"));
+            }
+            if queued == 0 && !self.next_hops.has_changed() {
+                self.check_decision::<A>(slot)?;
+            }
+            for (path, _) in plane.table.paths(slot) {
+                *tally.refs.entry(path.attrs).or_default() += 1;
+                *tally.refs.entry(path.raw).or_default() += 1;
+                let counts = tally.counts.entry((path.peer, A::INDEX)).or_default();
+                counts.received += 1;
+                counts.accepted += u32::from(path.rejected == 0);
+                counts.stale += u32::from(path.has(Path::STALE));
+            }
+        }
+        if used != plane.table.prefixes() {
+            return Err(format!("{used} prefixes, {} counted", plane.table.prefixes()));
+        }
+        Ok(())
+    }
+
+    fn check_decision<A: Family>(&self, slot: u32) -> Result<(), String> {
+        let table = &A::plane(self).table;
+        let mut candidates: Vec<_> =
+            table.paths(slot).filter_map(|(path, at)| self.candidate(&path, at)).collect();
+        let selection = crate::decision::select(&mut candidates, self.config.max_paths);
+        let selected = table.entry(slot).is_some_and(|entry| entry.has(Entry::<A>::BEST));
+        if table.paths(slot).next().is_none() {
+            return Err(format!("slot {slot} is decided and empty, yet not free"));
+        }
+        match selection {
+            None if selected => Err(format!("slot {slot} has a best path and no candidate")),
+            Some(selection) if !selected || selection.best.place != super::attrs::NIL => {
+                Err(format!("slot {slot}: the best path is not the one inline"))
+            }
+            Some(selection) if selection.multipath > 1 => {
+                let flagged = table.paths(slot).filter(|(path, _)| path.has(Path::MULTIPATH)).count();
+                if flagged == selection.multipath {
+                    Ok(())
+                } else {
+                    Err(format!("slot {slot}: {flagged} flagged"))
+                }
+            }
+            None | Some(_) => Ok(()),
+        }
+    }
+
+    /// Invariants 1 and 5: counts of references, canonical bytes, next hops in use.
+    fn check_sets(&self, tally: &Tally) -> Result<(), String> {
+        let mut next_hops = BTreeMap::<u32, u32>::new();
+        for (id, key, refs) in self.attrs.each() {
+            if refs != tally.refs.get(&id).copied().unwrap_or(0) {
+                return Err(format!("set {id} counts {refs}, paths name it {:?} times", tally.refs.get(&id)));
+            }
+            *next_hops.entry(key.next_hop).or_default() += 1;
+            check_canonical(self.attrs.bytes(id), key).map_err(|what| format!("set {id}: {what}"))?;
+            if self.attrs.find(self.attrs.bytes(id), key.flags & Key::IDENTITY) != Some(id) {
+                return Err(format!("set {id} is not found by its bytes"));
+            }
+        }
+        for (id, sets) in next_hops {
+            let own = u32::from(id == super::next_hop::SELF);
+            if self.next_hops.refs(id) != sets + own {
+                return Err(format!(
+                    "next hop {id} counts {}, sets name it {sets} times",
+                    self.next_hops.refs(id)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_counts(&self, tally: &Tally) -> Result<(), String> {
+        for ((peer, family), counted) in &tally.counts {
+            if *peer == LOCAL {
+                continue;
+            }
+            let known = self.peer(*peer).ok_or_else(|| format!("paths of {peer:?}, which is no peer"))?;
+            let counts = if *family == 0 { known.counts.ipv4 } else { known.counts.ipv6 };
+            if counts != *counted {
+                return Err(format!("{peer:?} counts {counts:?}, has {counted:?}"));
+            }
+        }
+        let held: u64 = tally
+            .counts
+            .iter()
+            .filter(|((peer, _), _)| *peer != LOCAL)
+            .map(|(_, c)| u64::from(c.received))
+            .sum();
+        let known = self.peers.iter().flatten();
+        let counted: u64 =
+            known.map(|p| u64::from(p.counts.ipv4.received) + u64::from(p.counts.ipv6.received)).sum();
+        if held == counted { Ok(()) } else { Err(format!("{held} paths, {counted} counted")) }
+    }
+}
+
+fn check_canonical(bytes: &[u8], key: Key) -> Result<(), String> {
+    let mut last = 0;
+    let mut walk = attr::attributes(bytes);
+    for attribute in walk.by_ref() {
+        if attribute.code <= last {
+            return Err(format!("attribute {} follows {last}", attribute.code));
+        }
+        last = attribute.code;
+        if attribute.flags & flag::EXTENDED_LENGTH != 0 && attribute.value.len() <= 255 {
+            return Err(format!("attribute {} has an extended length it does not need", attribute.code));
+        }
+        let cleaned = matches!(attribute.code, code::LOCAL_PREF | code::ORIGINATOR_ID | code::CLUSTER_LIST);
+        let elsewhere = matches!(attribute.code, code::MP_REACH_NLRI | code::MP_UNREACH_NLRI);
+        if elsewhere || cleaned && key.has(Key::EBGP) {
+            return Err(format!("attribute {} does not belong into a set", attribute.code));
+        }
+    }
+    if walk.rest.is_empty() { Ok(()) } else { Err("an attribute runs over the end".to_owned()) }
+}
