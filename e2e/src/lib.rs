@@ -3,8 +3,13 @@
 //! DESIGN.md of this folder says how the parts hang together.
 
 pub mod bird;
+pub mod demo;
 pub mod frr;
 pub mod interrupt;
 pub mod netns;
+pub mod pod;
+pub mod probe;
 pub mod process;
+pub mod store;
+pub mod stream;
 pub mod topology;
