@@ -21,6 +21,11 @@ use crate::table::{Family, Table};
 /// The set of all interfaces that belong to an endpoint. No packet of a `manx*` interface that is not in
 /// it passes, so an interface's other elements may come before it and go after it (see `plan`).
 pub const KNOWN_INTERFACES: &str = "known";
+/// By interface and address: what a pod may send from.
+pub const OWN_V4: &str = "own4";
+pub const OWN_V6: &str = "own6";
+/// The sets that let an interface's packets through to its policies.
+pub const GATE_SETS: [&str; 3] = [KNOWN_INTERFACES, OWN_V4, OWN_V6];
 
 pub trait Compiler: fmt::Debug {
     /// The table of a state, from nothing: the definition that [`Compiler::refresh`] must reach.

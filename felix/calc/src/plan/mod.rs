@@ -14,7 +14,7 @@ use serde::Serialize;
 
 pub use self::apply::{ApplyError, apply};
 pub use self::diff::{ChainDelta, SetDelta, TableDelta, diff};
-use crate::compile::KNOWN_INTERFACES;
+use crate::compile::{GATE_SETS, KNOWN_INTERFACES};
 use crate::table::{Base, Chain, Data, DataType, Element, KeyType, Rule, Set, Table, Value};
 
 /// Three transactions, to be committed in this order. Between any two the kernel's table treats every
@@ -84,7 +84,7 @@ pub fn plan(before: &Table, after: &Table) -> Plan {
 /// The plan for a difference without reshaped objects.
 ///
 /// ```text
-/// add     new sets with their elements; new chains with their rules; dispatch of unknown interfaces
+/// add     new sets with their elements; new chains with their rules
 /// switch  elements of live sets; rules of live chains; base chains come and go
 /// remove  elements of an address that moved to another set; dispatch of interfaces gone;
 ///         old chains, old sets
@@ -124,9 +124,7 @@ fn replace(before: &Table, after: &Table) -> Plan {
 /// Operations by what they depend on; each list is in order within itself.
 #[derive(Debug, Default)]
 struct Draft {
-    /// Interfaces that become known with this plan, and those that cease to be: only with the switch do
-    /// packets of the former pass the gate, only until the switch those of the latter.
-    arriving: BTreeSet<Value>,
+    /// Interfaces that are known until the switch: until then their packets pass the gate.
     leaving: BTreeSet<Value>,
     /// Addresses that some set of members gains.
     gaining: BTreeSet<Value>,
@@ -151,7 +149,6 @@ impl Draft {
         for (name, change) in &delta.sets {
             let SetDelta::Changed { added, removed } = change else { continue };
             if name == KNOWN_INTERFACES {
-                draft.arriving = added.keys().filter_map(first_value).cloned().collect();
                 draft.leaving = removed.keys().filter_map(first_value).cloned().collect();
             }
             draft.gaining.extend(
@@ -177,30 +174,25 @@ impl Draft {
         added: BTreeMap<Element, Option<Data>>,
         removed: BTreeMap<Element, Option<Data>>,
     ) {
-        let gate = name == KNOWN_INTERFACES;
-        let (late, now): (Vec<_>, Vec<_>) = removed.into_iter().partition(|(element, data)| match data {
-            // The gate closes first: a packet that passed it must still find its policy.
-            Some(_) => first_value(element).is_some_and(|value| self.leaving.contains(value)),
-            // An address that moves from set to set is in both for a moment: in neither, a packet that
-            // asks the new set before and the old one after the switch would be lost.
-            None => !gate && address(element).is_some_and(|value| self.gaining.contains(value)),
-        });
-        let (early, then): (Vec<_>, Vec<_>) = added.into_iter().partition(|(element, data)| {
-            data.is_some() && first_value(element).is_some_and(|value| self.arriving.contains(value))
+        let gate = GATE_SETS.contains(&name);
+        let (late, now): (Vec<_>, Vec<_>) = removed.into_iter().partition(|(element, data)| {
+            // The gate closes first: a packet that passed it must still find its policy. And an address
+            // that moves from set to set is in both for a moment: in neither, a packet that asks the new
+            // set before and the old one after the switch would be lost.
+            let moves = data.is_none() && address(element).is_some_and(|value| self.gaining.contains(value));
+            let behind_gate = !gate && first_value(element).is_some_and(|value| self.leaving.contains(value));
+            behind_gate || moves
         });
         let delete = |elements: Vec<(Element, Option<Data>)>| Operation::DeleteElements {
             set: name.to_owned(),
             elements: elements.into_iter().map(|(element, _)| element).collect(),
         };
-        let add = |elements| Operation::AddElements { set: name.to_owned(), elements };
-        if !early.is_empty() {
-            self.new_verdicts.push(add(early));
-        }
         if !now.is_empty() {
             self.switch_elements.push(delete(now));
         }
-        if !then.is_empty() {
-            self.switch_elements.push(add(then));
+        if !added.is_empty() {
+            let elements = added.into_iter().collect();
+            self.switch_elements.push(Operation::AddElements { set: name.to_owned(), elements });
         }
         if !late.is_empty() {
             self.late_elements.push(delete(late));

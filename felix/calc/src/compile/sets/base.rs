@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::super::KNOWN_INTERFACES;
+use super::super::{KNOWN_INTERFACES, OWN_V4, OWN_V6};
 use super::address_value;
 use super::builder::{Builder, address_key, commented, rule};
 use super::peers::merged;
@@ -23,8 +23,6 @@ const DISPATCH_EGRESS: &str = "disp-e";
 const DISPATCH_INGRESS: &str = "disp-i";
 /// Interface twice: a pod that talks to itself by way of its Service.
 pub(super) const ITSELF: &str = "self";
-const OWN_V4: &str = "own4";
-const OWN_V6: &str = "own6";
 
 /// `filter`, and the place just before it.
 const PRIORITY_FILTER: i32 = 0;
