@@ -177,7 +177,8 @@ impl Peer {
 
     /// Tells a change of the peer's state, once.
     fn report(&mut self, ctx: &mut Context<'_>) {
-        let state = self.second.as_ref().map_or(self.primary.state, |second| second.state.max(self.primary.state));
+        let state =
+            self.second.as_ref().map_or(self.primary.state, |second| second.state.max(self.primary.state));
         if state != self.state {
             let from = std::mem::replace(&mut self.state, state);
             self.since = ctx.now;
@@ -207,7 +208,9 @@ impl Peer {
     }
 
     fn send_open(&mut self, slot: Slot, ctx: &mut Context<'_>) {
-        let Some(local) = self.connection(slot).and_then(|c| c.link.as_ref()).map(|link| link.local) else { return };
+        let Some(local) = self.connection(slot).and_then(|c| c.link.as_ref()).map(|link| link.local) else {
+            return;
+        };
         let open = self.offer(local, ctx).open(&self.own_restart(ctx));
         self.messages.sent.open += 1;
         self.send(slot, MessageType::Open, ctx, |out| open.encode(out));
@@ -266,7 +269,9 @@ impl Peer {
 
     fn session_up(&mut self, slot: Slot, ctx: &mut Context<'_>) {
         let Some(connection) = self.connection(slot) else { return };
-        let (Some(negotiated), Some(link)) = (connection.negotiated.clone(), connection.link.as_ref()) else { return };
+        let (Some(negotiated), Some(link)) = (connection.negotiated.clone(), connection.link.as_ref()) else {
+            return;
+        };
         let facts = self.facts(&negotiated, link.local, ctx);
         self.reason = Reason::Established;
         self.first_since_start = false;

@@ -1,0 +1,574 @@
+//! Speakers on a simulated network in virtual time: no sockets, no tasks, no clock. TCP as it looks from above: bytes in
+//! order, cut anywhere, late; connections that break; links that are silent for a while. A seed decides everything.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bgp_proto::config::{PeerConfig, RemoteAsn, SpeakerConfig};
+use bgp_proto::fsm::State;
+use bgp_proto::policy::{ExportPolicy, ImportPolicy};
+use bgp_proto::route::{NextHopResolution, OwnRoute};
+use bgp_proto::{
+    AfiSafi, Asn, ConnId, Input, Output, PeerName, RouterId, SessionEvent, Speaker, TransportErrorKind,
+};
+use ipnet::IpNet;
+
+/// Small, fast, and the same everywhere.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+}
+
+/// Runs a test for many seeds; one that fails says how to run it alone.
+pub fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    if let Ok(seed) = std::env::var("BGP_SEED") {
+        return test(seed.parse().unwrap());
+    }
+    for seed in 0..count {
+        if let Err(panic) = std::panic::catch_unwind(|| test(seed)) {
+            eprintln!("seed {seed} fails; replay it alone: BGP_SEED={seed} cargo test -p bgp-proto <this test>");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+enum Happening {
+    Syn { from: usize, to: usize, peer: PeerName, attempt: u64 },
+    SynAck { pipe: usize, peer: PeerName, attempt: u64 },
+    Refused { node: usize, peer: PeerName, attempt: u64, kind: TransportErrorKind },
+    Bytes { pipe: usize, side: usize, bytes: Vec<u8> },
+    Fin { pipe: usize, side: usize, error: Option<String> },
+}
+
+/// One TCP connection; side 0 dialled.
+struct Pipe {
+    nodes: [usize; 2],
+    conns: [ConnId; 2],
+    /// Nothing towards a side arrives before what was sent earlier.
+    arrival: [Instant; 2],
+    open: [bool; 2],
+    /// Bytes that a side has not read, while it does not read.
+    unread: [VecDeque<Vec<u8>>; 2],
+    deaf: [bool; 2],
+    dead: bool,
+}
+
+pub struct Node {
+    pub speaker: Option<Speaker>,
+    pub config: SpeakerConfig,
+    pub own: BTreeMap<IpNet, Vec<OwnRoute>>,
+    /// The kernel's table: it outlives the speaker.
+    pub kernel: BTreeMap<IpNet, Vec<IpAddr>>,
+    confirmed: BTreeSet<IpNet>,
+    /// Every change of the kernel's table.
+    pub kernel_log: Vec<(Instant, IpNet, Option<Vec<IpAddr>>)>,
+    pub events: Vec<(Instant, SessionEvent)>,
+    pub fib_complete: BTreeSet<AfiSafi>,
+    /// How often the speaker was called.
+    pub steps: u64,
+    dials: BTreeMap<PeerName, u64>,
+    next_conn: u64,
+}
+
+pub struct Net {
+    pub now: Instant,
+    pub start: Instant,
+    pub nodes: Vec<Node>,
+    pub rng: Rng,
+    pub latency: Duration,
+    /// Random additional latency up to this.
+    pub jitter: Duration,
+    /// Bytes arrive in pieces.
+    pub cut: bool,
+    silent: BTreeSet<(usize, usize)>,
+    held: Vec<Happening>,
+    pipes: Vec<Pipe>,
+    queue: BTreeMap<(Instant, u64), Happening>,
+    sequence: u64,
+    attempts: u64,
+}
+
+pub fn address(node: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, u8::try_from(node + 1).unwrap()))
+}
+
+pub fn address6(node: usize) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::try_from(node + 1).unwrap())
+}
+
+pub fn asn(node: usize) -> Asn {
+    Asn(4_200_000_000 + u32::try_from(node).unwrap())
+}
+
+pub fn name(node: usize) -> PeerName {
+    PeerName::from(format!("n{node}").as_str())
+}
+
+pub fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+/// A configuration of `node` towards these peers: eBGP, everything imported, learned routes told on if `transit`.
+pub fn config(node: usize, peers: &[usize], transit: bool) -> SpeakerConfig {
+    let id = Ipv4Addr::new(10, 255, 0, u8::try_from(node + 1).unwrap());
+    let mut config = SpeakerConfig::new(asn(node), RouterId(id));
+    for peer in peers {
+        let mut to = PeerConfig::new(
+            address(*peer),
+            RemoteAsn::Exactly(asn(*peer)),
+            ImportPolicy::accept_all(),
+            ExportPolicy { transit },
+        );
+        to.next_hop.ipv6 = Some(address6(node));
+        config.peers.insert(name(*peer), to);
+    }
+    config
+}
+
+impl Net {
+    pub fn new(seed: u64, configs: Vec<SpeakerConfig>) -> Net {
+        let start = Instant::now();
+        let nodes = configs
+            .into_iter()
+            .map(|config| Node {
+                speaker: None,
+                config,
+                own: BTreeMap::new(),
+                kernel: BTreeMap::new(),
+                confirmed: BTreeSet::new(),
+                kernel_log: Vec::new(),
+                events: Vec::new(),
+                fib_complete: BTreeSet::new(),
+                steps: 0,
+                dials: BTreeMap::new(),
+                next_conn: 1,
+            })
+            .collect();
+        Net {
+            now: start,
+            start,
+            nodes,
+            rng: Rng(seed),
+            latency: Duration::from_millis(20),
+            jitter: Duration::from_millis(5),
+            cut: true,
+            silent: BTreeSet::new(),
+            held: Vec::new(),
+            pipes: Vec::new(),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            attempts: 0,
+        }
+    }
+
+    // ---- what a test does
+
+    /// A process starts on the node and finds what is in the kernel.
+    pub fn start(&mut self, node: usize) {
+        let seed = self.rng.next();
+        let n = &mut self.nodes[node];
+        let mut speaker = Speaker::new(seed, self.now);
+        let found: BTreeSet<AfiSafi> = n.kernel.keys().map(AfiSafi::of).collect();
+        n.confirmed.clear();
+        n.fib_complete.clear();
+        speaker.handle_input(Input::KernelRoutesFound(found), self.now);
+        for (prefix, routes) in &n.own {
+            speaker.handle_input(Input::Originate { prefix: *prefix, routes: routes.clone() }, self.now);
+        }
+        speaker.handle_input(Input::Configure(n.config.clone()), self.now);
+        n.speaker = Some(speaker);
+        self.drain(node);
+    }
+
+    pub fn start_all(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.start(node);
+        }
+    }
+
+    /// The process dies: its sockets are closed by the kernel, its routes stay.
+    pub fn kill(&mut self, node: usize) {
+        self.nodes[node].speaker = None;
+        self.nodes[node].dials.clear();
+        for pipe in 0..self.pipes.len() {
+            for side in 0..2 {
+                if self.pipes[pipe].nodes[side] == node && self.pipes[pipe].open[side] {
+                    self.close_end(pipe, side, Some("Connection reset by peer (ECONNRESET)".to_owned()));
+                }
+            }
+        }
+    }
+
+    /// The process ends by itself.
+    pub fn stop(&mut self, node: usize, restarting: bool) {
+        self.input(node, Input::Stop { restarting });
+        self.nodes[node].speaker = None;
+        self.nodes[node].dials.clear();
+    }
+
+    pub fn input(&mut self, node: usize, input: Input<'_>) {
+        let now = self.now;
+        let Some(speaker) = &mut self.nodes[node].speaker else { return };
+        speaker.handle_input(input, now);
+        self.drain(node);
+    }
+
+    pub fn configure(&mut self, node: usize, change: impl FnOnce(&mut SpeakerConfig)) {
+        change(&mut self.nodes[node].config);
+        let config = self.nodes[node].config.clone();
+        self.input(node, Input::Configure(config));
+    }
+
+    pub fn originate(&mut self, node: usize, prefix: &str) {
+        let routes = vec![OwnRoute::default()];
+        self.nodes[node].own.insert(net(prefix), routes.clone());
+        self.input(node, Input::Originate { prefix: net(prefix), routes });
+    }
+
+    pub fn withdraw(&mut self, node: usize, prefix: &str) {
+        self.nodes[node].own.remove(&net(prefix));
+        self.input(node, Input::Withdraw { prefix: net(prefix) });
+    }
+
+    /// Nothing passes between two nodes, and neither is told.
+    pub fn silence(&mut self, a: usize, b: usize) {
+        self.silent.insert((a.min(b), a.max(b)));
+    }
+
+    /// What was held back arrives late, as TCP would retransmit it.
+    pub fn heal(&mut self) {
+        self.silent.clear();
+        for happening in std::mem::take(&mut self.held) {
+            self.schedule(self.now + self.latency, happening);
+        }
+    }
+
+    /// Breaks every connection between two nodes.
+    pub fn reset_connections(&mut self, a: usize, b: usize) {
+        for pipe in 0..self.pipes.len() {
+            let p = &mut self.pipes[pipe];
+            if p.dead || !(p.nodes == [a, b] || p.nodes == [b, a]) {
+                continue;
+            }
+            p.dead = true;
+            for side in 0..2 {
+                if std::mem::take(&mut self.pipes[pipe].open[side]) {
+                    let (node, conn) = (self.pipes[pipe].nodes[side], self.pipes[pipe].conns[side]);
+                    let error = Some("Connection reset by peer (ECONNRESET)".to_owned());
+                    self.input(node, Input::Closed { conn, error });
+                }
+            }
+        }
+    }
+
+    /// The node stops or resumes reading what the other one sends.
+    pub fn set_deaf(&mut self, node: usize, deaf: bool) {
+        for pipe in 0..self.pipes.len() {
+            for side in 0..2 {
+                if self.pipes[pipe].nodes[side] != node {
+                    continue;
+                }
+                self.pipes[pipe].deaf[side] = deaf;
+                while let Some(bytes) = self.pipes[pipe].unread[side].pop_front().filter(|_| !deaf) {
+                    self.schedule(self.now, Happening::Bytes { pipe, side, bytes });
+                }
+            }
+            for node in self.pipes[pipe].nodes {
+                self.drain(node);
+            }
+        }
+    }
+
+    pub fn run_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        loop {
+            let timers = self.nodes.iter().filter_map(|n| n.speaker.as_ref()?.poll_timeout());
+            let next = timers.chain(self.queue.keys().next().map(|(at, _)| *at)).min();
+            let Some(next) = next.filter(|at| *at <= end) else { break };
+            self.now = self.now.max(next);
+            while let Some(entry) = self.queue.first_entry().filter(|e| e.key().0 <= self.now) {
+                let happening = entry.remove();
+                self.happen(happening);
+            }
+            for node in 0..self.nodes.len() {
+                let due = |s: &Speaker| s.poll_timeout().is_some_and(|at| at <= self.now);
+                if self.nodes[node].speaker.as_ref().is_some_and(due) {
+                    self.input(node, Input::Timeout);
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    // ---- what a test looks at
+
+    pub fn state(&self, node: usize, peer: usize) -> State {
+        self.nodes[node].speaker.as_ref().unwrap().peer(&name(peer)).unwrap().state
+    }
+
+    pub fn kernel(&self, node: usize, prefix: &str) -> Vec<IpAddr> {
+        self.nodes[node].kernel.get(&net(prefix)).cloned().unwrap_or_default()
+    }
+
+    /// Changes that took a route out of a node's kernel since then.
+    pub fn withdrawals_since(&self, node: usize, since: Instant) -> usize {
+        self.nodes[node].kernel_log.iter().filter(|(at, _, route)| *at >= since && route.is_none()).count()
+    }
+
+    /// What a node reported as errors, in order.
+    pub fn errors(&self, node: usize) -> Vec<String> {
+        let error = |event: &SessionEvent| match event {
+            SessionEvent::Error { error, .. } => Some(error.to_string()),
+            _ => None,
+        };
+        self.nodes[node].events.iter().filter_map(|(_, event)| error(event)).collect()
+    }
+
+    pub fn live_connections(&self) -> usize {
+        self.pipes.iter().filter(|pipe| pipe.open.contains(&true)).count()
+    }
+
+    // ---- the network
+
+    fn schedule(&mut self, at: Instant, happening: Happening) {
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), happening);
+    }
+
+    fn delay(&mut self) -> Duration {
+        let most = u64::try_from(self.jitter.as_micros()).unwrap();
+        self.latency + Duration::from_micros(self.rng.below(most + 1))
+    }
+
+    fn is_silent(&self, a: usize, b: usize) -> bool {
+        self.silent.contains(&(a.min(b), a.max(b)))
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        let (a, b) = match &happening {
+            Happening::Syn { from, to, .. } => (*from, *to),
+            Happening::Refused { .. } => (0, 0),
+            Happening::SynAck { pipe, .. } | Happening::Bytes { pipe, .. } | Happening::Fin { pipe, .. } => {
+                (self.pipes[*pipe].nodes[0], self.pipes[*pipe].nodes[1])
+            }
+        };
+        if self.is_silent(a, b) {
+            return self.held.push(happening);
+        }
+        match happening {
+            Happening::Syn { from, to, peer, attempt } => self.syn(from, to, peer, attempt),
+            Happening::SynAck { pipe, peer, attempt } => self.syn_ack(pipe, peer, attempt),
+            Happening::Refused { node, peer, attempt, kind } => {
+                if self.nodes[node].dials.get(&peer) == Some(&attempt) {
+                    self.nodes[node].dials.remove(&peer);
+                    self.input(node, Input::DialFailed { peer, error: kind, text: format!("{kind:?}") });
+                }
+            }
+            Happening::Bytes { pipe, side, bytes } => {
+                let p = &mut self.pipes[pipe];
+                if p.dead || !p.open[side] {
+                    return;
+                }
+                if p.deaf[side] {
+                    return p.unread[side].push_back(bytes);
+                }
+                let (node, conn) = (p.nodes[side], p.conns[side]);
+                self.input(node, Input::Bytes { conn, bytes: &bytes });
+                // The window opens for whoever waited.
+                let writer = self.pipes[pipe].nodes[1 - side];
+                self.drain(writer);
+            }
+            Happening::Fin { pipe, side, error } => {
+                if std::mem::take(&mut self.pipes[pipe].open[side]) {
+                    let (node, conn) = (self.pipes[pipe].nodes[side], self.pipes[pipe].conns[side]);
+                    self.input(node, Input::Closed { conn, error });
+                }
+            }
+        }
+    }
+
+    fn syn(&mut self, from: usize, to: usize, peer: PeerName, attempt: u64) {
+        let delay = self.delay();
+        if self.nodes[to].speaker.is_none() {
+            let kind = TransportErrorKind::Refused;
+            return self.schedule(self.now + delay, Happening::Refused { node: from, peer, attempt, kind });
+        }
+        let conns = [self.conn(from), self.conn(to)];
+        self.pipes.push(Pipe {
+            nodes: [from, to],
+            conns,
+            arrival: [self.now + delay, self.now],
+            open: [false, true],
+            unread: [VecDeque::new(), VecDeque::new()],
+            deaf: [false, false],
+            dead: false,
+        });
+        let pipe = self.pipes.len() - 1;
+        self.schedule(self.now + delay, Happening::SynAck { pipe, peer, attempt });
+        let (local, remote) = (socket(to, 179), socket(from, 40000));
+        self.input(to, Input::Accepted { conn: conns[1], local, remote });
+    }
+
+    fn syn_ack(&mut self, pipe: usize, peer: PeerName, attempt: u64) {
+        let [from, to] = self.pipes[pipe].nodes;
+        if self.nodes[from].speaker.is_none() || self.nodes[from].dials.get(&peer) != Some(&attempt) {
+            return self.close_end(pipe, 0, None);
+        }
+        self.nodes[from].dials.remove(&peer);
+        self.pipes[pipe].open[0] = true;
+        let conn = self.pipes[pipe].conns[0];
+        self.input(from, Input::Connected { conn, peer, local: socket(from, 40000), remote: socket(to, 179) });
+    }
+
+    /// One side closes; the other learns of it after everything sent before.
+    fn close_end(&mut self, pipe: usize, side: usize, error: Option<String>) {
+        self.pipes[pipe].open[side] = false;
+        let delay = self.delay();
+        let at = self.pipes[pipe].arrival[1 - side].max(self.now + delay);
+        self.schedule(at, Happening::Fin { pipe, side: 1 - side, error });
+    }
+
+    fn conn(&mut self, node: usize) -> ConnId {
+        self.nodes[node].next_conn += 1;
+        ConnId(self.nodes[node].next_conn)
+    }
+
+    fn end_of(&self, node: usize, conn: ConnId) -> Option<(usize, usize)> {
+        let find = |pipe: &Pipe| (0..2).find(|side| pipe.nodes[*side] == node && pipe.conns[*side] == conn);
+        self.pipes.iter().enumerate().rev().find_map(|(at, pipe)| Some((at, find(pipe)?)))
+    }
+
+    fn write(&mut self, pipe: usize, side: usize, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let most = u64::try_from(rest.len()).unwrap();
+            let piece = if self.cut { 1 + self.rng.below(most.min(1460)) } else { most };
+            let (now, later) = rest.split_at(usize::try_from(piece).unwrap());
+            rest = later;
+            let delay = self.delay();
+            let arrival = &mut self.pipes[pipe].arrival[1 - side];
+            *arrival = (*arrival).max(self.now + delay);
+            let at = *arrival;
+            self.schedule(at, Happening::Bytes { pipe, side: 1 - side, bytes: now.to_vec() });
+        }
+    }
+
+    /// Does what a node's speaker asks for, as a shell would.
+    fn drain(&mut self, node: usize) {
+        loop {
+            self.nodes[node].steps += 1;
+            let Some(speaker) = &mut self.nodes[node].speaker else { return };
+            if let Some(output) = speaker.poll_output() {
+                self.obey(node, output);
+                continue;
+            }
+            let conns: Vec<ConnId> = speaker.connections().collect();
+            if !conns.into_iter().any(|conn| self.transmit(node, conn)) {
+                return;
+            }
+        }
+    }
+
+    fn transmit(&mut self, node: usize, conn: ConnId) -> bool {
+        let Some((pipe, side)) = self.end_of(node, conn) else { return false };
+        // A peer that does not read has a full window.
+        if self.pipes[pipe].deaf[1 - side] && self.pipes[pipe].unread[1 - side].len() > 8 {
+            return false;
+        }
+        let takes = self.rng.below(4096) + 1;
+        let Some(bytes) = self.nodes[node].speaker.as_mut().and_then(|s| s.poll_transmit(conn)) else { return false };
+        assert!(bytes.len() <= 70_000, "a transmit of {} bytes", bytes.len());
+        let taken = bytes[..bytes.len().min(usize::try_from(takes).unwrap())].to_vec();
+        self.nodes[node].speaker.as_mut().unwrap().transmitted(conn, taken.len());
+        self.write(pipe, side, &taken);
+        true
+    }
+
+    fn obey(&mut self, node: usize, output: Output) {
+        match output {
+            Output::Dial { peer, remote, .. } => self.dial(node, peer, remote),
+            Output::CancelDial { peer } => {
+                self.nodes[node].dials.remove(&peer);
+            }
+            Output::Close { conn, last_bytes } => {
+                if let Some((pipe, side)) = self.end_of(node, conn) {
+                    self.write(pipe, side, &last_bytes);
+                    self.close_end(pipe, side, None);
+                }
+            }
+            Output::Fib(change) => {
+                let hops = change.route.map(|route| route.next_hops);
+                let n = &mut self.nodes[node];
+                match &hops {
+                    Some(hops) => {
+                        n.kernel.insert(change.prefix, hops.clone());
+                        n.confirmed.insert(change.prefix);
+                    }
+                    None => {
+                        n.kernel.remove(&change.prefix);
+                        n.confirmed.remove(&change.prefix);
+                    }
+                }
+                n.kernel_log.push((self.now, change.prefix, hops));
+            }
+            Output::FibComplete { family } => self.sweep(node, family),
+            Output::TrackNextHop { address, wanted } => {
+                if wanted {
+                    let resolution = Some(NextHopResolution { metric: 0, interface: 1 });
+                    let now = self.now;
+                    if let Some(speaker) = &mut self.nodes[node].speaker {
+                        speaker.handle_input(Input::NextHop { address, resolution }, now);
+                    }
+                }
+            }
+            Output::Event(event) => self.nodes[node].events.push((self.now, event)),
+        }
+    }
+
+    fn dial(&mut self, node: usize, peer: PeerName, remote: SocketAddr) {
+        self.attempts += 1;
+        let attempt = self.attempts;
+        self.nodes[node].dials.insert(peer.clone(), attempt);
+        let to = (0..self.nodes.len()).find(|other| address(*other) == remote.ip());
+        let delay = self.delay();
+        match to {
+            Some(to) if !self.is_silent(node, to) => {
+                self.schedule(self.now + delay, Happening::Syn { from: node, to, peer, attempt });
+            }
+            Some(_) | None => {
+                let kind = TransportErrorKind::TimedOut;
+                let at = self.now + Duration::from_secs(3);
+                self.schedule(at, Happening::Refused { node, peer, attempt, kind });
+            }
+        }
+    }
+
+    /// What the speaker did not mention since its start goes.
+    fn sweep(&mut self, node: usize, family: AfiSafi) {
+        let now = self.now;
+        let n = &mut self.nodes[node];
+        assert!(n.fib_complete.insert(family), "FibComplete twice for {family}");
+        let strangers: Vec<IpNet> =
+            n.kernel.keys().filter(|p| AfiSafi::of(p) == family && !n.confirmed.contains(p)).copied().collect();
+        for prefix in strangers {
+            n.kernel.remove(&prefix);
+            n.kernel_log.push((now, prefix, None));
+        }
+    }
+}
+
+fn socket(node: usize, port: u16) -> SocketAddr {
+    SocketAddr::new(address(node), port)
+}
