@@ -5,9 +5,6 @@ use std::fmt;
 pub use caps::Capability;
 use caps::{CapSet, CapsHashSet};
 
-#[cfg(test)]
-mod tests;
-
 /// What felix runs with.
 pub const FELIX: &[Capability] = &[Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
 /// What bgpd runs with.

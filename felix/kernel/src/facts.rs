@@ -85,6 +85,8 @@ impl Facts {
     ///
     /// A link-local address needs `interface`; with an interface given, only routes through it count. A connected route
     /// whose link is down hides shorter ones: a neighbour behind a cut cable is unreachable, not reachable by default.
+    /// (Where the administrator set the link down, the kernel forgets its IPv6 addresses, and this with them: who needs
+    /// a neighbour on the link asks [`Resolved::is_connected`] too.)
     pub fn resolve(&self, address: IpAddr, interface: Option<u32>) -> Option<Resolved> {
         if self.is_local(address) {
             return None;

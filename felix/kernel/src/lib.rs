@@ -18,3 +18,6 @@ pub mod socket;
 pub mod sysctl;
 mod sockopt;
 mod wire;
+
+/// What the kernel sees of us, by name and number: for whoever uses this crate and not felix-calc.
+pub use felix_calc::host;

@@ -26,9 +26,6 @@ use crate::netlink::{self, NetlinkError, RouteSocket};
 use crate::route::{self, KernelRoute, MAIN_TABLE};
 use crate::wire::{self, Received};
 
-#[cfg(test)]
-mod tests;
-
 // Multicast groups (linux/rtnetlink.h, RTMGRP_*).
 const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
 /// Room for some 5,000 events between two turns of the loop.

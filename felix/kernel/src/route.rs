@@ -132,7 +132,12 @@ impl RouteTable {
         self.adopted.remove(&key);
         if self.delta.desired(&key) != Some(&route) {
             self.refused.remove(&key);
-            self.delta.set(key, Some(route));
+            let held = self.delta.actual(&key).is_some_and(|held| !self.stale && held.satisfies(&route));
+            self.delta.set(key, Some(route.clone()));
+            if held {
+                // An adopted route that does what is wanted is not written again.
+                self.delta.confirm(key, Some(route));
+            }
         }
         Ok(key)
     }
@@ -186,6 +191,18 @@ impl RouteTable {
     /// The kernel may have dropped routes without a word, as it does when an interface goes down: read before writing.
     pub fn mark_stale(&mut self) {
         self.stale = true;
+    }
+
+    /// The monitor heard that a route of ours is gone. If it should be there, the next apply reads the kernel first; our
+    /// own removals, which are heard as well, cost nothing.
+    pub fn heard_gone(&mut self, gone: &KernelRoute) {
+        let key = gone.to_route().key();
+        if gone.protocol == self.protocol
+            && self.delta.desired(&key).is_some()
+            && self.delta.actual(&key).is_some()
+        {
+            self.stale = true;
+        }
     }
 
     /// Where the route under this key stands.

@@ -9,9 +9,6 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::sockopt::{self, Plain};
 
-#[cfg(test)]
-mod tests;
-
 /// TCP-MD5 keys are at most this long, bytes (TCP_MD5SIG_MAXKEYLEN).
 pub const MD5_KEY_MAX: usize = 80;
 const TCP_MD5SIG_FLAG_PREFIX: u8 = 1;
