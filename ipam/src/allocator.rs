@@ -35,9 +35,9 @@ mod release;
 #[cfg(test)]
 mod tests;
 
+use blocks::SpareSearch;
 #[cfg(test)]
 pub use fault::Fault;
-use blocks::SpareSearch;
 use held::Held;
 
 /// The two clocks of the caller.
@@ -119,10 +119,19 @@ pub enum Input {
     Changed(IPBlock),
     /// The watch shows that a block of ours is gone. A hint.
     Gone(IpNet),
-    Answer { id: StoreId, answer: StoreAnswer },
-    Assign { id: RequestId, request: AssignRequest },
+    Answer {
+        id: StoreId,
+        answer: StoreAnswer,
+    },
+    Assign {
+        id: RequestId,
+        request: AssignRequest,
+    },
     /// DEL, or an ADD that failed behind the assignment. A request of the same attachment that still waits fails.
-    Release { id: RequestId, attachment: Attachment },
+    Release {
+        id: RequestId,
+        attachment: Attachment,
+    },
     /// [`Allocator::poll_timeout`] has come.
     Timeout,
 }
@@ -147,28 +156,56 @@ pub enum StoreAnswer {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreRequest {
-    Get { cidr: IpNet },
+    Get {
+        cidr: IpNet,
+    },
     Create(IPBlock),
     /// Only if `metadata.resourceVersion` is the newest.
     Replace(IPBlock),
     /// Only this uid at this revision.
-    Delete { cidr: IpNet, uid: String, revision: String },
+    Delete {
+        cidr: IpNet,
+        uid: String,
+        revision: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     Journal(Record),
-    Store { id: StoreId, request: StoreRequest },
-    Assigned { id: RequestId, addresses: Vec<Address> },
-    Failed { id: RequestId, error: AssignError },
+    Store {
+        id: StoreId,
+        request: StoreRequest,
+    },
+    Assigned {
+        id: RequestId,
+        addresses: Vec<Address>,
+    },
+    Failed {
+        id: RequestId,
+        error: AssignError,
+    },
     /// Addresses that were released: none, if the attachment is unknown, which is no error.
-    Released { id: RequestId, addresses: Vec<IpAddr> },
+    Released {
+        id: RequestId,
+        addresses: Vec<IpAddr>,
+    },
     /// A block was claimed, after this many requests to the store.
-    BlockClaimed { cidr: IpNet, pool: String },
+    BlockClaimed {
+        cidr: IpNet,
+        pool: String,
+    },
     /// A surplus block was given back.
-    BlockReleased { cidr: IpNet, pool: String },
+    BlockReleased {
+        cidr: IpNet,
+        pool: String,
+    },
     /// Another node holds a block that was ours; these of its addresses are in use here. A person must act.
-    BlockLost { cidr: IpNet, node: String, addresses: Vec<IpAddr> },
+    BlockLost {
+        cidr: IpNet,
+        node: String,
+        addresses: Vec<IpAddr>,
+    },
 }
 
 /// Why there are no addresses. The text is the Event's and the CNI error's.

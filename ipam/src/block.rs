@@ -45,7 +45,9 @@ pub struct Allocation {
 pub enum Slot {
     Owned(Allocation),
     /// Released, not to be given again before this moment (whole seconds, as the object stores it).
-    Cooling { until: Timestamp },
+    Cooling {
+        until: Timestamp,
+    },
 }
 
 /// Why exactly this address cannot be had.
@@ -208,12 +210,10 @@ impl Block {
 
     fn next_free(&self, excluded: &[IpNet]) -> Option<Ordinal> {
         let capacity = self.capacity();
-        (0..capacity)
-            .map(|step| self.ring(u16::from(self.cursor.0) + step))
-            .find(|ordinal| {
-                !self.slots.contains_key(ordinal)
-                    && !excluded.iter().any(|net| net.contains(&self.address(*ordinal)))
-            })
+        (0..capacity).map(|step| self.ring(u16::from(self.cursor.0) + step)).find(|ordinal| {
+            !self.slots.contains_key(ordinal)
+                && !excluded.iter().any(|net| net.contains(&self.address(*ordinal)))
+        })
     }
 
     fn after(&self, ordinal: Ordinal) -> Ordinal {

@@ -111,7 +111,11 @@ pub struct Cooling {
 pub enum Record {
     Pod(PodRecord),
     /// The attachment is gone; its addresses cool down.
-    Removed { container_id: String, interface: String, cooling: Vec<Cooling> },
+    Removed {
+        container_id: String,
+        interface: String,
+        cooling: Vec<Cooling>,
+    },
 }
 
 impl Record {
@@ -257,8 +261,11 @@ impl std::fmt::Display for MacAddress {
 impl<'de> Deserialize<'de> for MacAddress {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let octets: Option<Vec<u8>> = text.split(':').map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
+        let octets: Option<Vec<u8>> =
+            text.split(':').map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
         let octets = octets.and_then(|octets| <[u8; 6]>::try_from(octets).ok());
-        octets.map(MacAddress).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no link-layer address")))
+        octets
+            .map(MacAddress)
+            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no link-layer address")))
     }
 }

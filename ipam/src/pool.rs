@@ -8,8 +8,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use manx_crds::v1alpha1::selector::selects_opt as selects;
 use crate::owner::fnv1a;
+use manx_crds::v1alpha1::selector::selects_opt as selects;
 
 mod object;
 mod refusal;
@@ -111,7 +111,11 @@ impl Pool {
     /// What is said when every candidate is taken.
     pub(crate) fn exhausted(&self) -> Refusal {
         let blocks = self.block_count();
-        if blocks <= MAX_CANDIDATES { Refusal::AllClaimed { blocks } } else { Refusal::NoneFound { tried: MAX_CANDIDATES } }
+        if blocks <= MAX_CANDIDATES {
+            Refusal::AllClaimed { blocks }
+        } else {
+            Refusal::NoneFound { tried: MAX_CANDIDATES }
+        }
     }
 
     /// Serves new addresses at all, whoever asks?

@@ -12,7 +12,7 @@ mod sim;
 use manx_ipam::allocator::Allocator;
 
 /// Runs of `make test`; `MANX_IPAM_RUNS` asks for more, `MANX_IPAM_SEED` replays one.
-const RUNS: u64 = 3_000;
+const RUNS: u64 = 2_000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))

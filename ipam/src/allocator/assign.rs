@@ -22,7 +22,11 @@ enum Plan {
     /// A block is on its way; this is the error if it does not come.
     Wait(NoAddress),
     /// A claim must begin.
-    Claim { cidr: IpNet, pool: String, otherwise: NoAddress },
+    Claim {
+        cidr: IpNet,
+        pool: String,
+        otherwise: NoAddress,
+    },
 }
 
 /// What became of one attempt.
@@ -210,7 +214,9 @@ impl Allocator {
 
     /// How the pool comes to another block: by the claim of this one, or (`None`) by waiting for what is on its way.
     fn next_step(&self, pool: &Pool) -> Result<Option<IpNet>, Refusal> {
-        let coming = self.of_pool(&pool.name).any(|held| !held.usable() && held.block.has_free(&pool.excluded));
+        let coming = self
+            .of_pool(&pool.name)
+            .any(|held| !held.usable() && !held.leaving && held.block.has_free(&pool.excluded));
         if coming {
             return Ok(None);
         }
@@ -243,7 +249,9 @@ impl Allocator {
         if wanted.pools.as_ref().is_some_and(|named| !named.contains(&pool.name)) {
             return refuse(&pool.name, Refusal::NotNamed);
         }
-        let wait = |text: String| self.no_address(Family::of(ip), request, vec![(pool.name.clone(), Refusal::Store { text })]);
+        let wait = |text: String| {
+            self.no_address(Family::of(ip), request, vec![(pool.name.clone(), Refusal::Store { text })])
+        };
         if let Some(held) = self.held.get(&cidr) {
             return match held.block.slot(ip) {
                 Some(Slot::Owned(held)) => {
@@ -269,7 +277,12 @@ impl Allocator {
         trouble.unwrap_or_else(|| "the datastore has not answered yet".to_owned())
     }
 
-    fn no_address(&self, family: Family, request: &AssignRequest, pools: Vec<(String, Refusal)>) -> NoAddress {
+    fn no_address(
+        &self,
+        family: Family,
+        request: &AssignRequest,
+        pools: Vec<(String, Refusal)>,
+    ) -> NoAddress {
         NoAddress {
             family,
             namespace: request.namespace.clone(),
@@ -289,8 +302,9 @@ fn families(pools: &Pools, asking: &Asking<'_>, wanted: &Wanted) -> Vec<Family> 
     let chosen = |test: &dyn Fn(Family) -> bool| -> Vec<Family> {
         Family::ALL.into_iter().filter(|family| test(*family)).collect()
     };
-    let serving =
-        chosen(&|family| wanted.addresses.contains_key(&family) || !pools.serving(family, asking).0.is_empty());
+    let serving = chosen(&|family| {
+        wanted.addresses.contains_key(&family) || !pools.serving(family, asking).0.is_empty()
+    });
     if !serving.is_empty() {
         return serving;
     }

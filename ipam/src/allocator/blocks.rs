@@ -95,7 +95,9 @@ impl Allocator {
                 return None;
             }
         };
-        for (ip, until) in self.known.cooling.iter().filter(|(ip, until)| cidr.contains(*ip) && **until > now.wall) {
+        for (ip, until) in
+            self.known.cooling.iter().filter(|(ip, until)| cidr.contains(*ip) && **until > now.wall)
+        {
             block.set(*ip, Slot::Cooling { until: *until });
         }
         for pod in self.known.pods.values() {
@@ -161,6 +163,10 @@ impl Allocator {
                     held.unsettled(now);
                 }
                 held.back_off(text, now);
+                #[cfg(test)]
+                if verb == Verb::Delete && self.fault == Some(super::Fault::ResumeAfterLostDelete) {
+                    (held.leaving, held.fenced) = (false, true);
+                }
             }
             StoreAnswer::Refused(text) if held.claiming => {
                 let until = now.monotonic.saturating_add(REFUSED);
@@ -204,8 +210,12 @@ impl Allocator {
         self.taken.insert(cidr, Taken { node: node.clone(), until });
         let known = self.known_addresses();
         let lost = self.held.remove(&cidr);
-        let addresses: Vec<IpAddr> =
-            lost.iter().flat_map(|held| held.block.owned()).map(|(ip, _)| ip).filter(|ip| known.contains(ip)).collect();
+        let addresses: Vec<IpAddr> = lost
+            .iter()
+            .flat_map(|held| held.block.owned())
+            .map(|(ip, _)| ip)
+            .filter(|ip| known.contains(ip))
+            .collect();
         if !addresses.is_empty() {
             self.outputs.push_back(Output::BlockLost { cidr, node, addresses });
         }
@@ -280,7 +290,8 @@ impl Allocator {
 
     /// The next block of the pool that may be free.
     pub(super) fn next_candidate(&self, pool: &Pool) -> Option<IpNet> {
-        pool.candidates(&self.me.node).find(|cidr| !self.held.contains_key(cidr) && !self.taken.contains_key(cidr))
+        pool.candidates(&self.me.node)
+            .find(|cidr| !self.held.contains_key(cidr) && !self.taken.contains_key(cidr))
     }
 
     /// Creating the object is the claim.
@@ -297,14 +308,14 @@ impl Allocator {
 
     pub(super) fn drive_blocks(&mut self, now: Now) {
         for held in self.held.values_mut() {
+            #[cfg(test)]
+            if self.fault == Some(super::Fault::NoWrite) {
+                held.dirty_since = None;
+            }
             if let Some((verb, request)) = held.next_request(&self.me, now) {
                 let id = StoreId(self.next_store_id);
                 self.next_store_id += 1;
                 held.sent(id, verb);
-                #[cfg(test)]
-                {
-                    held.fenced |= verb == Verb::Delete && self.fault == Some(super::Fault::UseWhileLeaving);
-                }
                 self.outputs.push_back(Output::Store { id, request });
             }
         }

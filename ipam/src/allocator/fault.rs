@@ -1,26 +1,41 @@
 //! Bugs that the model test must find: built for tests only.
 
 use super::Allocator;
+use crate::journal::State;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Gives addresses from a listed block before a write of this process has confirmed it.
     NoFenceAtStart,
-    /// Goes on giving addresses from a block whose deletion was asked for.
-    UseWhileLeaving,
+    /// Takes a deletion without an answer for one that did not happen, and goes on giving addresses.
+    ResumeAfterLostDelete,
     /// Answers without a journal record.
     NoRecord,
     /// A released address can be given at once.
     NoCooldown,
+    /// Starts with an empty memory and calls it complete.
+    NoReplay,
+    /// What changes after the claim does not reach the object.
+    NoWrite,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 4] =
-        [Fault::NoFenceAtStart, Fault::UseWhileLeaving, Fault::NoRecord, Fault::NoCooldown];
+    /// Each fault and what must be found because of it.
+    pub const ALL: [(Fault, &'static str); 6] = [
+        (Fault::NoFenceAtStart, "which None holds"),
+        (Fault::ResumeAfterLostDelete, "which None holds"),
+        (Fault::NoRecord, "given twice"),
+        (Fault::NoCooldown, "after its release"),
+        (Fault::NoReplay, "given twice"),
+        (Fault::NoWrite, "is not empty"),
+    ];
 }
 
 impl Allocator {
     pub fn inject(&mut self, fault: Option<Fault>) {
         self.fault = fault;
+        if fault == Some(Fault::NoReplay) {
+            self.known = State::default();
+        }
     }
 }

@@ -27,7 +27,8 @@ const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 
 #[test]
 fn every_address_is_given_once_the_first_and_the_last_too() {
-    for (cidr, count) in [("10.244.17.0/26", 64), ("10.244.0.0/24", 256), ("fd00:10::40/122", 64), ("10.0.0.1/32", 1)]
+    for (cidr, count) in
+        [("10.244.17.0/26", 64), ("10.244.0.0/24", 256), ("fd00:10::40/122", 64), ("10.0.0.1/32", 1)]
     {
         let mut block = block(cidr);
         let mut given: Vec<IpAddr> = Vec::new();

@@ -60,7 +60,9 @@ impl NoAddress {
         if any(|r| matches!(r, Refusal::AllClaimed { .. } | Refusal::NoneFound { .. })) {
             return "Add an IPPool, or allow borrowing";
         }
-        if any(|r| matches!(r, Refusal::NodeSelector | Refusal::NamespaceSelector | Refusal::AssignmentManual)) {
+        if any(|r| {
+            matches!(r, Refusal::NodeSelector | Refusal::NamespaceSelector | Refusal::AssignmentManual)
+        }) {
             return "Add an IPPool, or change the selectors or the assignment of one";
         }
         "Add an IPPool"

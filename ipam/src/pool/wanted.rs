@@ -68,7 +68,8 @@ fn pools(text: &str) -> Result<Vec<String>, BadAnnotation> {
     let refuse = |problem: String| BadAnnotation { key: IP_POOLS, value: text.to_owned(), problem };
     let mut names: Vec<String> = Vec::new();
     for name in text.split(',').map(str::trim) {
-        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+        let legal =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
         if name.is_empty() || !name.bytes().all(legal) {
             return Err(refuse("must be names of IPPools, comma-separated".into()));
         }
@@ -106,9 +107,9 @@ fn addresses(text: &str) -> Result<BTreeMap<Family, IpAddr>, BadAnnotation> {
     let refuse = |problem: String| BadAnnotation { key: IP_ADDRESSES, value: text.to_owned(), problem };
     let mut addresses = BTreeMap::new();
     for word in text.split(',').map(str::trim) {
-        let ip: IpAddr = word
-            .parse()
-            .map_err(|_| refuse(format!("{word:?} is no address; must be at most one IPv4 and one IPv6 address")))?;
+        let ip: IpAddr = word.parse().map_err(|_| {
+            refuse(format!("{word:?} is no address; must be at most one IPv4 and one IPv6 address"))
+        })?;
         if addresses.insert(Family::of(ip), ip).is_some() {
             return Err(refuse(format!("two {} addresses; must be at most one a family", Family::of(ip))));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use manx_ipam::allocator::{
-    Allocator, AssignRequest, Identity, Input, Now, Output, RequestId, Restored, Settings,
+    Allocator, AssignRequest, Identity, Input, Now, Output, RequestId, Restored, Settings, StoreRequest,
 };
 use manx_ipam::journal::{self, Address, Attachment};
 use manx_ipam::pool::{Assignment, Family, Pool};
@@ -16,17 +16,17 @@ mod stats;
 mod store;
 
 use rng::Rng;
-pub use stats::Stats;
+pub(crate) use stats::Stats;
 use store::Store;
 
 const NODES: usize = 3;
-const STEPS: usize = 220;
+const STEPS: usize = 160;
 const COOLDOWN: SignedDuration = SignedDuration::from_secs(60);
 
-pub type NewAllocator<'a> = &'a dyn Fn(Identity, Settings, Restored) -> Allocator;
+pub(crate) type NewAllocator<'a> = &'a dyn Fn(Identity, Settings, Restored) -> Allocator;
 
 /// One run. Err: what was violated.
-pub fn run(seed: u64, trace: bool, new: NewAllocator<'_>) -> Result<Stats, String> {
+pub(crate) fn run(seed: u64, trace: bool, new: NewAllocator<'_>) -> Result<Stats, String> {
     let mut world = World::new(seed, trace, new);
     for step in 0..STEPS {
         world.step();
@@ -49,6 +49,8 @@ struct Node {
     disk: Vec<u8>,
     /// Appended, not synced.
     unsynced: Vec<u8>,
+    /// Dies when it has asked for a deletion, and starts again.
+    fragile: bool,
     /// When the blocks are listed after a start.
     list_at: Option<Duration>,
     /// What the runtime was told.
@@ -107,6 +109,7 @@ impl<'a> World<'a> {
                 starts: 0,
                 disk: Vec::new(),
                 unsynced: Vec::new(),
+                fragile: false,
                 list_at: None,
                 running: BTreeMap::new(),
                 asked: BTreeMap::new(),
@@ -153,14 +156,33 @@ impl<'a> World<'a> {
             48..=50 => self.add_again(n),
             51..=53 => self.del_unknown(n),
             54..=57 => self.crash(n),
-            58..=60 => self.store.toggle_outage(),
-            61..=62 => self.compact(n),
-            63..=88 => self.wait(900),
+            58..=59 => self.store.outage_until(self.clock + Duration::from_millis(self.rng.below(15_000))),
+            60 => self.compact(n),
+            61 => self.lull(n),
+            62..=88 => self.wait(900),
             89..=97 => self.wait(20_000),
-            _ => self.wait(700_000),
+            _ => self.wait(400_000),
         }
         if self.nodes[n].allocator.is_none() && self.rng.chance(50) {
             self.start(n);
+        }
+    }
+
+    /// Every pod of a node goes, its blocks become surplus, and in the middle of giving them back it may die, come
+    /// back at once and be asked for addresses: the worst moment for a request that is still on its way.
+    fn lull(&mut self, n: usize) {
+        let running: Vec<Attachment> = self.nodes[n].running.keys().cloned().collect();
+        running.into_iter().for_each(|attachment| self.ask_del(n, attachment));
+        self.wait(400_000);
+        self.nodes[n].fragile = true;
+        self.advance(Duration::from_secs(330));
+        self.nodes[n].fragile = false;
+        if self.nodes[n].allocator.is_none() {
+            self.start(n);
+        }
+        for _ in 0..8 {
+            self.wait(1_500);
+            self.add(n);
         }
     }
 
@@ -214,7 +236,8 @@ impl<'a> World<'a> {
 
     fn add(&mut self, n: usize) {
         self.next_pod += 1;
-        let attachment = Attachment { container_id: format!("sandbox-{:06}", self.next_pod), interface: "eth0".into() };
+        let attachment =
+            Attachment { container_id: format!("sandbox-{:06}", self.next_pod), interface: "eth0".into() };
         let mut annotations = BTreeMap::new();
         let by_name = self.rng.chance(8);
         if by_name {
@@ -224,7 +247,13 @@ impl<'a> World<'a> {
         self.ask_add(n, attachment, annotations, by_name);
     }
 
-    fn ask_add(&mut self, n: usize, attachment: Attachment, annotations: BTreeMap<String, String>, by_name: bool) {
+    fn ask_add(
+        &mut self,
+        n: usize,
+        attachment: Attachment,
+        annotations: BTreeMap<String, String>,
+        by_name: bool,
+    ) {
         if self.nodes[n].allocator.is_none() {
             return;
         }
@@ -261,10 +290,14 @@ impl<'a> World<'a> {
     /// A late or repeated DEL: of a sandbox that was never there, or of one that is gone.
     fn del_unknown(&mut self, n: usize) {
         let number = self.rng.below(self.next_pod + 2);
-        let attachment = Attachment { container_id: format!("sandbox-{number:06}"), interface: "eth0".into() };
+        let attachment =
+            Attachment { container_id: format!("sandbox-{number:06}"), interface: "eth0".into() };
         let elsewhere = self.nodes.iter().any(|node| {
             node.running.contains_key(&attachment)
-                || node.asked.values().any(|asked| matches!(asked, Asked::Add { attachment: a, .. } if *a == attachment))
+                || node
+                    .asked
+                    .values()
+                    .any(|asked| matches!(asked, Asked::Add { attachment: a, .. } if *a == attachment))
         });
         if !elsewhere {
             self.ask_del(n, attachment);
@@ -313,7 +346,12 @@ impl<'a> World<'a> {
                 Output::Store { id, request } => {
                     self.sync(n);
                     self.say(|| format!("node {n} {}", store::describe(&request)));
-                    self.store.send(n, id, request, &mut self.rng, self.clock);
+                    let worst = self.nodes[n].fragile && matches!(request, StoreRequest::Delete { .. });
+                    self.store.send(n, id, request, worst, &mut self.rng, self.clock);
+                    if worst && self.rng.chance(50) {
+                        self.crash(n);
+                        return self.start(n);
+                    }
                 }
                 Output::Assigned { id, addresses } => {
                     self.sync(n);
@@ -332,7 +370,9 @@ impl<'a> World<'a> {
                 }
                 Output::BlockClaimed { .. } => self.stats.claimed += 1,
                 Output::BlockReleased { .. } => self.stats.given_back += 1,
-                Output::BlockLost { cidr, node, .. } => self.violate(format!("node {n} lost {cidr} to {node}")),
+                Output::BlockLost { cidr, node, .. } => {
+                    self.violate(format!("node {n} lost {cidr} to {node}"))
+                }
             }
         }
     }
@@ -349,7 +389,10 @@ impl<'a> World<'a> {
         self.stats.assigned += 1;
         let families: Vec<Family> = addresses.iter().map(|address| Family::of(address.ip)).collect();
         if families != Family::ALL {
-            self.violate(format!("{} got {shown:?}: not one address of each family", attachment.container_id));
+            self.violate(format!(
+                "{} got {shown:?}: not one address of each family",
+                attachment.container_id
+            ));
         }
         if let Some(before) = self.nodes[n].running.get(&attachment) {
             if *before != addresses {
@@ -360,7 +403,10 @@ impl<'a> World<'a> {
         for Address { ip, block, .. } in &addresses {
             if let Some((other, holder)) = self.given.get(ip).cloned() {
                 let container = &attachment.container_id;
-                self.violate(format!("{ip} given twice: node {other} {}, node {n} {container}", holder.container_id));
+                self.violate(format!(
+                    "{ip} given twice: node {other} {}, node {n} {container}",
+                    holder.container_id
+                ));
             }
             let since = self.freed.get(ip).map(|freed| self.now().wall.duration_since(*freed));
             if since.is_some_and(|since| since < COOLDOWN) && !(by_name && ip.is_ipv4()) {
@@ -451,7 +497,7 @@ impl<'a> World<'a> {
                 break;
             }
         }
-        self.advance(Duration::from_secs(900));
+        self.advance(Duration::from_secs(600));
         for n in 0..NODES {
             self.check_rest(n);
         }
@@ -503,7 +549,8 @@ impl<'a> World<'a> {
 
     fn add_plain(&mut self, n: usize) {
         self.next_pod += 1;
-        let attachment = Attachment { container_id: format!("sandbox-{:06}", self.next_pod), interface: "eth0".into() };
+        let attachment =
+            Attachment { container_id: format!("sandbox-{:06}", self.next_pod), interface: "eth0".into() };
         self.ask_add(n, attachment, BTreeMap::new(), false);
     }
 }

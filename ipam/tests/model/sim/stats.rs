@@ -1,19 +1,19 @@
 //! What happened, so that a test that exercises nothing cannot pass.
 
 #[derive(Debug, Default)]
-pub struct Stats {
-    pub adds: u64,
-    pub assigned: u64,
-    pub refused: u64,
-    pub claimed: u64,
-    pub given_back: u64,
-    pub crashes: u64,
-    pub conflicts: u64,
-    pub taken: u64,
-    pub lost_before: u64,
-    pub lost_after: u64,
-    pub late: u64,
-    pub late_deletes: u64,
+pub(crate) struct Stats {
+    pub(super) adds: u64,
+    pub(super) assigned: u64,
+    pub(super) refused: u64,
+    pub(super) claimed: u64,
+    pub(super) given_back: u64,
+    pub(super) crashes: u64,
+    pub(super) conflicts: u64,
+    pub(super) taken: u64,
+    pub(super) lost_before: u64,
+    pub(super) lost_after: u64,
+    pub(super) late: u64,
+    pub(super) late_deletes: u64,
 }
 
 impl std::ops::AddAssign for Stats {
@@ -49,7 +49,7 @@ impl std::ops::AddAssign for Stats {
 
 impl Stats {
     #[allow(dead_code, reason = "the run with injected faults ends at the first violation")]
-    pub fn assert_everything_happened(&self) {
+    pub(crate) fn assert_everything_happened(&self) {
         let text = format!("{self:?}");
         assert!(!text.contains(": 0"), "something never happened: {text}");
     }

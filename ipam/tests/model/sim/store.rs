@@ -11,10 +11,10 @@ use super::rng::Rng;
 use super::stats::Stats;
 
 #[derive(Default)]
-pub struct Store {
+pub(super) struct Store {
     objects: BTreeMap<String, IPBlock>,
     revision: u64,
-    outage: bool,
+    outage_until: Duration,
     requests: Vec<Request>,
     watches: BTreeMap<usize, VecDeque<(Duration, Input)>>,
 }
@@ -32,36 +32,57 @@ struct Request {
 }
 
 impl Store {
-    pub fn toggle_outage(&mut self) {
-        self.outage = !self.outage;
+    /// Almost every answer is lost until then.
+    pub(super) fn outage_until(&mut self, end: Duration) {
+        self.outage_until = end;
     }
 
-    pub fn heal(&mut self) {
-        self.outage = false;
+    pub(super) fn heal(&mut self) {
+        self.outage_until = Duration::ZERO;
     }
 
-    pub fn holder(&self, cidr: IpNet) -> Option<&str> {
+    pub(super) fn holder(&self, cidr: IpNet) -> Option<&str> {
         self.objects.get(&Cidr::masked(cidr).block_name())?.spec.node_name.as_deref()
     }
 
-    pub fn list(&self, node: &str) -> Vec<IPBlock> {
-        self.objects.values().filter(|object| object.spec.node_name.as_deref() == Some(node)).cloned().collect()
+    pub(super) fn list(&self, node: &str) -> Vec<IPBlock> {
+        self.objects
+            .values()
+            .filter(|object| object.spec.node_name.as_deref() == Some(node))
+            .cloned()
+            .collect()
     }
 
-    pub fn watch_from_here(&mut self, n: usize) {
+    pub(super) fn watch_from_here(&mut self, n: usize) {
         self.watches.insert(n, VecDeque::new());
     }
 
-    pub fn send(&mut self, node: usize, id: StoreId, request: StoreRequest, rng: &mut Rng, clock: Duration) {
+    /// `worst`: the answer of this request is likely to be lost.
+    pub(super) fn send(
+        &mut self,
+        node: usize,
+        id: StoreId,
+        request: StoreRequest,
+        worst: bool,
+        rng: &mut Rng,
+        clock: Duration,
+    ) {
         let millis = |most: u64, rng: &mut Rng| Duration::from_millis(1 + rng.below(most));
         let runs = clock + millis(40, rng);
-        let lost = rng.chance(if self.outage { 90 } else { 8 });
+        let lost = rng.chance(if clock < self.outage_until {
+            90
+        } else if worst {
+            60
+        } else {
+            6
+        });
         let entry = if lost {
             let answered = clock + millis(3_000, rng);
             let runs_at = match rng.below(3) {
                 0 => None,
                 1 => Some(runs.min(answered)),
                 // long after the node was told that nobody knows
+                _ if rng.chance(50) => Some(answered + millis(5_000, rng)),
                 _ => Some(answered + millis(90_000, rng)),
             };
             Request { node, request, runs_at, answer: Some((answered, id)), lost, result: None }
@@ -73,9 +94,11 @@ impl Store {
     }
 
     /// The node died: nobody hears the answers, but what was sent may still run, some of it much later.
-    pub fn orphan(&mut self, node: usize, rng: &mut Rng, clock: Duration) {
+    pub(super) fn orphan(&mut self, node: usize, rng: &mut Rng, clock: Duration) {
         self.watches.remove(&node);
-        for request in self.requests.iter_mut().filter(|request| request.node == node && request.answer.is_some()) {
+        for request in
+            self.requests.iter_mut().filter(|request| request.node == node && request.answer.is_some())
+        {
             request.answer = None;
             if request.runs_at.is_some() && request.result.is_none() && rng.chance(40) {
                 request.runs_at = Some(clock + Duration::from_millis(rng.below(60_000)));
@@ -83,15 +106,19 @@ impl Store {
         }
     }
 
-    pub fn next_event(&self) -> Option<Duration> {
-        let runs = self.requests.iter().filter(|request| request.result.is_none()).filter_map(|request| request.runs_at);
+    pub(super) fn next_event(&self) -> Option<Duration> {
+        let runs = self
+            .requests
+            .iter()
+            .filter(|request| request.result.is_none())
+            .filter_map(|request| request.runs_at);
         let answers = self.requests.iter().filter_map(|request| request.answer.as_ref().map(|(at, _)| *at));
         let watches = self.watches.values().filter_map(|events| events.front().map(|(at, _)| *at));
         runs.chain(answers).chain(watches).min()
     }
 
     /// Carries out what is due and returns what the nodes hear.
-    pub fn due(&mut self, rng: &mut Rng, clock: Duration, stats: &mut Stats) -> Vec<(usize, Input)> {
+    pub(super) fn due(&mut self, rng: &mut Rng, clock: Duration, stats: &mut Stats) -> Vec<(usize, Input)> {
         let mut heard = Vec::new();
         let mut requests = std::mem::take(&mut self.requests);
         requests.sort_by_key(|request| request.runs_at);
@@ -119,7 +146,9 @@ impl Store {
                 heard.push((request.node, Input::Answer { id, answer }));
             }
         }
-        requests.retain(|request| request.answer.is_some() || (request.result.is_none() && request.runs_at.is_some()));
+        requests.retain(|request| {
+            request.answer.is_some() || (request.result.is_none() && request.runs_at.is_some())
+        });
         self.requests = requests;
         for (node, events) in &mut self.watches {
             while events.front().is_some_and(|(at, _)| *at <= clock) {
@@ -154,11 +183,14 @@ impl Store {
                     return StoreAnswer::Conflict;
                 }
                 if stored.spec.node_name.is_some() && stored.spec.node_name != object.spec.node_name {
-                    return StoreAnswer::Refused("spec: Invalid value: nodeName changes by being released first".into());
+                    return StoreAnswer::Refused(
+                        "spec: Invalid value: nodeName changes by being released first".into(),
+                    );
                 }
                 let object = through_json(object);
                 // as the API server: what changes nothing does not raise the revision
-                let unchanged = stored.spec == object.spec && stored.metadata.annotations == object.metadata.annotations;
+                let unchanged =
+                    stored.spec == object.spec && stored.metadata.annotations == object.metadata.annotations;
                 StoreAnswer::Replaced(if unchanged { stored.clone() } else { self.put(object, rng, clock) })
             }
             StoreRequest::Delete { cidr, uid, revision } => {
@@ -205,7 +237,7 @@ fn through_json(object: &IPBlock) -> IPBlock {
     serde_json::from_str(&text).expect("it reads back")
 }
 
-pub fn describe(request: &StoreRequest) -> String {
+pub(super) fn describe(request: &StoreRequest) -> String {
     match request {
         StoreRequest::Get { cidr } => format!("Get {cidr}"),
         StoreRequest::Create(object) => format!("Create {}", object.spec.cidr),
@@ -218,7 +250,7 @@ pub fn describe(request: &StoreRequest) -> String {
     }
 }
 
-pub fn describe_input(input: &Input) -> String {
+pub(super) fn describe_input(input: &Input) -> String {
     match input {
         Input::Answer { answer, .. } => match answer {
             StoreAnswer::Created(o) | StoreAnswer::Replaced(o) | StoreAnswer::Found(o) => {
@@ -226,7 +258,9 @@ pub fn describe_input(input: &Input) -> String {
             }
             other => format!("{other:?}"),
         },
-        Input::Changed(object) => format!("{} changed: {:?}", object.spec.cidr, object.metadata.resource_version),
+        Input::Changed(object) => {
+            format!("{} changed: {:?}", object.spec.cidr, object.metadata.resource_version)
+        }
         other => format!("{other:?}"),
     }
 }
