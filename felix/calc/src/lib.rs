@@ -13,6 +13,7 @@
 //! The compiled table and the evaluator must agree on every packet: that is the main test of this crate.
 
 pub mod compile;
+pub mod conntrack;
 pub mod evaluator;
 pub mod graph;
 pub mod host;

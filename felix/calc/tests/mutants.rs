@@ -36,7 +36,7 @@ const BUGS: &[(&str, Bug)] = &[
     ("7 source ports ignored", Reads(|s| traffic(s, |t| t.source_ports.clear()))),
     ("8 log lost", Writes(|t| statements(t, |r| r.statements.retain(|s| !is_policy_log(s))))),
     ("9 protocol not compared", Writes(|t| policy_rules(t, |r| r.statements.retain(|s| !is_protocol(s))))),
-    ("10 range end exclusive", Writes(|t| ranges(t, |first, last| port_minus_one(first, last)))),
+    ("10 range end exclusive", Writes(|t| ranges(t, port_minus_one))),
     ("11 not-ports as an inverted lookup on any protocol", Writes(any_protocol_for_negated_ports)),
     ("12 not-ICMP ignored", Reads(|s| traffic(s, |t| t.not_icmp = None))),
     ("13 ICMP code ignored", Reads(|s| traffic(s, |t| t.icmp.iter_mut().for_each(|i| i.code = None)))),

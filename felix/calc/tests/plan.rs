@@ -28,7 +28,7 @@ const PACKETS: usize = 25;
 fn plans_arrive_and_no_packet_falls_between() {
     for seed in 0..states() / 2 {
         let mut random = Random::new(seed);
-        let style = if seed % 2 == 0 { Style::Kubernetes } else { Style::General };
+        let style = if seed.is_multiple_of(2) { Style::Kubernetes } else { Style::General };
         let start = state(&mut random, style);
         let mut graph = CalcGraph::new(NodeSettings::default());
         facts(&start).into_iter().for_each(|fact| graph.on_update(fact));
@@ -140,7 +140,8 @@ fn a_table_of_other_shapes_is_replaced() {
 /// Deliberate bugs of the planner: each must let some packet fall between.
 #[test]
 fn a_planner_that_orders_badly_is_caught() {
-    let bugs: [(&str, fn(&mut Plan)); 4] = [
+    type Bug = fn(&mut Plan);
+    let bugs: [(&str, Bug); 4] = [
         ("29 old chains removed with the switch", |plan| {
             plan.switch.0.append(&mut plan.remove.0);
         }),

@@ -25,7 +25,7 @@ fn the_table_agrees_with_the_evaluator() {
 
 fn check(seed: u64) {
     let mut random = Random::new(seed);
-    let style = if seed % 3 == 0 { Style::Kubernetes } else { Style::General };
+    let style = if seed.is_multiple_of(3) { Style::Kubernetes } else { Style::General };
     let state = state(&mut random, style);
     let compiled = SetsCompiler.compile(&state);
     for _ in 0..PACKETS {

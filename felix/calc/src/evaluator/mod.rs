@@ -55,17 +55,22 @@ pub fn node(state: &NodeState, packet: &Packet) -> Outcome {
 pub struct Evaluator<'a> {
     state: &'a NodeState,
     by_address: BTreeMap<IpAddr, Vec<&'a Endpoint>>,
+    by_interface: BTreeMap<&'a str, (&'a EndpointId, &'a Endpoint)>,
 }
 
 impl<'a> Evaluator<'a> {
     pub fn new(state: &'a NodeState) -> Self {
         let mut by_address: BTreeMap<IpAddr, Vec<&Endpoint>> = BTreeMap::new();
-        for endpoint in state.endpoints.values() {
+        let mut by_interface = BTreeMap::new();
+        for (id, endpoint) in &state.endpoints {
+            if let Some(interface) = &endpoint.interface {
+                by_interface.entry(interface.as_str()).or_insert((id, endpoint));
+            }
             for address in &endpoint.addresses {
                 by_address.entry(*address).or_default().push(endpoint);
             }
         }
-        Self { state, by_address }
+        Self { state, by_address, by_interface }
     }
 
     /// All endpoints that hold the address.
@@ -75,7 +80,7 @@ impl<'a> Evaluator<'a> {
 
     /// The endpoint behind a link of ours; the first by id if two claim it.
     pub fn local(&self, interface: &str) -> Option<(&'a EndpointId, &'a Endpoint)> {
-        self.state.endpoints.iter().find(|(_, endpoint)| endpoint.interface.as_deref() == Some(interface))
+        self.by_interface.get(interface).copied()
     }
 
     pub fn selects(&self, selection: &Selection, endpoint: &Endpoint) -> bool {

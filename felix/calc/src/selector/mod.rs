@@ -1,7 +1,11 @@
-//! Label selectors: the tree, what it means, and (in `parse`) the language people write it in.
+//! Label selectors: the tree, what it means, and (in [`parse`]) the language people write it in.
 //!
 //! Kubernetes label selectors map onto the same tree: `In` is [`Selector::In`], `NotIn` its negation (true
 //! when the label is absent, in both languages), `Exists` is [`Selector::Has`].
+
+mod parse;
+
+pub use parse::SelectorError;
 
 use std::collections::BTreeSet;
 

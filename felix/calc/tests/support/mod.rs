@@ -56,9 +56,10 @@ pub fn disagreement(state: &NodeState, compiled: &Compiled, packet: &Packet) -> 
 }
 
 fn decides(state: &NodeState, reason: &Reason) -> bool {
-    match reason {
-        Reason::Rule(id) => !matches!(action(state, id), Action::Pass | Action::Log),
-        _ => true,
+    if let Reason::Rule(id) = reason {
+        !matches!(action(state, id), Action::Pass | Action::Log)
+    } else {
+        true
     }
 }
 
