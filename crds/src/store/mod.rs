@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub mod dir;
 pub mod follow;
 
 /// A kind that a store can hold: ours, or one of the upstream kinds that we read.

@@ -1,0 +1,121 @@
+//! Files that are whole or absent, written by one at a time.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use nix::sys::statfs::statfs;
+
+/// Filesystems whose locks, renames or change notices other hosts do not see (magic numbers of statfs(2)).
+const REFUSED: [(u32, &str); 13] = [
+    (0x0000_6969, "NFS"),
+    (0x0000_517b, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB2"),
+    (0x00c3_6400, "Ceph"),
+    (0x7375_7245, "Coda"),
+    (0x5346_414f, "AFS"),
+    (0x0102_1997, "9P"),
+    (0x6573_5546, "FUSE"),
+    (0x7461_636f, "OCFS2"),
+    (0x0116_1970, "GFS2"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x4750_4653, "GPFS"),
+];
+
+/// The kind of network filesystem that a path is on, if it is.
+pub(super) fn network_filesystem(path: &Path) -> io::Result<Option<&'static str>> {
+    let found = statfs(path)?.filesystem_type().0;
+    // the type is as wide as the machine's word; the magic is 32 bits of it
+    Ok(REFUSED.iter().find(|(magic, _)| i128::from(found) & 0xffff_ffff == i128::from(*magic)).map(|(_, name)| *name))
+}
+
+/// What a name's file holds; none if there is no file.
+pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a file that must not be there yet: the claim. `AlreadyExists` if it is.
+pub(super) fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = write_temporary(path, bytes, mode)?;
+    let claimed = renameat2(AT_FDCWD, &temporary, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE);
+    if let Err(error) = claimed {
+        let _gone = fs::remove_file(&temporary);
+        return Err(error.into());
+    }
+    sync_parent(path)
+}
+
+/// Puts a file in the place of what is there, or of nothing.
+pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = write_temporary(path, bytes, mode)?;
+    if let Err(error) = fs::rename(&temporary, path) {
+        let _gone = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    sync_parent(path)
+}
+
+/// Removes a file; that it is gone already is no error.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A name in the same directory that nobody reads: it begins with a dot.
+fn write_temporary(path: &Path, bytes: &[u8], mode: u32) -> io::Result<PathBuf> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let parent = parent(path)?;
+    fs::create_dir_all(parent)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let temporary = parent.join(format!(".{name}.{}.{count}.tmp", std::process::id()));
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary);
+        let mut file = match file {
+            Ok(file) => file,
+            // a process of another PID namespace has our number
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            Err(error) => return Err(error),
+        };
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        if let Err(error) = written {
+            let _gone = fs::remove_file(&temporary);
+            return Err(error);
+        }
+        return Ok(temporary);
+    }
+}
+
+fn parent(path: &Path) -> io::Result<&Path> {
+    path.parent().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a path without a directory"))
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    File::open(parent(path)?)?.sync_all()
+}
+
+/// The lock of a kind, held until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: Flock<File>,
+}
+
+impl Lock {
+    /// Waits until nobody else writes objects of the kind.
+    pub(super) fn take(path: &Path) -> io::Result<Self> {
+        fs::create_dir_all(parent(path)?)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        Flock::lock(file, FlockArg::LockExclusive).map(|file| Self { _file: file }).map_err(|(_, errno)| errno.into())
+    }
+}
