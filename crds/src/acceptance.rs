@@ -5,8 +5,8 @@
 //! object and whoever writes its condition ask the same function.
 
 use crate::v1alpha1::{
-    AdminState, BGPAdvertisement, BGPPeer, EffectiveSession, Encapsulation, FabricConfiguration, Neighbor,
-    IPPool, NatOutgoing, NextHop,
+    AdminState, BGPAdvertisement, BGPPeer, EffectiveSession, Encapsulation, FabricConfiguration, IPPool,
+    NatOutgoing, Neighbor, NextHop,
 };
 
 /// Why an object is not accepted.
@@ -23,7 +23,9 @@ impl Refusal {
     fn later(field: &str) -> Self {
         Self {
             reason: "UnknownValue",
-            message: format!("{field} is not supported by this version: remove it, or upgrade the agents first"),
+            message: format!(
+                "{field} is not supported by this version: remove it, or upgrade the agents first"
+            ),
         }
     }
 }
@@ -63,7 +65,8 @@ pub fn bgp_peer(peer: &BGPPeer, configuration: Option<&FabricConfiguration>) -> 
         bfd,
         session.auth.is_some().then_some("spec.session.auth"),
         ttl,
-        (!session.long_lived_stale_time.is_zero()).then_some("spec.session.gracefulRestart.longLivedStaleTime"),
+        (!session.long_lived_stale_time.is_zero())
+            .then_some("spec.session.gracefulRestart.longLivedStaleTime"),
         (session.add_path_receive || session.add_path_send.is_some()).then_some("spec.session.addPath"),
         (!spec.filters.is_empty()).then_some("spec.filters"),
         (spec.next_hop != NextHop::Auto).then_some("spec.nextHop"),
@@ -138,7 +141,10 @@ mod tests {
         for (extra, field) in [
             ("interface: eth0", "spec.interface"),
             ("listenRange: 10.0.0.0/24", "spec.listenRange"),
-            ("address: 10.0.0.1, session: {auth: {md5: {secretRef: {name: a, key: b}}}}", "spec.session.auth"),
+            (
+                "address: 10.0.0.1, session: {auth: {md5: {secretRef: {name: a, key: b}}}}",
+                "spec.session.auth",
+            ),
             ("address: 10.0.0.1, session: {bfdProfile: fast}", "spec.session.bfdProfile"),
             ("address: 10.0.0.1, session: {ttlSecurity: true}", "spec.session.ttlSecurity"),
             ("address: 10.0.0.1, session: {addPath: {receive: true}}", "spec.session.addPath"),
@@ -151,7 +157,10 @@ mod tests {
         ] {
             let refusal = bgp_peer(&peer(extra), None).unwrap_err();
             assert_eq!(refusal.reason, "UnknownValue");
-            assert!(refusal.message.starts_with(&format!("{field} is not supported")), "{extra}: {refusal:?}");
+            assert!(
+                refusal.message.starts_with(&format!("{field} is not supported")),
+                "{extra}: {refusal:?}"
+            );
         }
     }
 

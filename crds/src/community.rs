@@ -4,12 +4,12 @@ use crate::v1alpha1::{Community, FabricConfiguration};
 
 /// Names of IANA's registry that may be used without being defined.
 const WELL_KNOWN: [(&str, u16, u16); 6] = [
-    ("graceful-shutdown", 0xffff, 0),     // RFC 8326
-    ("no-llgr", 0xffff, 7),               // RFC 9494
-    ("blackhole", 0xffff, 666),           // RFC 7999
-    ("no-export", 0xffff, 0xff01),        // RFC 1997
-    ("no-advertise", 0xffff, 0xff02),     // RFC 1997
-    ("no-peer", 0xffff, 0xff04),          // RFC 3765
+    ("graceful-shutdown", 0xffff, 0), // RFC 8326
+    ("no-llgr", 0xffff, 7),           // RFC 9494
+    ("blackhole", 0xffff, 666),       // RFC 7999
+    ("no-export", 0xffff, 0xff01),    // RFC 1997
+    ("no-advertise", 0xffff, 0xff02), // RFC 1997
+    ("no-peer", 0xffff, 0xff04),      // RFC 3765
 ];
 
 /// A community as it goes over the wire.

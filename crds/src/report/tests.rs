@@ -32,7 +32,8 @@ fn a_report_begins_with_its_header_and_says_what_is_missing() {
     let now = Time(k8s_openapi::jiff::Timestamp::from_second(1_795_248_000).unwrap());
     let mut header = Header::new("FabricStatus", Source::Directory, now);
     header.miss("worker-40", "Timeout");
-    let report = FabricStatus { header, fabric: None, result: Health::Fail, sections: vec![], invalid: vec![] };
+    let report =
+        FabricStatus { header, fabric: None, result: Health::Fail, sections: vec![], invalid: vec![] };
     let value = serde_json::to_value(&report).unwrap();
     assert_eq!(value["apiVersion"], "cli.manx.dev/v1");
     assert_eq!(value["result"], "FAIL");

@@ -22,7 +22,11 @@ use super::values::{Cidr, Community};
     printcolumn(name = "Pools", type_ = "string", json_path = ".spec.pools.announce"),
     printcolumn(name = "Services", type_ = "string", json_path = ".spec.services.addressTypes"),
     printcolumn(name = "Prefixes", type_ = "string", json_path = ".spec.prefixes[*].cidr"),
-    printcolumn(name = "Accepted", type_ = "string", json_path = r#".status.conditions[?(@.type=="Accepted")].status"#),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -5,9 +5,9 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::Session;
 use super::schema::{self, duration_range, fragment, string_enum};
 use super::values::{Asn, Cidr, Community, Duration, Ip};
-use super::Session;
 
 /// Cluster defaults. One object, named `default`; without it every default applies.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]

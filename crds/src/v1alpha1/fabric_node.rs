@@ -24,8 +24,16 @@ use super::values::{Asn, Ip, RouterId};
     printcolumn(name = "ASN", type_ = "integer", json_path = ".status.bgp.asn"),
     printcolumn(name = "Router-ID", type_ = "string", json_path = ".status.bgp.routerID"),
     printcolumn(name = "Admin", type_ = "string", json_path = ".spec.adminState"),
-    printcolumn(name = "BGP", type_ = "string", json_path = r#".status.conditions[?(@.type=="BGPReady")].reason"#),
-    printcolumn(name = "Dataplane", type_ = "string", json_path = r#".status.conditions[?(@.type=="DataplaneReady")].reason"#),
+    printcolumn(
+        name = "BGP",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="BGPReady")].reason"#
+    ),
+    printcolumn(
+        name = "Dataplane",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="DataplaneReady")].reason"#
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

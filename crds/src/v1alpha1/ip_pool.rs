@@ -26,7 +26,11 @@ use super::values::Cidr;
     printcolumn(name = "Assignment", type_ = "string", json_path = ".spec.assignment"),
     printcolumn(name = "Used", type_ = "integer", json_path = ".status.capacity.assigned"),
     printcolumn(name = "Size", type_ = "string", json_path = ".status.capacity.addresses", priority = 1),
-    printcolumn(name = "Allocatable", type_ = "string", json_path = r#".status.conditions[?(@.type=="Allocatable")].reason"#),
+    printcolumn(
+        name = "Allocatable",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Allocatable")].reason"#
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -29,19 +29,22 @@ pub fn selects_opt(selector: Option<&LabelSelector>, labels: &BTreeMap<String, S
 ///
 /// # Errors
 /// The first requirement that upstream would refuse, wherever the match would end.
-pub fn try_selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> Result<bool, SelectorError> {
-    let mut matches = selector
-        .match_labels
-        .iter()
-        .flatten()
-        .all(|(key, value)| labels.get(key) == Some(value));
+pub fn try_selects(
+    selector: &LabelSelector,
+    labels: &BTreeMap<String, String>,
+) -> Result<bool, SelectorError> {
+    let mut matches =
+        selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
     for requirement in selector.match_expressions.iter().flatten() {
         matches &= holds(requirement, labels)?;
     }
     Ok(matches)
 }
 
-fn holds(requirement: &LabelSelectorRequirement, labels: &BTreeMap<String, String>) -> Result<bool, SelectorError> {
+fn holds(
+    requirement: &LabelSelectorRequirement,
+    labels: &BTreeMap<String, String>,
+) -> Result<bool, SelectorError> {
     let LabelSelectorRequirement { key, operator, values } = requirement;
     let values = values.as_deref().unwrap_or_default();
     let label = labels.get(key);

@@ -82,9 +82,11 @@ impl JsonSchema for Asn {
         "Asn".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        fragment_schema(json!({"type": "integer", "format": "int64", "minimum": 1, "maximum": 4_294_967_295_u32,
+        fragment_schema(
+            json!({"type": "integer", "format": "int64", "minimum": 1, "maximum": 4_294_967_295_u32,
             "x-kubernetes-validations": [{"rule": "!(self in [23456, 65535, 4294967295])",
-                "message": "ASN 23456, 65535 and 4294967295 are reserved (RFC 6793, RFC 7300)"}]}))
+                "message": "ASN 23456, 65535 and 4294967295 are reserved (RFC 6793, RFC 7300)"}]}),
+        )
     }
 }
 
@@ -242,10 +244,7 @@ impl FromStr for Duration {
         refuse(text, expected)
     }
 }
-text_value!(
-    Duration,
-    json!({"type": "string", "maxLength": 32, "pattern": schema::DURATION_PATTERN})
-);
+text_value!(Duration, json!({"type": "string", "maxLength": 32, "pattern": schema::DURATION_PATTERN}));
 
 /// A BGP community as it is configured: a number of RFC 1997 or RFC 8092, or a name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -273,7 +272,9 @@ impl FromStr for Community {
         let parts: Vec<&str> = text.split(':').collect();
         let digits = |s: &&str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
         let community = match parts.as_slice() {
-            [name] if name.starts_with(|c: char| c.is_ascii_lowercase()) => Some(Self::Named((*name).to_owned())),
+            [name] if name.starts_with(|c: char| c.is_ascii_lowercase()) => {
+                Some(Self::Named((*name).to_owned()))
+            }
             [a, b] if parts.iter().all(digits) => {
                 a.parse().ok().zip(b.parse().ok()).map(|(a, b)| Self::Standard(a, b))
             }

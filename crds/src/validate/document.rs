@@ -74,10 +74,12 @@ impl Document {
                     let index = segment.trim_end_matches(']').parse::<usize>().ok();
                     index.and_then(|index| items.get(index)).map(|item| (place_of(&item.referenced), item))
                 }
-                Node::Map(entries) => entries.iter().find(|(name, _)| name.value == segment).map(|(name, inner)| {
-                    let own = matches!(inner.value, Node::Scalar(_)) && !key;
-                    (place_of(if own { &inner.referenced } else { &name.referenced }), inner)
-                }),
+                Node::Map(entries) => {
+                    entries.iter().find(|(name, _)| name.value == segment).map(|(name, inner)| {
+                        let own = matches!(inner.value, Node::Scalar(_)) && !key;
+                        (place_of(if own { &inner.referenced } else { &name.referenced }), inner)
+                    })
+                }
             };
             let Some((found, inner)) = next else { break };
             place = found.or(place);
@@ -144,9 +146,12 @@ fn value_of(node: &Node) -> Value {
     match node {
         Node::Scalar(value) => value.clone(),
         Node::Seq(items) => Value::Array(items.iter().map(|item| value_of(&item.value)).collect()),
-        Node::Map(entries) => {
-            Value::Object(entries.iter().map(|(key, inner)| (key.value.clone(), value_of(&inner.value))).collect::<Map<_, _>>())
-        }
+        Node::Map(entries) => Value::Object(
+            entries
+                .iter()
+                .map(|(key, inner)| (key.value.clone(), value_of(&inner.value)))
+                .collect::<Map<_, _>>(),
+        ),
     }
 }
 
@@ -174,7 +179,9 @@ impl<'de> Visitor<'de> for NodeVisitor {
         Ok(Node::Scalar(v.into()))
     }
     fn visit_f64<E: de::Error>(self, v: f64) -> Result<Node, E> {
-        Number::from_f64(v).map(|n| Node::Scalar(Value::Number(n))).ok_or_else(|| E::custom("not a number of JSON"))
+        Number::from_f64(v)
+            .map(|n| Node::Scalar(Value::Number(n)))
+            .ok_or_else(|| E::custom("not a number of JSON"))
     }
     fn visit_str<E>(self, v: &str) -> Result<Node, E> {
         Ok(Node::Scalar(Value::String(v.to_owned())))

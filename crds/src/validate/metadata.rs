@@ -37,13 +37,18 @@ pub(super) fn check(object: &Value, faults: &mut Vec<Fault>) {
                 faults.push(Fault {
                     path: format!("metadata.{map}"),
                     at_key: false,
-                    error: format!("metadata.{map}: Invalid value: {value}: the value of {key:?} must be a string"),
+                    error: format!(
+                        "metadata.{map}: Invalid value: {value}: the value of {key:?} must be a string"
+                    ),
                     expected: Some(format!("{key}: \"{value}\"")),
                 });
             }
         }
         if members.get(map).is_some_and(|value| !value.is_object() && !value.is_null()) {
-            faults.push(Fault::at(&format!("metadata.{map}"), "Invalid value: must be a map of strings".to_owned()));
+            faults.push(Fault::at(
+                &format!("metadata.{map}"),
+                "Invalid value: must be a map of strings".to_owned(),
+            ));
         }
     }
     if members.get("name").and_then(Value::as_str).is_none() {

@@ -95,7 +95,8 @@ impl KindSchema {
     pub fn compilation_errors(&self) -> usize {
         fn count(schema: &CompiledSchema) -> usize {
             let own = schema.compilation_errors().len();
-            own + schema.properties.values().map(count).sum::<usize>() + schema.items.as_deref().map_or(0, count)
+            own + schema.properties.values().map(count).sum::<usize>()
+                + schema.items.as_deref().map_or(0, count)
         }
         count(&self.compiled)
     }

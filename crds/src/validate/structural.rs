@@ -83,7 +83,9 @@ fn check_object(schema: &Value, map: &mut Map<String, Value>, path: &str, faults
             map.insert(name.clone(), default.clone());
         }
     }
-    for required in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+    for required in
+        schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    {
         if !map.contains_key(required) {
             faults.push(Fault::at(&join(path, required), "Required value".to_owned()));
         }
@@ -95,7 +97,9 @@ fn check_object(schema: &Value, map: &mut Map<String, Value>, path: &str, faults
     for (name, inner) in map.iter_mut() {
         let inner_path = join(path, name);
         match (properties.and_then(|p| p.get(name)), others) {
-            (Some(inner_schema), _) | (None, Some(inner_schema)) => check(inner_schema, inner, &inner_path, faults),
+            (Some(inner_schema), _) | (None, Some(inner_schema)) => {
+                check(inner_schema, inner, &inner_path, faults)
+            }
             (None, None) => {
                 let known = properties.into_iter().flatten().map(|(name, _)| name.as_str());
                 faults.push(Fault::unknown(&inner_path, name, nearest(name, known)));
@@ -111,7 +115,10 @@ fn check_array(schema: &Value, items: &mut [Value], path: &str, faults: &mut Vec
         return;
     }
     if let Some(least) = bound(schema, "minItems").filter(|least| count < *least) {
-        faults.push(Fault::at(path, format!("Invalid value: {count}: {path} in body should have at least {least} items")));
+        faults.push(Fault::at(
+            path,
+            format!("Invalid value: {count}: {path} in body should have at least {least} items"),
+        ));
     }
     if let Some(item_schema) = schema.get("items") {
         for (index, item) in items.iter_mut().enumerate() {
@@ -162,7 +169,8 @@ fn check_string(schema: &Value, text: &str, path: &str, faults: &mut Vec<Fault>)
         fault.expected = Some(format!("text that matches {pattern}"));
         faults.push(fault);
     }
-    if schema.get("format").and_then(Value::as_str) == Some("date-time") && text.parse::<Timestamp>().is_err() {
+    if schema.get("format").and_then(Value::as_str) == Some("date-time") && text.parse::<Timestamp>().is_err()
+    {
         faults.push(Fault::at(
             path,
             format!("Invalid value: {text:?}: {path} in body must be of type date-time: {text:?}"),

@@ -10,9 +10,9 @@ fn documents(text: &str) -> impl Iterator<Item = &str> {
 fn validate(object: &Value, old: Option<&Value>) -> Result<Value, String> {
     let kind = object["kind"].as_str().unwrap();
     let schema = schema_of("manx.dev", kind).unwrap();
-    schema.validate(object, old).map_err(|faults| {
-        faults.iter().map(|fault| fault.error.clone()).collect::<Vec<_>>().join("\n")
-    })
+    schema
+        .validate(object, old)
+        .map_err(|faults| faults.iter().map(|fault| fault.error.clone()).collect::<Vec<_>>().join("\n"))
 }
 
 fn identity(object: &Value) -> String {
@@ -109,7 +109,8 @@ fn an_unknown_field_names_the_nearest() {
 
 #[test]
 fn defaults_are_filled_in() {
-    let object = Document::parse("{apiVersion: manx.dev/v1alpha1, kind: FabricNode, metadata: {name: n}, spec: {}}");
+    let object =
+        Document::parse("{apiVersion: manx.dev/v1alpha1, kind: FabricNode, metadata: {name: n}, spec: {}}");
     let read = validate(&object.unwrap().to_value(), None).unwrap();
     assert_eq!(read["spec"]["adminState"], "Up");
 }

@@ -102,7 +102,12 @@ fn add_finalizers(metadata: &mut Map<String, Value>, record: &Record) {
 }
 
 /// What of an object goes into people's file: neither status, nor what the store makes, nor what agents own.
-pub(super) fn people_part(kind: &Kind, object: &Value, record: Option<&Record>, old: Option<&Value>) -> Value {
+pub(super) fn people_part(
+    kind: &Kind,
+    object: &Value,
+    record: Option<&Record>,
+    old: Option<&Value>,
+) -> Value {
     let mut object = object.as_object().cloned().unwrap_or_default();
     object.remove("status");
     if kind.schema.is_none()
@@ -115,13 +120,22 @@ pub(super) fn people_part(kind: &Kind, object: &Value, record: Option<&Record>, 
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         let old_metadata = old.and_then(|old| old.get("metadata"));
         let theirs = |name: &str| old_metadata.and_then(|m| m.get(name));
-        for made in ["resourceVersion", "creationTimestamp", "generation", "deletionTimestamp", "managedFields", "selfLink"] {
+        for made in [
+            "resourceVersion",
+            "creationTimestamp",
+            "generation",
+            "deletionTimestamp",
+            "managedFields",
+            "selfLink",
+        ] {
             metadata.remove(made);
         }
         if theirs("uid").is_none() {
             metadata.remove("uid");
         }
-        if let (Some(record), Some(labels)) = (record, metadata.get_mut("labels").and_then(Value::as_object_mut)) {
+        if let (Some(record), Some(labels)) =
+            (record, metadata.get_mut("labels").and_then(Value::as_object_mut))
+        {
             for (key, value) in record.labels() {
                 let peoples = theirs("labels").and_then(|labels| labels.get(key)).cloned();
                 if labels.get(key).and_then(Value::as_str) == Some(value) {

@@ -27,7 +27,8 @@ pub(super) type Series = BTreeMap<(String, String), (Instant, u64)>;
 impl Inner {
     pub(super) fn record_event<K: Object>(&self, about: &K, event: &NewEvent) -> Result<(), StoreError> {
         let key = key_of(about);
-        let object = format!("{}/{}/{}", K::plural(&()), key.namespace.as_deref().unwrap_or_default(), key.name);
+        let object =
+            format!("{}/{}/{}", K::plural(&()), key.namespace.as_deref().unwrap_or_default(), key.name);
         let Some(seen) = self.count((object, event.reason.clone())) else { return Ok(()) };
         let now = Timestamp::now();
         let uid = about.uid();
@@ -71,7 +72,8 @@ impl Inner {
     }
 
     fn append(&self, controller: &str, line: &str) -> Result<(), StoreError> {
-        let name: String = controller.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+        let name: String =
+            controller.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
         let directory = self.root.join(EVENTS);
         let path = directory.join(format!("{name}.jsonl"));
         let fail = |error: std::io::Error| io_error(&path, &error);

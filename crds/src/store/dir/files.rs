@@ -30,14 +30,19 @@ const REFUSED: [(u32, &str); 13] = [
 pub(super) fn network_filesystem(path: &Path) -> io::Result<Option<&'static str>> {
     let found = statfs(path)?.filesystem_type().0;
     // the type is as wide as the machine's word; the magic is 32 bits of it
-    Ok(REFUSED.iter().find(|(magic, _)| i128::from(found) & 0xffff_ffff == i128::from(*magic)).map(|(_, name)| *name))
+    Ok(REFUSED
+        .iter()
+        .find(|(magic, _)| i128::from(found) & 0xffff_ffff == i128::from(*magic))
+        .map(|(_, name)| *name))
 }
 
 /// What a name's file holds; none if there is no file.
 pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
@@ -116,6 +121,8 @@ impl Lock {
     pub(super) fn take(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(parent(path)?)?;
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-        Flock::lock(file, FlockArg::LockExclusive).map(|file| Self { _file: file }).map_err(|(_, errno)| errno.into())
+        Flock::lock(file, FlockArg::LockExclusive)
+            .map(|file| Self { _file: file })
+            .map_err(|(_, errno)| errno.into())
     }
 }

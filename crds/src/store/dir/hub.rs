@@ -193,7 +193,8 @@ impl Eye {
         }
         let Some(key) = role.key(name) else { return true };
         // a new file is empty until its writer closes it; a link is whole from the start
-        let unfinished = has(AddWatchFlags::IN_CREATE) && fs::metadata(path.join(name)).is_ok_and(|m| m.len() == 0);
+        let unfinished =
+            has(AddWatchFlags::IN_CREATE) && fs::metadata(path.join(name)).is_ok_and(|m| m.len() == 0);
         if !unfinished {
             self.tell(role.folder(), &Dirty::Key(key));
         }
@@ -217,7 +218,9 @@ impl Eye {
     fn add_tree(&mut self, path: PathBuf, role: Role) {
         match self.add(path.clone(), role.clone()) {
             Ok(()) => {}
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return;
+            }
             Err(error) => {
                 if !std::mem::replace(&mut self.degraded, true) {
                     tracing::error!(directory = %path.display(), %error, "cannot be watched: everything is read once a second (fs.inotify.max_user_watches)");

@@ -61,7 +61,9 @@ impl Kind {
         let well_formed = |name: &str| {
             !name.is_empty()
                 && name.len() <= 253
-                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
                 && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
                 && name.bytes().last().is_some_and(|b| b.is_ascii_alphanumeric())
         };

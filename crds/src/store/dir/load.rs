@@ -61,7 +61,17 @@ impl Inner {
         let people = files::read(&paths.people).map_err(|e| io_error(&paths.people, &e))?;
         let agents = files::read(&paths.agents).map_err(|e| io_error(&paths.agents, &e))?;
         let mode = if kind.is_secret() { file_mode(&paths.people) } else { 0 };
-        let content = format!("{}.{mode:o}", revision(people.as_deref(), agents.as_deref()));
+        // of a Terminating object the last copy is what is in force
+        let copy = if people.is_none() && agents.is_some() {
+            files::read(&paths.last).map_err(|e| io_error(&paths.last, &e))?
+        } else {
+            None
+        };
+        let content = format!(
+            "{}.{}.{mode:o}",
+            revision(people.as_deref(), agents.as_deref()),
+            revision(copy.as_deref(), None)
+        );
         if let Some(entry) = self.cached(kind, key, &content) {
             return Ok(Some(entry));
         }
@@ -101,11 +111,10 @@ impl Inner {
             Some(_) => files::read(&paths.last).map_err(|e| io_error(&paths.last, &e))?,
             None => None,
         };
-        let good = last.as_deref().and_then(|text| judge::<K>(kind, key, text, None).ok());
-        let verdict = secret_mode(kind, &paths.people).and_then(|()| {
-            let old = good.as_ref().filter(|_| last.as_deref() != Some(bytes));
-            judge::<K>(kind, key, bytes, old)
-        });
+        let older = last.as_deref().filter(|last| *last != bytes);
+        let good = older.and_then(|text| judge::<K>(kind, key, text, None).ok());
+        let verdict =
+            secret_mode(kind, &paths.people).and_then(|()| judge::<K>(kind, key, bytes, good.as_ref()));
         match verdict {
             Ok(people) => {
                 let record = match record {
@@ -121,7 +130,9 @@ impl Inner {
                 Ok(Some(Entry { object: Some(loaded(kind, key, people, record, Some(bytes))), fault: None }))
             }
             Err(refused) => {
-                let object = good.zip(record).map(|(people, record)| loaded(kind, key, people, record, last.as_deref()));
+                let object = good
+                    .zip(record)
+                    .map(|(people, record)| loaded(kind, key, people, record, last.as_deref()));
                 let fault = Some(invalid(kind, key, &paths.people, bytes, refused, object.is_some()));
                 Ok(Some(Entry { object, fault }))
             }
@@ -206,7 +217,12 @@ impl Inner {
         Ok(None)
     }
 
-    fn mark_deleted(&self, kind: &Kind, paths: &Files, lock: Option<&Lock>) -> Result<Option<Record>, StoreError> {
+    fn mark_deleted(
+        &self,
+        kind: &Kind,
+        paths: &Files,
+        lock: Option<&Lock>,
+    ) -> Result<Option<Record>, StoreError> {
         let _held = match lock {
             Some(_) => None,
             None => match self.lock(kind) {
@@ -216,7 +232,8 @@ impl Inner {
             },
         };
         let bytes = files::read(&paths.agents).map_err(|e| io_error(&paths.agents, &e))?;
-        let Some(mut record) = bytes.as_deref().and_then(|bytes| self.read_record(&paths.agents, bytes)) else {
+        let Some(mut record) = bytes.as_deref().and_then(|bytes| self.read_record(&paths.agents, bytes))
+        else {
             return Ok(None);
         };
         let restored = files::read(&paths.people).map_err(|e| io_error(&paths.people, &e))?.is_some();
@@ -317,14 +334,21 @@ fn secret_mode(kind: &Kind, path: &Path) -> Result<(), Refused> {
 }
 
 /// Whether a text is a valid object of this name; `old` is what it replaces.
-pub(super) fn judge<K: Object>(kind: &Kind, key: &Key, bytes: &[u8], old: Option<&Value>) -> Result<Value, Refused> {
-    let plain = |error: String, expected: &str| Refused { place: None, error, expected: Some(expected.to_owned()) };
+pub(super) fn judge<K: Object>(
+    kind: &Kind,
+    key: &Key,
+    bytes: &[u8],
+    old: Option<&Value>,
+) -> Result<Value, Refused> {
+    let plain =
+        |error: String, expected: &str| Refused { place: None, error, expected: Some(expected.to_owned()) };
     if key.namespace.is_some() != kind.namespaced {
         let folder = &kind.folder;
         let place = if kind.namespaced { format!("{folder}/NAMESPACE/") } else { format!("{folder}/") };
         return Err(plain(format!("{} stands in the wrong directory", kind.kind), &place));
     }
-    let text = std::str::from_utf8(bytes).map_err(|error| plain(format!("not UTF-8: {error}"), "YAML in UTF-8"))?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|error| plain(format!("not UTF-8: {error}"), "YAML in UTF-8"))?;
     let document = Document::parse(text).map_err(|error| Refused {
         place: error.place,
         error: format!("not YAML: {}", error.message),
@@ -366,7 +390,9 @@ fn identify(kind: &Kind, key: &Key, value: &mut Value) -> Result<(), Vec<Fault>>
         ("/metadata/namespace", "metadata.namespace", key.namespace.as_ref()),
     ] {
         let found = value.pointer(pointer);
-        if found.and_then(Value::as_str) == wanted.map(String::as_str) && (found.is_some() == wanted.is_some()) {
+        if found.and_then(Value::as_str) == wanted.map(String::as_str)
+            && (found.is_some() == wanted.is_some())
+        {
             continue;
         }
         let mut fault = match (found, wanted) {
@@ -387,7 +413,8 @@ fn refused(kind: &Kind, key: &Key, document: &Document, faults: Vec<Fault>) -> R
     let mut placed: Vec<(Option<Place>, Fault)> = faults
         .into_iter()
         .map(|fault| {
-            let place = if fault.at_key { document.place_of_key(&fault.path) } else { document.place(&fault.path) };
+            let place =
+                if fault.at_key { document.place_of_key(&fault.path) } else { document.place(&fault.path) };
             (place, fault)
         })
         .collect();
@@ -395,7 +422,11 @@ fn refused(kind: &Kind, key: &Key, document: &Document, faults: Vec<Fault>) -> R
     let texts: Vec<String> = placed
         .iter()
         .map(|(_, fault)| {
-            if fault.at_key { format!("{} of {} {}", fault.error, kind.kind, key.name) } else { fault.error.clone() }
+            if fault.at_key {
+                format!("{} of {} {}", fault.error, kind.kind, key.name)
+            } else {
+                fault.error.clone()
+            }
         })
         .collect();
     let first = placed.into_iter().next();
@@ -406,7 +437,14 @@ fn refused(kind: &Kind, key: &Key, document: &Document, faults: Vec<Fault>) -> R
     }
 }
 
-fn invalid(kind: &Kind, key: &Key, path: &Path, bytes: &[u8], refused: Refused, last_good: bool) -> InvalidObject {
+fn invalid(
+    kind: &Kind,
+    key: &Key,
+    path: &Path,
+    bytes: &[u8],
+    refused: Refused,
+    last_good: bool,
+) -> InvalidObject {
     let file = path.display();
     let line = refused.place.and_then(|place| {
         let index = usize::try_from(place.line).ok()?.checked_sub(1)?;

@@ -151,7 +151,11 @@ impl Store for DirStore {
         .await
     }
 
-    async fn watch<K: Object>(&self, selection: &Selection, from: &Revision) -> Result<DirWatch<K>, StoreError> {
+    async fn watch<K: Object>(
+        &self,
+        selection: &Selection,
+        from: &Revision,
+    ) -> Result<DirWatch<K>, StoreError> {
         let wanted = Wanted::new(&Kind::of::<K>(), selection)?;
         let from = from.clone();
         self.with(move |inner| DirWatch::begin(inner, wanted, &from)).await
@@ -188,7 +192,13 @@ impl Store for DirStore {
         self.with(move |inner| inner.delete::<K>(&key, uid.as_deref(), revision.as_ref())).await
     }
 
-    async fn apply<K: Object>(&self, key: &Key, manager: &str, part: Part, body: Value) -> Result<K, StoreError> {
+    async fn apply<K: Object>(
+        &self,
+        key: &Key,
+        manager: &str,
+        part: Part,
+        body: Value,
+    ) -> Result<K, StoreError> {
         let (key, manager) = (key.clone(), manager.to_owned());
         self.with(move |inner| inner.apply(&key, &manager, part, body)).await
     }

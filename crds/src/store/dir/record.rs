@@ -38,7 +38,8 @@ pub(super) struct Managed {
 
 impl Record {
     pub(super) fn finalizers(&self) -> Vec<String> {
-        let mut all: Vec<String> = self.managers.values().flat_map(|m| m.finalizers.iter().cloned()).collect();
+        let mut all: Vec<String> =
+            self.managers.values().flat_map(|m| m.finalizers.iter().cloned()).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -101,7 +102,14 @@ fn list_keys<'a>(schema: Option<&'a Value>, name: &str) -> Option<Vec<&'a str>> 
             if schema.get("x-kubernetes-list-type")?.as_str()? != "map" {
                 return None;
             }
-            Some(schema.get("x-kubernetes-list-map-keys")?.as_array()?.iter().filter_map(Value::as_str).collect())
+            Some(
+                schema
+                    .get("x-kubernetes-list-map-keys")?
+                    .as_array()?
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .collect(),
+            )
         }
         None => match name {
             "conditions" => Some(vec!["type"]),

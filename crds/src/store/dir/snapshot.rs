@@ -153,7 +153,11 @@ impl Wanted {
                     kind.folder == "pods"
                         && matches!(
                             field.as_str(),
-                            "spec.nodeName" | "spec.hostNetwork" | "spec.serviceAccountName" | "status.phase" | "status.podIP"
+                            "spec.nodeName"
+                                | "spec.hostNetwork"
+                                | "spec.serviceAccountName"
+                                | "status.phase"
+                                | "status.podIP"
                         )
                 }
             };

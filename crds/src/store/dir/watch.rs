@@ -17,14 +17,21 @@ pub struct DirWatch<K> {
     inner: Arc<Inner>,
     kind: Kind,
     wanted: Wanted,
-    /// Everything up to here was delivered.
+    /// What a receiver of every event so far holds.
     delivered: Snapshot,
     /// What `queue` leads to.
     reached: Snapshot,
-    queue: VecDeque<WatchEvent<K>>,
+    queue: VecDeque<Step<K>>,
     notices: UnboundedReceiver<Dirty>,
     keys: BTreeSet<Key>,
     all: bool,
+}
+
+/// One event, and what its key holds after it.
+struct Step<K> {
+    key: Key,
+    after: Entry,
+    event: WatchEvent<K>,
 }
 
 impl<K> std::fmt::Debug for DirWatch<K> {
@@ -40,7 +47,11 @@ impl<K: Object> DirWatch<K> {
         // first the notices, then the look: what changes in between is seen twice rather than never
         let notices = inner.subscribe(&kind.folder)?;
         let now = inner.scan::<K>(&kind)?;
-        let base = if super::snapshot::digest(&now) == *from { Some(Arc::clone(&now)) } else { inner.recall(&kind, from) };
+        let base = if super::snapshot::digest(&now) == *from {
+            Some(Arc::clone(&now))
+        } else {
+            inner.recall(&kind, from)
+        };
         let Some(base) = base else {
             return Err(StoreError::Expired { kind: kind.kind });
         };
@@ -62,9 +73,9 @@ impl<K: Object> DirWatch<K> {
         };
         for (key, entry) in base.iter().filter(|(_, entry)| entry.fault.is_some()) {
             if now.get(key).is_none_or(|entry| entry.fault.is_none()) && watch.wanted.in_namespace(key) {
-                watch.queue.push_back(WatchEvent::Valid(key.clone()));
+                let after = Entry { object: entry.object.clone(), fault: None };
+                watch.push(key, after, WatchEvent::Valid(key.clone()));
             }
-            debug_assert!(entry.fault.is_some(), "filtered");
         }
         watch.advance(now)?;
         Ok(watch)
@@ -94,24 +105,44 @@ impl<K: Object> DirWatch<K> {
             (Some(_), None) => true,
             (None, _) => false,
         };
+        let mut after = old.clone();
         if let (Some(was), true) = (was, replaced) {
             // the state in which it left, where it still exists outside the selection
-            let last = new.object.as_ref().filter(|_| is.is_none()).unwrap_or(was);
-            self.queue.push_back(WatchEvent::Deleted(typed(&last.value)?));
+            let outside = new.object.as_ref().filter(|_| is.is_none());
+            let event = WatchEvent::Deleted(typed(&outside.unwrap_or(was).value)?);
+            after.object = outside.cloned();
+            self.push(key, after.clone(), event);
         }
         if let Some(is) = is.filter(|is| was.is_none_or(|was| was.revision != is.revision)) {
-            self.queue.push_back(WatchEvent::Put(typed(&is.value)?));
+            after.object = Some(Arc::clone(is));
+            self.push(key, after.clone(), WatchEvent::Put(typed(&is.value)?));
         }
-        if self.wanted.in_namespace(key) {
-            match (&old.fault, &new.fault) {
-                (old, Some(fault)) if old.as_ref() != Some(fault) => {
-                    self.queue.push_back(WatchEvent::Invalid(fault.clone()));
-                }
-                (Some(_), None) => self.queue.push_back(WatchEvent::Valid(key.clone())),
-                (Some(_) | None, Some(_)) | (None, None) => {}
-            }
+        if self.wanted.in_namespace(key) && old.fault != new.fault {
+            after.fault.clone_from(&new.fault);
+            let event = new.fault.clone().map_or_else(|| WatchEvent::Valid(key.clone()), WatchEvent::Invalid);
+            self.push(key, after, event);
         }
         Ok(())
+    }
+
+    fn push(&mut self, key: &Key, after: Entry, event: WatchEvent<K>) {
+        self.queue.push_back(Step { key: key.clone(), after, event });
+    }
+
+    /// The next event; from then on it counts as delivered.
+    fn pop(&mut self) -> Option<WatchEvent<K>> {
+        let Step { key, after, event } = self.queue.pop_front()?;
+        if self.queue.is_empty() {
+            self.delivered = Arc::clone(&self.reached);
+            return Some(event);
+        }
+        let delivered = Arc::make_mut(&mut self.delivered);
+        if after.object.is_none() && after.fault.is_none() {
+            delivered.remove(&key);
+        } else {
+            delivered.insert(key, after);
+        }
+        Some(event)
     }
 
     fn note(&mut self, dirty: Dirty) {
@@ -141,14 +172,18 @@ impl<K: Object> DirWatch<K> {
 impl<K: Object> Watch<K> for DirWatch<K> {
     async fn next(&mut self) -> Result<WatchEvent<K>, StoreError> {
         loop {
-            if let Some(event) = self.queue.pop_front() {
+            if let Some(event) = self.pop() {
                 return Ok(event);
             }
             self.delivered = Arc::clone(&self.reached);
             if self.keys.is_empty() && !self.all {
                 match self.notices.recv().await {
                     Some(dirty) => self.note(dirty),
-                    None => return Err(StoreError::Unavailable("the directory is not watched any more".to_owned())),
+                    None => {
+                        return Err(StoreError::Unavailable(
+                            "the directory is not watched any more".to_owned(),
+                        ));
+                    }
                 }
             }
             while let Ok(dirty) = self.notices.try_recv() {

@@ -132,8 +132,15 @@ impl Inner {
     }
 }
 
-fn compare(kind: &Kind, key: &Key, old: &Loaded, uid: Option<&str>, revision: Option<&str>) -> Result<(), StoreError> {
-    let same_uid = uid.is_none_or(|uid| old.value.pointer("/metadata/uid").and_then(Value::as_str) == Some(uid));
+fn compare(
+    kind: &Kind,
+    key: &Key,
+    old: &Loaded,
+    uid: Option<&str>,
+    revision: Option<&str>,
+) -> Result<(), StoreError> {
+    let same_uid =
+        uid.is_none_or(|uid| old.value.pointer("/metadata/uid").and_then(Value::as_str) == Some(uid));
     if same_uid && revision.is_none_or(|revision| old.revision == revision) {
         return Ok(());
     }
@@ -145,7 +152,12 @@ fn json<K: Object>(object: &K) -> Result<Value, StoreError> {
 }
 
 /// The file's text, judged as a reader will judge it.
-fn text_of<K: Object>(kind: &Kind, key: &Key, people: &Value, old: Option<&Value>) -> Result<Vec<u8>, StoreError> {
+fn text_of<K: Object>(
+    kind: &Kind,
+    key: &Key,
+    people: &Value,
+    old: Option<&Value>,
+) -> Result<Vec<u8>, StoreError> {
     let bytes = match serde_saphyr::to_string(people) {
         Ok(yaml) => yaml.into_bytes(),
         Err(error) => return Err(StoreError::Invalid(error.to_string())),

@@ -54,7 +54,8 @@ impl EffectiveSession {
     pub fn inherit(own: Option<&Session>, fabric: Option<&Session>) -> Self {
         let levels: Vec<&Session> = own.into_iter().chain(fabric).collect();
         let levels = levels.as_slice();
-        let timer = |pick: fn(&SessionTimers) -> Option<Duration>| move |s: &Session| pick(s.timers.as_ref()?);
+        let timer =
+            |pick: fn(&SessionTimers) -> Option<Duration>| move |s: &Session| pick(s.timers.as_ref()?);
         let restart = |pick: fn(&GracefulRestart) -> Option<Duration>| {
             move |s: &Session| pick(s.graceful_restart.as_ref()?)
         };
@@ -64,7 +65,8 @@ impl EffectiveSession {
             .map(Duration::get)
             .filter(|keepalive| *keepalive < hold)
             .unwrap_or(hold / 3);
-        let prefixes = |pick: fn(&MaxPrefixes) -> Option<u32>| move |s: &Session| pick(s.max_prefixes.as_ref()?);
+        let prefixes =
+            |pick: fn(&MaxPrefixes) -> Option<u32>| move |s: &Session| pick(s.max_prefixes.as_ref()?);
         Self {
             hold,
             keepalive,

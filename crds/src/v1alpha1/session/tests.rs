@@ -21,7 +21,8 @@ fn nothing_set_gives_what_is_built_in() {
 #[test]
 fn each_leaf_comes_from_the_first_that_sets_it() {
     let own = session("{timers: {keepalive: 4s}, maxPrefixes: {ipv4: 7}}");
-    let fabric = session("{timers: {hold: 9s, keepalive: 2s}, maxPrefixes: {ipv4: 1, ipv6: 8}, bfdProfile: fast}");
+    let fabric =
+        session("{timers: {hold: 9s, keepalive: 2s}, maxPrefixes: {ipv4: 1, ipv6: 8}, bfdProfile: fast}");
     let effective = EffectiveSession::inherit(Some(&own), Some(&fabric));
     assert_eq!((effective.hold, effective.keepalive), (Span::from_secs(9), Span::from_secs(4)));
     assert_eq!((effective.max_prefixes_ipv4, effective.max_prefixes_ipv6), (7, 8));

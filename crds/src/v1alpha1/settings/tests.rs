@@ -56,7 +56,10 @@ fn the_node_object_beats_all() {
 fn a_router_id_out_of_a_name_is_a_unicast_address() {
     for n in 0..1000 {
         let id = router_id(None, None, &format!("worker-{n}")).0;
-        assert!(!id.is_multicast() && !id.is_loopback() && !id.is_unspecified() && !id.is_broadcast(), "{id}");
+        assert!(
+            !id.is_multicast() && !id.is_loopback() && !id.is_unspecified() && !id.is_broadcast(),
+            "{id}"
+        );
     }
     assert_eq!(router_id(None, Some(Ipv4Addr::new(10, 0, 0, 1)), "a").0, Ipv4Addr::new(10, 0, 0, 1));
 }

@@ -11,7 +11,11 @@ fn record() -> Record {
 }
 
 fn schema() -> &'static Value {
-    crate::validate::schema_of("manx.dev", "FabricNode").unwrap().schema.pointer("/properties/status").unwrap()
+    crate::validate::schema_of("manx.dev", "FabricNode")
+        .unwrap()
+        .schema
+        .pointer("/properties/status")
+        .unwrap()
 }
 
 fn status(record: &Record) -> Value {
