@@ -98,7 +98,7 @@ impl Line {
     fn render(&self, state: &str) -> String {
         let text: String = self.text.chars().take(50).collect();
         format!(
-            "{:>4}  {:<16}{:<51}{}{:>11}",
+            "{:>4}  {:<16}{:<51}{:<4}{:>9}",
             self.number,
             self.name,
             text,
@@ -175,7 +175,7 @@ impl Step {
         if let Ok(mut line) = self.line.lock() {
             line.text = text.to_owned();
             let clear = if self.terminal { "\r\u{1b}[K" } else { "" };
-            let _ = writeln!(std::io::stderr(), "{clear}{}", line.render(&state.painted(2, self.colour)));
+            let _ = writeln!(std::io::stderr(), "{clear}{}", line.render(&state.painted(4, self.colour)));
         }
     }
 }

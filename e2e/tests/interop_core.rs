@@ -1,0 +1,539 @@
+//! bgpd against FRR and BIRD: session, IPv4 and IPv6 both ways, route refresh, graceful restart, clean stop.
+//!
+//! Needs root, FRR, BIRD, and bgpd built in the same profile. What is missing fails the test and says so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use e2e::bird::Bird;
+use e2e::frr::Frr;
+use e2e::netns::{self, Netns};
+use e2e::process::{Launch, Process, tail, wait_for};
+use e2e::store::{Objects, peer};
+use e2e::topology::{self, Scope};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What bgpd announces and what the peer announces inside the pools.
+const OWN: [&str; 2] = ["10.244.0.0/26", "fd00:10:244::/122"];
+const THEIRS: [&str; 2] = ["10.244.7.0/26", "fd00:10:244::700/122"];
+/// Outside all pools: never imported.
+const STRANGE: [&str; 2] = ["192.0.2.0/24", "2001:db8:77::/48"];
+
+enum Peer {
+    Frr(Frr),
+    Bird(Bird),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Frr,
+    Bird,
+}
+
+/// One node with bgpd, one peer, one link.
+struct Rig {
+    node: Netns,
+    router: Netns,
+    directory: PathBuf,
+    objects: Objects,
+    peer: Option<Peer>,
+    bgpd: Option<Process>,
+    name: String,
+}
+
+impl Rig {
+    fn start(kind: Kind, test: &str) -> Self {
+        topology::remove_stale_tests().unwrap();
+        let scope = Scope::test(test);
+        let [node, router] = ["n1", "peer"].map(|name| Netns::create(scope.netns(name).name()).unwrap());
+        for netns in [&node, &router] {
+            netns
+                .sysctl(&[
+                    ("ipv4/ip_forward", "1"),
+                    ("ipv6/conf/all/forwarding", "1"),
+                    ("ipv4/conf/all/rp_filter", "0"),
+                    ("ipv6/conf/default/accept_dad", "0"),
+                ])
+                .unwrap();
+        }
+        let link =
+            format!("link add eth0 netns {} type veth peer name eth0 netns {}\n", node.name(), router.name());
+        netns::batch(&[], &link).unwrap();
+        for (netns, number) in [(&router, 1), (&node, 2)] {
+            netns
+                .ip(&format!(
+                    "link set eth0 up\naddr add 10.9.0.{number}/24 dev eth0\naddr add fd09::{number}/64 dev eth0 nodad\n"
+                ))
+                .unwrap();
+        }
+        let directory = std::env::temp_dir().join(scope.router("files"));
+        fs::create_dir_all(&directory).unwrap();
+        let objects = Objects::create(&directory.join("objects")).unwrap();
+        put_objects(&objects);
+        let name = scope.router("peer");
+        let mut rig = Self { node, router, directory, objects, peer: None, bgpd: None, name };
+        rig.start_bgpd();
+        rig.peer = Some(rig.start_peer(kind));
+        rig
+    }
+
+    fn start_peer(&self, kind: Kind) -> Peer {
+        match kind {
+            Kind::Frr => {
+                Peer::Frr(Frr::start(&self.name, &self.router, &self.directory, &frr_config()).expect("FRR"))
+            }
+            Kind::Bird => {
+                Peer::Bird(Bird::start("peer", &self.router, &self.directory, &bird_config()).expect("BIRD"))
+            }
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.join("bgpd.log")
+    }
+
+    fn start_bgpd(&mut self) {
+        let program = binary("bgpd");
+        let path = |name: &str| self.directory.join(name).to_string_lossy().into_owned();
+        for name in ["run", "state"] {
+            fs::create_dir_all(path(name)).unwrap();
+        }
+        let arguments = [
+            "--node",
+            "n1",
+            "--store",
+            &path("objects"),
+            "--run-dir",
+            &path("run"),
+            "--state-dir",
+            &path("state"),
+        ];
+        let launch = Launch {
+            label: "bgpd on n1".to_owned(),
+            netns: self.node.clone(),
+            program,
+            arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
+            capabilities: Some(&["net_admin", "net_bind_service"]),
+            log: self.log(),
+        };
+        self.bgpd = Some(launch.start().unwrap());
+    }
+
+    fn bgpd(&mut self) -> &mut Process {
+        self.bgpd.as_mut().unwrap()
+    }
+
+    fn peer(&self) -> &Peer {
+        self.peer.as_ref().unwrap()
+    }
+
+    /// Waits for something, and shows both ends when it does not come.
+    fn await_that(&self, what: &str, question: impl Fn(&Self) -> bool) {
+        if wait_for(PATIENCE, || question(self).then_some(())).is_none() {
+            panic!(
+                "not within {PATIENCE:?}: {what}\n{}\nbgpd:\n{}",
+                self.peer().describe(),
+                tail(&self.log(), 40)
+            );
+        }
+    }
+
+    /// The node's routes of bgpd: destination, gateway, metric.
+    fn learned(&self) -> Vec<(String, String, u64)> {
+        let mut routes = Vec::new();
+        for family in ["-4", "-6"] {
+            let answer = self.node.ip_json(&[family, "route", "show", "proto", "77"]).unwrap();
+            for route in answer.as_array().unwrap() {
+                let text = |key: &str| route[key].as_str().unwrap_or_default().to_owned();
+                let gateway =
+                    if route["type"] == "blackhole" { "blackhole".to_owned() } else { text("gateway") };
+                routes.push((text("dst"), gateway, route["metric"].as_u64().unwrap_or_default()));
+            }
+        }
+        routes.sort();
+        routes
+    }
+
+    fn has_learned(&self, prefix: &str) -> bool {
+        self.learned().iter().any(|(destination, gateway, _)| destination == prefix && gateway != "blackhole")
+    }
+
+    fn converged(&self) -> bool {
+        OWN.iter().all(|prefix| self.peer().path(prefix).is_some_and(|path| !path.stale))
+            && THEIRS.iter().all(|prefix| self.has_learned(prefix))
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.bgpd = None;
+        match self.peer.take() {
+            Some(Peer::Frr(router)) => router.stop(),
+            Some(Peer::Bird(_)) | None => {}
+        }
+        let _ = netns::remove([self.node.name(), self.router.name()]);
+        if !thread::panicking() {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+}
+
+/// Built beside this test: target/PROFILE/deps/interop_core-… and target/PROFILE/bgpd.
+fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().and_then(|deps| deps.parent()).unwrap().join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: build it first, in the profile of this test (cargo build -p {name})",
+        path.display()
+    );
+    path
+}
+
+fn put_objects(objects: &Objects) {
+    let put = |name: &str, text: &str| objects.put(name, text).unwrap();
+    put(
+        "fabricconfigurations.manx.dev/default",
+        "apiVersion: manx.dev/v1alpha1\nkind: FabricConfiguration\nmetadata: {name: default}\nspec:\n  \
+         topology: {mode: None}\n  session: {timers: {hold: 9s, connectRetry: 1s}}\n",
+    );
+    for (name, cidr) in [("default-ipv4", "10.244.0.0/16"), ("default-ipv6", "fd00:10:244::/64")] {
+        put(
+            &format!("ippools.manx.dev/{name}"),
+            &format!(
+                "apiVersion: manx.dev/v1alpha1\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{cidr: \"{cidr}\"}}\n"
+            ),
+        );
+    }
+    for (cidr, pool) in OWN.iter().zip(["default-ipv4", "default-ipv6"]) {
+        put(&format!("ipblocks.manx.dev/{}", block_name(cidr)), &block(cidr, pool));
+    }
+    put("bgppeers.manx.dev/peer", &peer("peer", "10.9.0.1", 65001, ""));
+    put(
+        "bgpadvertisements.manx.dev/pool-blocks",
+        "apiVersion: manx.dev/v1alpha1\nkind: BGPAdvertisement\nmetadata: {name: pool-blocks}\nspec: {pools: {}}\n",
+    );
+    put(
+        "nodes/n1",
+        "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nstatus:\n  addresses:\n  \
+         - {type: InternalIP, address: 10.9.0.2}\n  - {type: InternalIP, address: \"fd09::2\"}\n",
+    );
+    put(
+        "fabricnodes.manx.dev/n1",
+        "apiVersion: manx.dev/v1alpha1\nkind: FabricNode\nmetadata: {name: n1}\nspec: {asn: 4200000001}\n",
+    );
+}
+
+fn block_name(cidr: &str) -> String {
+    cidr.replace(['.', ':', '/'], "-")
+}
+
+fn block(cidr: &str, pool: &str) -> String {
+    format!(
+        "apiVersion: manx.dev/v1alpha1\nkind: IPBlock\nmetadata: {{name: {}}}\nspec: {{cidr: \"{cidr}\", pool: {pool}, \
+         nodeName: n1}}\n",
+        block_name(cidr)
+    )
+}
+
+fn frr_config() -> String {
+    let [their4, their6] = THEIRS;
+    let [strange4, strange6] = STRANGE;
+    let family = |name: &str, networks: [&str; 2]| {
+        format!(
+            " address-family {name} unicast\n  network {}\n  network {}\n  neighbor 10.9.0.2 activate\n  \
+             neighbor 10.9.0.2 default-originate\n exit-address-family\n",
+            networks[0], networks[1]
+        )
+    };
+    format!(
+        "frr defaults datacenter\nhostname peer\nrouter bgp 65001\n bgp router-id 10.9.0.1\n bgp graceful-restart\n \
+         no bgp network import-check\n neighbor 10.9.0.2 remote-as 4200000001\n neighbor 10.9.0.2 timers connect 1\n{}{}exit\n",
+        family("ipv4", [their4, strange4]),
+        family("ipv6", [their6, strange6])
+    )
+}
+
+fn bird_config() -> String {
+    let [their4, their6] = THEIRS;
+    let [strange4, strange6] = STRANGE;
+    format!(
+        "router id 10.9.0.1;\nprotocol device {{ scan time 1; }}\n\
+         protocol static {{ ipv4; route {their4} blackhole; route {strange4} blackhole; route 0.0.0.0/0 blackhole; }}\n\
+         protocol static {{ ipv6; route {their6} blackhole; route {strange6} blackhole; route ::/0 blackhole; }}\n\
+         protocol bgp node {{ local 10.9.0.1 as 65001; neighbor 10.9.0.2 as 4200000001; hold time 9;\n \
+         connect retry time 1; connect delay time 1; graceful restart on; long lived graceful restart off;\n \
+         ipv4 {{ import all; export where source = RTS_STATIC; }};\n \
+         ipv6 {{ import all; export where source = RTS_STATIC; next hop self; }};\n}}\n"
+    )
+}
+
+/// A path as the peer holds it.
+#[derive(Debug, PartialEq)]
+struct Path {
+    as_path: String,
+    next_hop: String,
+    stale: bool,
+}
+
+impl Peer {
+    /// The peer's path to one of bgpd's prefixes.
+    fn path(&self, prefix: &str) -> Option<Path> {
+        match self {
+            Self::Frr(router) => {
+                let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
+                let answer = router.json(&format!("show bgp {family} unicast {prefix} json")).ok()?;
+                let path = answer["paths"].as_array()?.first()?.clone();
+                let hop = path["nexthops"].as_array()?.iter().find(|hop| hop["scope"] != "link-local")?;
+                Some(Path {
+                    as_path: path["aspath"]["string"].as_str()?.to_owned(),
+                    next_hop: hop["ip"].as_str()?.to_owned(),
+                    stale: path["stale"] == Value::Bool(true),
+                })
+            }
+            Self::Bird(bird) => {
+                let text = bird.ask(&format!("show route {prefix} protocol node all")).ok()?;
+                let value = |key: &str| {
+                    let line = text.lines().find(|line| line.trim_start().starts_with(key))?;
+                    Some(line.split_once(':')?.1.trim().to_owned())
+                };
+                Some(Path {
+                    as_path: value("BGP.as_path")?,
+                    next_hop: value("BGP.next_hop")?.split_whitespace().next()?.to_owned(),
+                    // While it helps, BIRD marks the routes; its protocol line says the session is not up.
+                    stale: !self.established(),
+                })
+            }
+        }
+    }
+
+    fn established(&self) -> bool {
+        match self {
+            Self::Frr(router) => router
+                .json("show bgp neighbors 10.9.0.2 json")
+                .is_ok_and(|answer| answer["10.9.0.2"]["bgpState"] == "Established"),
+            Self::Bird(bird) => {
+                bird.ask("show protocols node").is_ok_and(|text| text.contains("Established"))
+            }
+        }
+    }
+
+    /// Asks for everything again (RFC 2918).
+    fn refresh(&self) {
+        match self {
+            Self::Frr(router) => router
+                .vtysh(&[
+                    "clear bgp ipv4 unicast 10.9.0.2 soft in",
+                    "clear bgp ipv6 unicast 10.9.0.2 soft in",
+                ])
+                .map(|_| ()),
+            Self::Bird(bird) => bird.ask("reload in node").map(|_| ()),
+        }
+        .unwrap();
+    }
+
+    /// UPDATEs that came in, or routes in them.
+    fn updates(&self) -> u64 {
+        match self {
+            Self::Frr(router) => {
+                let answer = router.json("show bgp neighbors 10.9.0.2 json").unwrap();
+                answer["10.9.0.2"]["messageStats"]["updatesRecv"].as_u64().unwrap()
+            }
+            Self::Bird(bird) => {
+                let text = bird.ask("show protocols all node").unwrap();
+                text.lines()
+                    .filter(|line| line.trim_start().starts_with("Import updates:"))
+                    .filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok())
+                    .sum()
+            }
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Frr(router) => router
+                .vtysh(&["show bgp neighbors 10.9.0.2", "show bgp ipv4 unicast", "show bgp ipv6 unicast"])
+                .unwrap_or_else(|error| format!("{error:#}")),
+            Self::Bird(bird) => {
+                let ask = |command| bird.ask(command).unwrap_or_else(|error| format!("{error:#}"));
+                format!("{}{}", ask("show protocols all node"), ask("show route all"))
+            }
+        }
+    }
+}
+
+fn both_ways(kind: Kind, test: &str) {
+    let rig = Rig::start(kind, test);
+    rig.await_that("routes of both families both ways", Rig::converged);
+    for (prefix, next_hop) in OWN.iter().zip(["10.9.0.2", "fd09::2"]) {
+        let path = rig.peer().path(prefix).unwrap();
+        assert_eq!(
+            path,
+            Path { as_path: "4200000001".to_owned(), next_hop: next_hop.to_owned(), stale: false }
+        );
+    }
+    let learned = rig.learned();
+    let gateways = [vec!["10.9.0.1".to_owned()], vec!["fd09::1".to_owned(), link_local(&rig.router)]];
+    for (prefix, right) in THEIRS.iter().zip(&gateways) {
+        let (_, gateway, metric) = learned.iter().find(|(destination, ..)| destination == prefix).unwrap();
+        assert!(right.contains(gateway), "{prefix} via {gateway}");
+        assert_eq!(*metric, 512, "{prefix}");
+    }
+    let defaults: Vec<_> = learned.iter().filter(|(destination, ..)| destination == "default").collect();
+    assert_eq!(defaults.len(), 2, "{learned:?}");
+    assert!(defaults.iter().all(|(_, _, metric)| *metric == 4096), "{defaults:?}");
+    assert!(STRANGE.iter().all(|prefix| !rig.has_learned(prefix)), "{learned:?}");
+    assert!(
+        OWN.iter().all(|prefix| learned.iter().any(|(d, gateway, _)| d == prefix && gateway == "blackhole"))
+    );
+    // What is learned is not sent back, and a block that goes is withdrawn.
+    assert!(
+        THEIRS
+            .iter()
+            .all(|prefix| rig.peer().path(prefix).is_none_or(|path| path.as_path != "4200000001 65001"))
+    );
+    rig.objects.delete(&format!("ipblocks.manx.dev/{}", block_name(OWN[0]))).unwrap();
+    rig.await_that("the IPv4 block is withdrawn", |rig| rig.peer().path(OWN[0]).is_none());
+    assert!(rig.peer().path(OWN[1]).is_some());
+    rig.objects
+        .put(&format!("ipblocks.manx.dev/{}", block_name(OWN[0])), &block(OWN[0], "default-ipv4"))
+        .unwrap();
+    rig.await_that("the IPv4 block is announced again", Rig::converged);
+}
+
+fn link_local(netns: &Netns) -> String {
+    let answer = netns.ip_json(&["-6", "addr", "show", "dev", "eth0", "scope", "link"]).unwrap();
+    answer[0]["addr_info"][0]["local"].as_str().unwrap_or_default().to_owned()
+}
+
+fn route_refresh(kind: Kind, test: &str) {
+    let rig = Rig::start(kind, test);
+    rig.await_that("routes of both families both ways", Rig::converged);
+    // Let what belongs to the start arrive, so that what comes next is the answer.
+    thread::sleep(Duration::from_millis(500));
+    let before = rig.peer().updates();
+    rig.peer().refresh();
+    rig.await_that("both families again after ROUTE-REFRESH", |rig| rig.peer().updates() >= before + 2);
+    assert!(rig.peer().established());
+    assert!(rig.converged());
+}
+
+fn graceful_restart(kind: Kind, test: &str) {
+    let mut rig = Rig::start(kind, test);
+    rig.await_that("routes of both families both ways", Rig::converged);
+    let before = rig.learned();
+    let monitor = rig.directory.join("monitor");
+    let mut watching = rig
+        .node
+        .command("ip")
+        .args(["-o", "monitor", "route"])
+        .stdout(fs::File::create(&monitor).unwrap())
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_millis(200));
+    rig.bgpd().kill().unwrap();
+    let stop = AtomicBool::new(false);
+    let gone = thread::scope(|scope| {
+        let rig_ = &rig;
+        let watcher = scope.spawn(|| {
+            let mut gone: Vec<&str> = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                gone.extend(OWN.into_iter().filter(|prefix| rig_.peer().path(prefix).is_none()));
+                thread::sleep(Duration::from_millis(20));
+            }
+            gone
+        });
+        rig_.await_that("the peer notices", |rig| !rig.peer().established());
+        thread::sleep(Duration::from_secs(2));
+        assert_eq!(rig_.learned(), before, "the kernel's routes while bgpd is dead");
+        stop.store(true, Ordering::Relaxed);
+        watcher.join().unwrap()
+    });
+    assert!(gone.is_empty(), "the peer dropped {gone:?} while bgpd was dead\n{}", rig.peer().describe());
+    rig.start_bgpd();
+    let restarted = Instant::now();
+    let mut missed = Vec::new();
+    while !(rig.peer().established() && rig.converged()) {
+        missed.extend(
+            OWN.iter().filter(|prefix| rig.peer().path(prefix).is_none()).map(|&prefix| prefix.to_owned()),
+        );
+        missed
+            .extend(THEIRS.iter().filter(|prefix| !rig.has_learned(prefix)).map(|&prefix| prefix.to_owned()));
+        assert!(
+            restarted.elapsed() < PATIENCE,
+            "no session again\n{}\n{}",
+            rig.peer().describe(),
+            tail(&rig.log(), 40)
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(missed.is_empty(), "gone for a while during the restart: {missed:?}");
+    // Whatever the sweep after End-of-RIB takes away, it has taken by now.
+    thread::sleep(Duration::from_secs(3));
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    assert_eq!(rig.learned(), before, "the kernel's routes after the restart");
+    let text = fs::read_to_string(&monitor).unwrap();
+    let deleted: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("Deleted") && line.contains("proto 77")).collect();
+    assert!(deleted.is_empty(), "{deleted:?}");
+    assert!(rig.converged());
+}
+
+fn clean_stop(kind: Kind, test: &str) {
+    let mut rig = Rig::start(kind, test);
+    rig.await_that("routes of both families both ways", Rig::converged);
+    let before = rig.learned();
+    rig.bgpd()
+        .terminate(Duration::from_secs(5))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", tail(&rig.log(), 20)));
+    let stopped = Instant::now();
+    rig.await_that("the peer sees the session end", |rig| !rig.peer().established());
+    assert!(stopped.elapsed() < Duration::from_secs(3), "the peer found out by its hold timer only");
+    assert_eq!(rig.learned(), before, "the kernel keeps what it had: fail static");
+}
+
+#[test]
+fn frr_both_families_both_ways() {
+    both_ways(Kind::Frr, "frr-ways");
+}
+
+#[test]
+fn bird_both_families_both_ways() {
+    both_ways(Kind::Bird, "bird-ways");
+}
+
+#[test]
+fn frr_route_refresh() {
+    route_refresh(Kind::Frr, "frr-refr");
+}
+
+#[test]
+fn bird_route_refresh() {
+    route_refresh(Kind::Bird, "bird-refr");
+}
+
+#[test]
+fn frr_graceful_restart() {
+    graceful_restart(Kind::Frr, "frr-gr");
+}
+
+#[test]
+fn bird_graceful_restart() {
+    graceful_restart(Kind::Bird, "bird-gr");
+}
+
+#[test]
+fn frr_clean_stop() {
+    clean_stop(Kind::Frr, "frr-stop");
+}
+
+#[test]
+fn bird_clean_stop() {
+    clean_stop(Kind::Bird, "bird-stop");
+}
