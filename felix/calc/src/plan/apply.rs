@@ -95,7 +95,7 @@ fn step(table: &mut Table, operation: &Operation) -> Result<(), ApplyError> {
 }
 
 /// Chains to which a rule goes or jumps.
-pub(crate) fn chain_targets(rule: &Rule) -> impl Iterator<Item = &str> {
+fn chain_targets(rule: &Rule) -> impl Iterator<Item = &str> {
     rule.statements.iter().filter_map(|statement| match statement {
         Statement::Verdict(verdict) => verdict_target(verdict),
         Statement::Family(_)
@@ -134,7 +134,7 @@ pub(crate) fn sets_read(rule: &Rule) -> impl Iterator<Item = &str> {
     })
 }
 
-pub(crate) fn data_target(data: &Data) -> Option<&str> {
+fn data_target(data: &Data) -> Option<&str> {
     match data {
         Data::Verdict(verdict) => verdict_target(verdict),
         Data::Word(_) => None,

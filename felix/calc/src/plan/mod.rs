@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+pub(crate) use self::apply::sets_read;
 pub use self::apply::{ApplyError, apply};
 pub use self::diff::{ChainDelta, SetDelta, TableDelta, diff};
 use crate::compile::{GATE_SETS, KNOWN_INTERFACES};

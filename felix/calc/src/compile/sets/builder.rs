@@ -1,12 +1,13 @@
 //! The table under construction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::digest::{digest, shorten};
 use super::super::{Compiled, SetSource};
 use crate::host::NFLOG_GROUP;
 use crate::model::{Answer, NodeState, Rule as PolicyRule, RuleId, TCP};
+use crate::plan::sets_read;
 use crate::resolve::Members;
 use crate::table::{
     Chain, Data, DataType, Element, Family, Field, KeyType, Rule, Set, Statement, Value, Verdict,
@@ -28,7 +29,12 @@ impl<'a> Builder<'a> {
         Self { state, compiled: Compiled::default() }
     }
 
-    pub(super) fn finish(self) -> Compiled {
+    /// Without sets that were made for conditions which then turned out to exclude each other.
+    pub(super) fn finish(mut self) -> Compiled {
+        let rules = self.compiled.table.chains.values().flat_map(|chain| &chain.rules);
+        let read: BTreeSet<String> = rules.flat_map(sets_read).map(str::to_owned).collect();
+        self.compiled.table.sets.retain(|name, _| read.contains(name));
+        self.compiled.members.retain(|name, _| read.contains(name));
         self.compiled
     }
 

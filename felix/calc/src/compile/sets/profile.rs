@@ -186,6 +186,9 @@ fn write_rule(
     id: RuleId,
     ways: Vec<Vec<Statement>>,
 ) {
+    if ways.is_empty() {
+        return; // conditions that exclude each other: no packet meets it
+    }
     let text = rule_text(policy_rule, &id);
     let reason = Reason::Rule(id.clone());
     let counting = |verdict| vec![Statement::Counter, Statement::Verdict(verdict)];
