@@ -14,7 +14,7 @@ mod status;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use bgp_proto::{AfiSafi, Input, Speaker};
@@ -25,7 +25,7 @@ use felix_kernel::monitor::Monitor;
 use manx_crds::host::BGPD_SOCKET;
 use manx_crds::store::dir::DirStore;
 use manx_daemon::options::{Options, private_directory};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::driver::{Driver, Sources};
 
@@ -89,7 +89,7 @@ async fn run(options: &Options, node: String) -> anyhow::Result<()> {
         started,
         closing: Vec::new(),
     };
-    driver.run(sources, stop_signal()?).await
+    driver.run(sources, manx_daemon::stop::signal()?).await
 }
 
 /// Before any thread: capabilities belong to threads and are inherited.
@@ -116,24 +116,4 @@ fn seed() -> anyhow::Result<u64> {
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u64::from_ne_bytes(bytes))
-}
-
-/// Fires at SIGTERM or SIGINT.
-fn stop_signal() -> anyhow::Result<oneshot::Receiver<()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let (stop, stopped) = oneshot::channel();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        // The loop is gone already when nobody listens.
-        drop(stop.send(()));
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        tracing::error!("the stop took longer than 10s");
-        std::process::exit(1);
-    });
-    Ok(stopped)
 }

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use crate::owner::fnv1a;
+use crate::owner::spread;
 use manx_crds::v1alpha1::selector::selects_opt as selects;
 
 mod object;
@@ -98,9 +98,9 @@ impl Pool {
     pub fn candidates(&self, node: &str) -> impl Iterator<Item = IpNet> + '_ {
         let mask = self.block_count().wrapping_sub(1);
         // The seed holds the pool, too: two pools of one shape spread differently.
-        let start = u128::from(fnv1a(format!("{node}/{}", self.name).as_bytes()));
+        let start = u128::from(spread(&format!("{node}/{}", self.name)));
         // The count is a power of two, so every odd stride visits every block once.
-        let stride = u128::from(fnv1a(format!("{}/{node}", self.name).as_bytes())) | 1;
+        let stride = u128::from(spread(&format!("{}/{node}", self.name))) | 1;
         let tries = self.block_count().min(MAX_CANDIDATES);
         (0..tries)
             .map(move |step| start.wrapping_add(stride.wrapping_mul(step)) & mask)
@@ -230,6 +230,11 @@ impl Pools {
             Some(older) => Err(Refusal::Overlaps { older: older.clone() }),
             None => Ok(()),
         }
+    }
+
+    /// The older pool over the same addresses, which is used instead.
+    pub fn overlaps(&self, pool: &Pool) -> Option<&Pool> {
+        self.pools.get(self.overlapping.get(&pool.name)?)
     }
 
     fn serves(&self, pool: &Pool, asking: &Asking<'_>) -> Result<(), Refusal> {

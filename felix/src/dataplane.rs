@@ -1,0 +1,311 @@
+//! The kernel's side of policy and pod routes, on a thread of its own: it owns the nftables writer and the table of
+//! local routes, does one command after the other, and reports.
+//!
+//! ```text
+//!   loop ── Apply { plan, routes } ──► add, switch ──► Switched ──► remove ──► Done
+//!        ── Resync { table, routes } ► read, plan, the same
+//!        ◄── Failed: what follows is refused until a Resync comes
+//! ```
+//! An ADD waits for *switch* and never for *remove*.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use felix_calc::conntrack::Entry;
+use felix_calc::host::ROUTE_PROTOCOL_LOCAL;
+use felix_calc::plan::{Plan, Transaction, plan};
+use felix_calc::table::Table;
+use felix_kernel::conntrack::{Conntrack, Wanted};
+use felix_kernel::link;
+use felix_kernel::netlink::RouteSocket;
+use felix_kernel::nft::{Counters, Foreign, NftError, PolicyTable, Watch};
+use felix_kernel::route::{Route, RouteKey, RouteTable};
+use tokio::sync::mpsc as queue;
+
+/// How often the kernel is looked at when nothing happens: a foreign flush is repaired within this.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A listing of everything costs as much as this many filtered pairs (policy-compiler: 100 ms against 22 ms each way).
+const FILTERED: usize = 4;
+
+/// Numbers the tables that were handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Generation(pub(crate) u64);
+
+/// Routes to local pods: wanted, or no longer.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    pub(crate) set: Vec<Route>,
+    pub(crate) withdraw: Vec<RouteKey>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// From the table handed over before to the next one.
+    Apply { generation: Generation, plan: Box<Plan>, routes: Routes },
+    /// From whatever the kernel holds to this table and these routes. `sweep`: what else of ours is there goes.
+    Resync { generation: Generation, table: Box<Table>, routes: Vec<Route>, sweep: bool },
+    /// Connections of these addresses are wanted for judgement.
+    ListConnections { addresses: Vec<IpAddr> },
+    /// Connections that the policy now denies.
+    Cut(Vec<Entry>),
+    /// Links of pods that are gone.
+    DeleteLinks(Vec<String>),
+    /// Packets and bytes of every counted rule.
+    ReadCounters(tokio::sync::oneshot::Sender<Counters>),
+}
+
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The table of this generation decides now.
+    Switched { generation: Generation, took: Duration, changes: usize },
+    /// And nothing of the older ones is left.
+    Done { generation: Generation },
+    /// The kernel refused; everything up to here is to be resynced.
+    Failed { generation: Generation, error: String },
+    Connections(Vec<Entry>),
+    /// How many connections were cut.
+    Cut(usize),
+    /// Somebody else changed our table.
+    Touched { what: String },
+    /// The routes that the kernel does not take, by destination.
+    RoutesRefused(BTreeMap<String, String>),
+}
+
+/// The loop's end.
+#[derive(Debug, Clone)]
+pub(crate) struct Dataplane {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Dataplane {
+    /// Starts the thread. The table that the kernel holds from before is adopted, not touched.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be spoken to.
+    pub(crate) fn start() -> anyhow::Result<(Self, queue::UnboundedReceiver<Outcome>, Adopted)> {
+        let socket = RouteSocket::open()?;
+        let mut routes = RouteTable::new(ROUTE_PROTOCOL_LOCAL);
+        let adopted_routes = routes.adopt(&socket)?;
+        let mut nft = PolicyTable::open()?;
+        let watch = nft.watch()?;
+        let reading = nft.read()?;
+        // Opening makes an empty table where there is none: only chains can decide anything.
+        let adopted = Adopted { table: !reading.table.chains.is_empty(), routes: adopted_routes };
+        let conntrack = Conntrack::open()?;
+        let (commands, receiver) = mpsc::channel();
+        let (outcomes, outcome) = queue::unbounded_channel();
+        let worker = Worker { nft, watch, conntrack, socket, routes, outcomes, poisoned: false, refused: BTreeMap::new() };
+        thread::Builder::new().name("dataplane".to_owned()).spawn(move || worker.run(&receiver))?;
+        Ok((Self { commands }, outcome, adopted))
+    }
+
+    pub(crate) fn send(&self, command: Command) {
+        if self.commands.send(command).is_err() {
+            tracing::error!("the dataplane thread is gone; the kernel keeps what it has");
+        }
+    }
+}
+
+/// What an earlier life left in the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Adopted {
+    pub(crate) table: bool,
+    pub(crate) routes: usize,
+}
+
+struct Worker {
+    nft: PolicyTable,
+    watch: Watch,
+    conntrack: Conntrack,
+    socket: RouteSocket,
+    routes: RouteTable,
+    outcomes: queue::UnboundedSender<Outcome>,
+    /// A plan failed: the next ones build on what is not there.
+    poisoned: bool,
+    refused: BTreeMap<String, String>,
+}
+
+impl Worker {
+    fn run(mut self, commands: &mpsc::Receiver<Command>) {
+        loop {
+            match commands.recv_timeout(LOOK) {
+                Ok(command) => self.obey(command),
+                Err(mpsc::RecvTimeoutError::Timeout) => self.look(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Apply { generation, plan, routes } => self.apply(generation, &plan, routes),
+            Command::Resync { generation, table, routes, sweep } => self.resync(generation, &table, routes, sweep),
+            Command::ListConnections { addresses } => match self.connections(&addresses) {
+                Ok(entries) => self.report(Outcome::Connections(entries)),
+                Err(error) => tracing::warn!(%error, effect = "established flows stay", "connections not listed"),
+            },
+            Command::Cut(entries) => self.cut(&entries),
+            Command::DeleteLinks(names) => self.delete_links(&names),
+            Command::ReadCounters(answer) => match self.nft.counters() {
+                // Who asked may have given up.
+                Ok(counters) => drop(answer.send(counters)),
+                Err(error) => tracing::warn!(%error, "counters not read"),
+            },
+        }
+    }
+
+    fn apply(&mut self, generation: Generation, plan: &Plan, routes: Routes) {
+        if self.poisoned {
+            return;
+        }
+        for key in &routes.withdraw {
+            self.routes.withdraw(key);
+        }
+        self.want(routes.set);
+        self.execute(generation, plan);
+    }
+
+    fn resync(&mut self, generation: Generation, table: &Table, routes: Vec<Route>, sweep: bool) {
+        self.poisoned = false;
+        let wanted: Vec<RouteKey> = routes.iter().map(Route::key).collect();
+        let stale: Vec<RouteKey> =
+            self.routes.wanted().map(|(key, _)| *key).filter(|key| !wanted.contains(key)).collect();
+        for key in &stale {
+            self.routes.withdraw(key);
+        }
+        self.want(routes);
+        if sweep {
+            self.routes.sweep(|_| true);
+        }
+        self.routes.mark_stale();
+        match self.nft.read() {
+            Ok(actual) => {
+                if !actual.unknown.is_empty() {
+                    tracing::warn!(objects = actual.unknown.join(" "), "somebody put these into our table: they go");
+                }
+                let plan = plan(&actual.table, table);
+                self.execute(generation, &plan);
+            }
+            Err(error) => self.fail(generation, error.to_string()),
+        }
+    }
+
+    fn want(&mut self, routes: Vec<Route>) {
+        for route in routes {
+            if let Err(error) = self.routes.set(route) {
+                tracing::error!(%error, "a route that cannot be");
+            }
+        }
+    }
+
+    fn execute(&mut self, generation: Generation, plan: &Plan) {
+        let began = Instant::now();
+        self.apply_routes();
+        let [add, switch, remove] = plan.transactions();
+        if let Err(error) = self.commit(add).and_then(|()| self.commit(switch)) {
+            self.fail(generation, error.to_string());
+            return;
+        }
+        let changes = add.0.len() + switch.0.len() + remove.0.len();
+        self.report(Outcome::Switched { generation, took: began.elapsed(), changes });
+        match self.commit(remove) {
+            Ok(()) => self.report(Outcome::Done { generation }),
+            Err(error) => self.fail(generation, error.to_string()),
+        }
+    }
+
+    fn commit(&mut self, transaction: &Transaction) -> Result<(), NftError> {
+        self.nft.commit(transaction)
+    }
+
+    fn fail(&mut self, generation: Generation, error: String) {
+        self.poisoned = true;
+        self.report(Outcome::Failed { generation, error });
+    }
+
+    fn apply_routes(&mut self) {
+        let now = Instant::now();
+        if !self.routes.is_due(now) {
+            return;
+        }
+        if let Err(error) = self.routes.apply(&self.socket, now) {
+            tracing::warn!(%error, "routes to pods");
+        }
+        let refused: BTreeMap<String, String> = self
+            .routes
+            .wanted()
+            .filter_map(|(key, _)| match self.routes.state(key) {
+                felix_kernel::route::RouteState::NotYet(refusal) | felix_kernel::route::RouteState::Wrong(refusal) => {
+                    Some((key.destination.to_string(), refusal.to_string()))
+                }
+                felix_kernel::route::RouteState::Absent
+                | felix_kernel::route::RouteState::Adopted
+                | felix_kernel::route::RouteState::Pending
+                | felix_kernel::route::RouteState::Installed => None,
+            })
+            .collect();
+        if refused != self.refused {
+            self.refused.clone_from(&refused);
+            self.report(Outcome::RoutesRefused(refused));
+        }
+    }
+
+    /// Nothing to do: is everything as we left it?
+    fn look(&mut self) {
+        self.apply_routes();
+        match self.watch.look() {
+            Ok(Foreign::Unchanged) => {}
+            Ok(Foreign::Changed { by }) => {
+                let who = by.map_or_else(|| "somebody".to_owned(), |(pid, name)| format!("{name} (process {pid})"));
+                self.touched(format!("table inet manx, changed by {who}"));
+            }
+            Ok(Foreign::Unknown) => self.touched("table inet manx, perhaps: the kernel dropped news of it".to_owned()),
+            Err(error) => tracing::warn!(%error, "nftables events"),
+        }
+    }
+
+    /// Plans that were made for the table as we left it are void.
+    fn touched(&mut self, what: String) {
+        self.poisoned = true;
+        self.report(Outcome::Touched { what });
+    }
+
+    /// Few addresses are asked for one by one, in both directions; many by one listing of everything.
+    fn connections(&mut self, addresses: &[IpAddr]) -> Result<Vec<Entry>, NftError> {
+        if addresses.len() > FILTERED {
+            return self.conntrack.list(Wanted::All);
+        }
+        let mut entries = Vec::new();
+        for address in addresses {
+            entries.extend(self.conntrack.list(Wanted::From(*address))?);
+            entries.extend(self.conntrack.list(Wanted::AnsweredBy(*address))?);
+        }
+        entries.sort_unstable_by_key(|entry| (entry.id, entry.original));
+        entries.dedup();
+        Ok(entries)
+    }
+
+    fn cut(&mut self, entries: &[Entry]) {
+        match self.conntrack.delete(entries) {
+            Ok(cut) => self.report(Outcome::Cut(cut)),
+            Err(error) => tracing::warn!(%error, "denied connections stay"),
+        }
+    }
+
+    fn delete_links(&mut self, names: &[String]) {
+        for name in names {
+            if let Err(error) = link::delete_by_name(&self.socket, name) {
+                tracing::warn!(%error, interface = name, "a dead pod's link stays");
+            }
+        }
+    }
+
+    fn report(&self, outcome: Outcome) {
+        // The loop is gone: the process ends.
+        drop(self.outcomes.send(outcome));
+    }
+}

@@ -1,0 +1,146 @@
+//! What this node is: addresses, labels, settings, pools and blocks, from objects and the kernel's facts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use felix_calc::Update;
+use felix_calc::host::INTERFACE_PREFIX;
+use ipnet::IpNet;
+use jiff::SignedDuration;
+use kube::ResourceExt as _;
+use manx_crds::acceptance;
+use manx_crds::store::{Key, Store};
+use manx_crds::v1alpha1::FabricConfiguration;
+use manx_crds::v1alpha1::settings::EffectiveNode;
+use manx_ipam::allocator::{Input, Settings};
+use manx_ipam::pool::Pool;
+
+use crate::allocation::cidr_of;
+use crate::driver::Driver;
+
+/// A pod's MTU where no uplink says another.
+const MTU: u32 = 1500;
+
+impl<S: Store> Driver<S> {
+    pub(crate) fn configuration(&self) -> Option<&FabricConfiguration> {
+        self.objects.configuration.iter().next()
+    }
+
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        self.objects.nodes.named(&self.node).map(|node| node.labels().clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn effective(&self) -> EffectiveNode {
+        EffectiveNode::of(self.configuration(), self.objects.fabric_nodes.named(&self.node), &self.labels())
+    }
+
+    /// The node's address of one family: a person's word, else the Node's first InternalIP.
+    pub(crate) fn node_address(&self, v4: bool) -> Option<IpAddr> {
+        let effective = self.effective();
+        let set = if v4 { effective.ipv4 } else { effective.ipv6 };
+        set.or_else(|| {
+            let node = self.objects.nodes.named(&self.node)?;
+            let listed = node.status.as_ref()?.addresses.as_ref()?;
+            listed
+                .iter()
+                .filter(|address| address.type_ == "InternalIP")
+                .filter_map(|address| address.address.parse::<IpAddr>().ok())
+                .find(|ip| ip.is_ipv4() == v4)
+        })
+    }
+
+    /// The smallest MTU of the interfaces that lead away from this node, or what the configuration says.
+    pub(crate) fn pod_mtu(&self) -> u32 {
+        if let Some(mtu) = self.effective().mtu {
+            return mtu.into();
+        }
+        let uplinks = self.monitor.facts().links().filter(|link| {
+            !link.loopback && link.is_usable() && !link.name.starts_with(INTERFACE_PREFIX)
+        });
+        uplinks.map(|link| link.mtu).min().unwrap_or(MTU)
+    }
+
+    /// Node, FabricNode, configuration or the kernel's addresses changed.
+    pub(crate) fn refresh_node(&mut self) {
+        let mut settings = felix_input::node::settings(
+            self.objects.nodes.named(&self.node),
+            self.objects.fabric_nodes.named(&self.node),
+            self.configuration(),
+        );
+        let facts = self.monitor.facts();
+        let pod_links: BTreeSet<u32> = facts
+            .links()
+            .filter(|link| link.name.starts_with(INTERFACE_PREFIX))
+            .map(|link| link.index)
+            .collect();
+        settings.node_addresses.extend(
+            facts
+                .addresses()
+                .filter(|held| !held.link_scope && !pod_links.contains(&held.ifindex))
+                .map(|held| held.address.addr()),
+        );
+        if self.graph.state().settings != settings {
+            self.graph.on_update(Update::Settings(settings));
+            self.dirty(false);
+        }
+        let ipam = self.configuration().and_then(|configuration| configuration.spec.ipam.as_ref());
+        let mut limits = Settings::default();
+        if let Some(cooldown) = ipam.and_then(|ipam| ipam.cooldown) {
+            limits.cooldown = SignedDuration::try_from(cooldown.get()).unwrap_or(limits.cooldown);
+        }
+        if let Some(spare) = ipam.and_then(|ipam| ipam.spare_blocks) {
+            limits.spare_blocks = spare;
+        }
+        let (labels, now) = (self.labels(), self.now());
+        self.allocator.handle_input(Input::Settings(limits), now);
+        self.allocator.handle_input(Input::NodeLabels(labels), now);
+        self.status.touch();
+    }
+
+    pub(crate) fn refresh_pools(&mut self) {
+        if !self.objects.pools.in_sync() {
+            return;
+        }
+        let mut pools = Vec::new();
+        for object in self.objects.pools.iter() {
+            if let Err(refusal) = acceptance::ip_pool(object) {
+                tracing::warn!(pool = object.name_any(), refusal.message, "IPPool serves nothing");
+                continue;
+            }
+            match Pool::try_from(object) {
+                Ok(pool) => pools.push(pool),
+                Err(error) => tracing::warn!(%error, "IPPool serves nothing"),
+            }
+        }
+        let now = self.now();
+        self.allocator.handle_input(Input::Pools(pools), now);
+        self.status.touch();
+    }
+
+    pub(crate) fn refresh_blocks(&mut self, listed: bool, changed: &BTreeSet<Key>) {
+        let now = self.now();
+        if listed {
+            let blocks = self.objects.blocks.iter().cloned().collect();
+            self.allocator.handle_input(Input::Listed(blocks), now);
+            return;
+        }
+        if !self.objects.blocks.in_sync() {
+            return;
+        }
+        for key in changed {
+            let input = match self.objects.blocks.objects.get(key) {
+                Some(block) => Some(Input::Changed(block.clone())),
+                None => {
+                    let held: Vec<IpNet> = self.allocator.blocks().map(manx_ipam::block::Block::cidr).collect();
+                    cidr_of(held.into_iter(), key).map(Input::Gone)
+                }
+            };
+            if let Some(input) = input {
+                self.allocator.handle_input(input, now);
+            }
+        }
+        if !changed.is_empty() {
+            self.status.touch();
+        }
+    }
+}

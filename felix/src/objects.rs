@@ -1,0 +1,146 @@
+//! What the store says, as last heard, and the keys that changed since somebody looked.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use manx_crds::store::follow;
+use manx_crds::store::{Key, Selection, Store};
+use manx_crds::v1alpha1::{BGPAdvertisement, BGPPeer, FabricConfiguration, FabricNode, IPBlock, IPPool};
+use manx_daemon::kind::{Invalid, Kind, Taken, follow, with_field};
+use tokio::sync::mpsc;
+
+/// One change of one kind.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Configuration(follow::Change<FabricConfiguration>),
+    FabricNode(follow::Change<FabricNode>),
+    Node(follow::Change<Node>),
+    Pod(Box<follow::Change<Pod>>),
+    Namespace(follow::Change<Namespace>),
+    Policy(follow::Change<NetworkPolicy>),
+    Pool(follow::Change<IPPool>),
+    Block(follow::Change<IPBlock>),
+    Peer(follow::Change<BGPPeer>),
+    Advertisement(follow::Change<BGPAdvertisement>),
+}
+
+/// What somebody has to look at again.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// FabricConfiguration, Node, FabricNode: what this node is.
+    pub(crate) node: bool,
+    pub(crate) pods: BTreeSet<Key>,
+    pub(crate) namespaces: BTreeSet<Key>,
+    pub(crate) policies: BTreeSet<Key>,
+    pub(crate) pools: bool,
+    pub(crate) blocks: BTreeSet<Key>,
+    /// The blocks were listed for the first time.
+    pub(crate) blocks_listed: bool,
+    /// Anything whose `Accepted` may differ.
+    pub(crate) acceptance: bool,
+    /// The last kind was heard whole.
+    pub(crate) in_sync: bool,
+}
+
+/// Everything that felix watches.
+#[derive(Debug, Default)]
+pub(crate) struct Objects {
+    pub(crate) configuration: Kind<FabricConfiguration>,
+    pub(crate) fabric_nodes: Kind<FabricNode>,
+    /// This node's own.
+    pub(crate) nodes: Kind<Node>,
+    pub(crate) pods: Kind<Pod>,
+    pub(crate) namespaces: Kind<Namespace>,
+    pub(crate) policies: Kind<NetworkPolicy>,
+    pub(crate) pools: Kind<IPPool>,
+    /// Of this node only.
+    pub(crate) blocks: Kind<IPBlock>,
+    pub(crate) peers: Kind<BGPPeer>,
+    pub(crate) advertisements: Kind<BGPAdvertisement>,
+    pub(crate) invalid: Invalid,
+    pub(crate) news: News,
+}
+
+impl Objects {
+    pub(crate) fn take(&mut self, change: Change) {
+        let was_in_sync = self.in_sync();
+        let (invalid, news) = (&mut self.invalid, &mut self.news);
+        match change {
+            Change::Configuration(change) => {
+                let taken = self.configuration.take(change, invalid) != Taken::Nothing;
+                news.node |= taken;
+                news.acceptance |= taken;
+            }
+            Change::FabricNode(change) => news.node |= self.fabric_nodes.take(change, invalid) != Taken::Nothing,
+            Change::Node(change) => news.node |= self.nodes.take(change, invalid) != Taken::Nothing,
+            Change::Pod(change) => note(self.pods.take(*change, invalid), &mut news.pods),
+            Change::Namespace(change) => note(self.namespaces.take(change, invalid), &mut news.namespaces),
+            Change::Policy(change) => {
+                note(self.policies.take(change, invalid), &mut news.policies);
+                news.acceptance = true;
+            }
+            Change::Pool(change) => {
+                let taken = self.pools.take(change, invalid) != Taken::Nothing;
+                news.pools |= taken;
+                news.acceptance |= taken;
+            }
+            Change::Block(change) => match self.blocks.take(change, invalid) {
+                Taken::Nothing => {}
+                Taken::Object(key) => drop(news.blocks.insert(key)),
+                Taken::InSync => news.blocks_listed = true,
+            },
+            Change::Peer(change) => news.acceptance |= self.peers.take(change, invalid) != Taken::Nothing,
+            Change::Advertisement(change) => {
+                news.acceptance |= self.advertisements.take(change, invalid) != Taken::Nothing;
+            }
+        }
+        self.news.in_sync |= !was_in_sync && self.in_sync();
+    }
+
+    /// Every kind was heard whole: what is missing is not there.
+    pub(crate) fn in_sync(&self) -> bool {
+        self.configuration.in_sync()
+            && self.fabric_nodes.in_sync()
+            && self.nodes.in_sync()
+            && self.pods.in_sync()
+            && self.namespaces.in_sync()
+            && self.policies.in_sync()
+            && self.pools.in_sync()
+            && self.blocks.in_sync()
+            && self.peers.in_sync()
+            && self.advertisements.in_sync()
+    }
+
+    pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
+        self.pods.objects.get(&key(namespace, name))
+    }
+}
+
+/// The key of a namespaced object.
+pub(crate) fn key(namespace: &str, name: &str) -> Key {
+    Key { namespace: Some(namespace.to_owned()), name: name.to_owned() }
+}
+
+fn note(taken: Taken, keys: &mut BTreeSet<Key>) {
+    if let Taken::Object(key) = taken {
+        keys.insert(key);
+    }
+}
+
+/// Watches everything that felix needs, one task a kind.
+pub(crate) fn watch<S: Store>(store: &S, node: &str) -> mpsc::Receiver<Change> {
+    let (changes, receiver) = mpsc::channel(1024);
+    let all = Selection::default;
+    follow(store, all(), &changes, Change::Configuration);
+    follow(store, with_field("metadata.name", node), &changes, Change::FabricNode);
+    follow(store, with_field("metadata.name", node), &changes, Change::Node);
+    follow(store, all(), &changes, |change| Change::Pod(Box::new(change)));
+    follow(store, all(), &changes, Change::Namespace);
+    follow(store, all(), &changes, Change::Policy);
+    follow(store, all(), &changes, Change::Pool);
+    follow(store, with_field("spec.nodeName", node), &changes, Change::Block);
+    follow(store, all(), &changes, Change::Peer);
+    follow(store, all(), &changes, Change::Advertisement);
+    receiver
+}

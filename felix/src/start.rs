@@ -1,0 +1,148 @@
+//! The start: what is remembered, what the kernel holds, what the store says, in this order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use felix_calc::host::{INTERFACE_PREFIX, ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL};
+use felix_calc::{CalcGraph, NodeSettings};
+use felix_kernel::monitor::Monitor;
+use felix_kernel::netlink::RouteSocket;
+use felix_kernel::sysctl::{Record, Sysctl, host_settings};
+use manx_crds::host::FELIX_SOCKET;
+use manx_crds::store::dir::DirStore;
+use manx_daemon::options::{Options, private_directory};
+use manx_ipam::allocator::{Allocator, Identity, Restored, Settings};
+use manx_ipam::journal::Replay;
+use tokio::sync::mpsc;
+
+use crate::controller::Controller;
+use crate::dataplane::Dataplane;
+use crate::driver::{Attached, Driver, Programming, Sources};
+use crate::journal::Journal;
+use crate::status::Status;
+use crate::{cni, objects, writer};
+
+/// Writes that wait for the store.
+const WRITES: usize = 4096;
+
+pub(crate) async fn run(options: &Options, node: String) -> anyhow::Result<()> {
+    private_directory(&options.run_dir)?;
+    private_directory(&options.state_dir)?;
+    let store = DirStore::open(&options.store).context("the datastore")?;
+    let questions =
+        manx_daemon::control::listen(&options.run_dir.join(FELIX_SOCKET)).context("the control socket")?;
+    let monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL]).context("the kernel's links")?;
+    let settings_problems = settings(options, &monitor)?;
+    let (journal, replayed) = Journal::open(&options.state_dir.join("journal")).context("the journal")?;
+    let (dataplane, outcomes, adopted) = Dataplane::start().context("the kernel's tables")?;
+    let attached = attached(&replayed, &monitor);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pods = attached.len(),
+        table = if adopted.table { "adopted" } else { "none" },
+        routes = adopted.routes,
+        "felix starts"
+    );
+    let me = Identity { node: node.clone(), incarnation: incarnation()? };
+    let restored = Restored { complete: replayed.complete() && replayed.valid_length > 0, state: replayed.state };
+    let (writes, written) = mpsc::channel(WRITES);
+    tokio::spawn(writer::run(store.clone(), node.clone(), written));
+    let (events, event) = mpsc::unbounded_channel();
+    // Last of all, so that nobody is answered before there is something to answer with.
+    let calls = cni::listen(&options.run_dir.join(manx_cni::SOCKET)).context("the CNI socket")?;
+    let changes = objects::watch(&store, &node);
+    let driver = Driver {
+        controller: Controller::new(store.root(), writes.clone()),
+        status: Status::new(writes, adopted.table),
+        node,
+        store,
+        objects: objects::Objects::default(),
+        graph: CalcGraph::new(NodeSettings::default()),
+        allocator: Allocator::new(me, Settings::default(), restored),
+        journal,
+        dataplane,
+        monitor,
+        host: Arc::new(RouteSocket::open()?),
+        events,
+        attached,
+        endpoints: BTreeMap::new(),
+        adds: BTreeMap::new(),
+        dels: BTreeMap::new(),
+        next_request: 0,
+        programming: Programming::default(),
+        recheck: BTreeMap::new(),
+        second_look: None,
+        judging: std::collections::BTreeSet::new(),
+        journal_next: 0,
+        journal_acked: 0,
+        journal_failed: BTreeMap::new(),
+        gated: std::collections::VecDeque::new(),
+        settings_problems,
+        started: Instant::now(),
+    };
+    let sources = Sources { changes, calls, events: event, outcomes, questions };
+    driver.run(sources, manx_daemon::stop::signal()?).await
+}
+
+/// Attachments of an earlier life whose links are still there. A record without a link is a pod that the machine lost
+/// (a reboot): its address stays its own until the runtime deletes it.
+fn attached(replayed: &Replay, monitor: &Monitor) -> BTreeMap<manx_ipam::journal::Attachment, Attached> {
+    let mut attached = BTreeMap::new();
+    for (attachment, pod) in &replayed.state.pods {
+        let Some(host_interface) = &pod.host_interface else { continue };
+        let Some(link) = monitor.facts().link_by_name(host_interface) else {
+            tracing::info!(pod = format!("{}/{}", pod.namespace, pod.name), "recorded, but its link is gone");
+            continue;
+        };
+        attached.insert(
+            attachment.clone(),
+            Attached {
+                namespace: pod.namespace.clone(),
+                name: pod.name.clone(),
+                uid: pod.uid.clone(),
+                host_interface: host_interface.clone(),
+                index: link.index,
+                addresses: pod.addresses.iter().map(|address| address.ip).collect(),
+            },
+        );
+    }
+    attached
+}
+
+/// Host settings that forwarding needs. What they were is kept on disk until somebody restores it.
+fn settings(options: &Options, monitor: &Monitor) -> anyhow::Result<Vec<String>> {
+    let path = options.state_dir.join("sysctl.json");
+    let mut record: Record = match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{}", path.display()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Record::new(),
+        Err(error) => return Err(error).with_context(|| format!("{}", path.display())),
+    };
+    let before = record.clone();
+    let uplinks: Vec<&str> = monitor
+        .facts()
+        .links()
+        .filter(|link| !link.loopback && !link.name.starts_with(INTERFACE_PREFIX))
+        .map(|link| link.name.as_str())
+        .collect();
+    let problems = Sysctl::default().apply(&host_settings(&uplinks), &mut record);
+    for problem in &problems {
+        tracing::error!(error = %problem, r#do = problem.remedy(), "a host setting is not as pods need it");
+    }
+    if record != before {
+        let temporary = path.with_extension("new");
+        std::fs::write(&temporary, serde_json::to_vec(&record)?)?;
+        std::fs::File::open(&temporary)?.sync_all()?;
+        std::fs::rename(&temporary, &path)?;
+    }
+    Ok(problems.iter().map(ToString::to_string).collect())
+}
+
+/// Tells this start of the process from every other.
+fn incarnation() -> anyhow::Result<String> {
+    use std::io::Read as _;
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
+}

@@ -1,0 +1,249 @@
+//! The one task that writes to the store, apart from the allocator's blocks. The newest wish of each object wins; what
+//! cannot be written is tried again.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference};
+use manx_crds::store::{Key, NewEvent, Object, Part, Store, StoreError};
+use manx_crds::v1alpha1::{
+    AgentStatus, BGPAdvertisement, BGPPeer, FabricConfiguration, FabricNode, FabricNodeSpec, IPPool,
+    NodeAddressesStatus, SCHEMA_REVISION,
+};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::status::cluster_key;
+
+const FELIX: &str = "manx-felix";
+const CONTROLLER: &str = "manx-controller";
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What felix says on the FabricNode.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct NodeWish {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) addresses: NodeAddressesStatus,
+    pub(crate) address_source: String,
+    pub(crate) pod_mtu: Option<u16>,
+    pub(crate) blocks: Vec<String>,
+    pub(crate) conditions: Vec<Condition>,
+    /// The Node's uid: the FabricNode goes with it.
+    pub(crate) owner: Option<String>,
+}
+
+/// Kinds whose `Accepted` the controller writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum AcceptedKind {
+    FabricConfiguration,
+    BGPPeer,
+    BGPAdvertisement,
+    IPPool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Write {
+    Node(Box<NodeWish>),
+    PodAddresses { pod: Key, addresses: Vec<IpAddr> },
+    PodEvent { pod: Key, reason: &'static str, note: String },
+    NodeEvent { warning: bool, reason: &'static str, note: String },
+    /// By the controller.
+    Accepted { kind: AcceptedKind, name: String, condition: Box<Condition> },
+    /// By the controller.
+    PolicyRejected { policy: Key, note: String },
+}
+
+#[derive(Default)]
+struct Open {
+    node: Option<Box<NodeWish>>,
+    pods: BTreeMap<Key, Vec<IpAddr>>,
+    accepted: BTreeMap<(AcceptedKind, String), Box<Condition>>,
+}
+
+impl Open {
+    fn is_empty(&self) -> bool {
+        self.node.is_none() && self.pods.is_empty() && self.accepted.is_empty()
+    }
+}
+
+pub(crate) async fn run<S: Store>(store: S, node: String, mut writes: mpsc::Receiver<Write>) {
+    let mut open = Open::default();
+    let mut said: Option<String> = None;
+    loop {
+        let write = tokio::select! {
+            write = writes.recv() => match write {
+                Some(write) => Some(write),
+                None => return,
+            },
+            () = tokio::time::sleep(AGAIN), if !open.is_empty() => None,
+        };
+        let mut next = write;
+        while let Some(write) = next {
+            take(&store, &node, &mut open, write).await;
+            next = writes.try_recv().ok();
+        }
+        match flush(&store, &node, &mut open).await {
+            Ok(()) => said = None,
+            Err(error) => {
+                let text = error.to_string();
+                if said.as_ref() != Some(&text) {
+                    tracing::warn!(error = text, effect = "status is late, pods are not", "store");
+                    said = Some(text);
+                }
+            }
+        }
+    }
+}
+
+async fn take<S: Store>(store: &S, node: &str, open: &mut Open, write: Write) {
+    match write {
+        Write::Node(wish) => open.node = Some(wish),
+        Write::PodAddresses { pod, addresses } => drop(open.pods.insert(pod, addresses)),
+        Write::Accepted { kind, name, condition } => drop(open.accepted.insert((kind, name), condition)),
+        Write::PodEvent { pod, reason, note } => {
+            event::<S, Pod>(store, &pod, node, FELIX, true, reason, note).await;
+        }
+        Write::NodeEvent { warning, reason, note } => {
+            event::<S, FabricNode>(store, &cluster_key(node), node, FELIX, warning, reason, note).await;
+        }
+        Write::PolicyRejected { policy, note } => {
+            event::<S, NetworkPolicy>(store, &policy, node, CONTROLLER, true, "PolicyRejected", note).await;
+        }
+    }
+}
+
+async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), StoreError> {
+    if let Some(wish) = &open.node {
+        fabric_node(store, node, wish).await?;
+        open.node = None;
+    }
+    while let Some((pod, addresses)) = open.pods.first_key_value() {
+        gone(pod_status(store, node, pod, addresses).await)?;
+        open.pods.pop_first();
+    }
+    while let Some(((kind, name), condition)) = open.accepted.first_key_value() {
+        let key = cluster_key(name);
+        let outcome = match kind {
+            AcceptedKind::FabricConfiguration => accepted::<S, FabricConfiguration>(store, &key, condition).await,
+            AcceptedKind::BGPPeer => accepted::<S, BGPPeer>(store, &key, condition).await,
+            AcceptedKind::BGPAdvertisement => accepted::<S, BGPAdvertisement>(store, &key, condition).await,
+            AcceptedKind::IPPool => accepted::<S, IPPool>(store, &key, condition).await,
+        };
+        gone(outcome)?;
+        open.accepted.pop_first();
+    }
+    Ok(())
+}
+
+/// The FabricNode: made empty where it is not there, labels copied from the Node, status by field manager.
+async fn fabric_node<S: Store>(store: &S, node: &str, wish: &NodeWish) -> Result<(), StoreError> {
+    let key = cluster_key(node);
+    if let Err(StoreError::NotFound { .. }) = store.get::<FabricNode>(&key).await {
+        let owner = wish.owner.as_ref().map(|uid| {
+            vec![OwnerReference {
+                api_version: "v1".to_owned(),
+                kind: "Node".to_owned(),
+                name: node.to_owned(),
+                uid: uid.clone(),
+                ..OwnerReference::default()
+            }]
+        });
+        let mut object = FabricNode::new(node, FabricNodeSpec::default());
+        object.metadata = ObjectMeta { owner_references: owner, ..object.metadata };
+        match store.create(&object).await {
+            Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    store.apply::<FabricNode>(&key, FELIX, Part::Labels, json(&wish.labels)).await?;
+    let agent = AgentStatus {
+        name: "felix".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        schema_revision: SCHEMA_REVISION,
+    };
+    let mut body = json!({
+        "addresses": json(&wish.addresses),
+        "addressSource": wish.address_source,
+        "podMTU": wish.pod_mtu,
+        "blocks": wish.blocks,
+        "agents": [json(&agent)],
+        "conditions": json(&wish.conditions),
+    });
+    if let Value::Object(map) = &mut body {
+        map.retain(|_, value| !value.is_null());
+    }
+    store.apply::<FabricNode>(&key, FELIX, Part::Status, body).await?;
+    Ok(())
+}
+
+/// Where there is no kubelet, felix says which addresses a pod has: all other nodes learn it from here.
+async fn pod_status<S: Store>(store: &S, node: &str, pod: &Key, addresses: &[IpAddr]) -> Result<(), StoreError> {
+    let body = if addresses.is_empty() {
+        json!({"phase": "Pending"})
+    } else {
+        let ips: Vec<Value> = addresses.iter().map(|address| json!({"ip": address})).collect();
+        let host = store.get::<Node>(&cluster_key(node)).await.ok().and_then(|node| {
+            let listed = node.status?.addresses?;
+            Some(listed.into_iter().find(|address| address.type_ == "InternalIP")?.address)
+        });
+        let mut body = json!({"phase": "Running", "podIP": addresses.first(), "podIPs": ips});
+        if let (Some(host), Value::Object(map)) = (host, &mut body) {
+            map.insert("hostIP".to_owned(), json!(host));
+        }
+        body
+    };
+    store.apply::<Pod>(pod, FELIX, Part::Status, body).await?;
+    Ok(())
+}
+
+async fn accepted<S: Store, K: Object>(store: &S, key: &Key, condition: &Condition) -> Result<(), StoreError> {
+    let body = json!({"observedGeneration": condition.observed_generation, "conditions": [json(condition)]});
+    store.apply::<K>(key, CONTROLLER, Part::Status, body).await?;
+    Ok(())
+}
+
+async fn event<S: Store, K: Object>(
+    store: &S,
+    about: &Key,
+    node: &str,
+    controller: &str,
+    warning: bool,
+    reason: &str,
+    note: String,
+) {
+    let event = NewEvent {
+        warning,
+        reason: reason.to_owned(),
+        action: "Reconcile".to_owned(),
+        note,
+        controller: controller.to_owned(),
+        instance: node.to_owned(),
+    };
+    let outcome = match store.get::<K>(about).await {
+        Ok(object) => store.record_event(&object, event).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, reason, object = about.name, "an Event was not recorded");
+    }
+}
+
+/// An object that is gone needs no status.
+fn gone(outcome: Result<(), StoreError>) -> Result<(), StoreError> {
+    match outcome {
+        Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+        // The same write would be refused again: say it and go on with the others.
+        Err(error @ (StoreError::Invalid(_) | StoreError::Forbidden(_))) => {
+            tracing::error!(%error, "a status was refused");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
