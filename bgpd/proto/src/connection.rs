@@ -27,6 +27,8 @@ pub(crate) struct Link {
     pub(crate) remote: SocketAddr,
     /// We dialled.
     pub(crate) initiated: bool,
+    /// When it came up.
+    pub(crate) since: Instant,
     pub(crate) framer: Framer,
     pub(crate) outbox: Outbox,
 }
@@ -71,17 +73,22 @@ impl Connection {
         if link.outbox.is_empty() {
             self.timers.send_hold = None;
         } else if self.timers.send_hold.is_none() || link.outbox.took_bytes() {
-            let limit = Duration::from_secs(8 * 60).max(
-                self.negotiated.as_ref().map_or(Duration::ZERO, |negotiated| negotiated.hold_time * 2),
-            );
+            let limit = Duration::from_secs(8 * 60)
+                .max(self.negotiated.as_ref().map_or(Duration::ZERO, |negotiated| negotiated.hold_time * 2));
             self.timers.send_hold = Some(now + limit);
         }
     }
 }
 
 impl Link {
-    pub(crate) fn new(conn: ConnId, local: SocketAddr, remote: SocketAddr, initiated: bool) -> Link {
-        Link { conn, local, remote, initiated, framer: Framer::default(), outbox: Outbox::default() }
+    pub(crate) fn new(
+        conn: ConnId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        initiated: bool,
+        since: Instant,
+    ) -> Link {
+        Link { conn, local, remote, initiated, since, framer: Framer::default(), outbox: Outbox::default() }
     }
 }
 

@@ -43,7 +43,8 @@ impl Peer {
         ctx.rib.peer_down(self.id, &families);
         self.synchronized = false;
         self.end_of_rib.clear();
-        let restart_time = kept.and_then(|agreed| agreed.graceful_restart.as_ref()).map_or(0, |r| r.restart_time);
+        let restart_time =
+            kept.and_then(|agreed| agreed.graceful_restart.as_ref()).map_or(0, |r| r.restart_time);
         let until = ctx.now + Duration::from_secs(u64::from(restart_time));
         // RFC 4724 §4.2: a second loss before the first was repaired keeps nothing of the first; the RIB sees to it.
         self.stale = (!families.is_empty()).then_some(Stale { families, until });
@@ -83,7 +84,8 @@ impl Peer {
         let families = agreed.families.clone();
         self.end_of_rib.insert(family);
         self.sweep(family, ctx);
-        ctx.outputs.push_back(Output::Event(SessionEvent::EndOfRibReceived { peer: self.name.clone(), family }));
+        ctx.outputs
+            .push_back(Output::Event(SessionEvent::EndOfRibReceived { peer: self.name.clone(), family }));
         if self.end_of_rib == families && !std::mem::replace(&mut self.synchronized, true) {
             ctx.outputs.push_back(Output::Event(SessionEvent::Synchronized { peer: self.name.clone() }));
         }
@@ -124,9 +126,10 @@ impl Peer {
         match &agreed.graceful_restart {
             None => false,
             Some(restart) if restart.restarting => false,
-            Some(_) => {
-                agreed.families.iter().any(|family| preserved.contains(family) && !self.end_of_rib.contains(family))
-            }
+            Some(_) => agreed
+                .families
+                .iter()
+                .any(|family| preserved.contains(family) && !self.end_of_rib.contains(family)),
         }
     }
 

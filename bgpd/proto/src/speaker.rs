@@ -182,20 +182,24 @@ impl Speaker {
     }
 
     fn connected(&mut self, conn: ConnId, name: &PeerName, local: SocketAddr, remote: SocketAddr) {
-        let link = Link::new(conn, local, remote, true);
-        let wanted = self.names.get(name).copied().and_then(|id| {
-            self.with_peer(id, |peer, ctx| peer.connected(link, ctx))
-        });
+        let link = Link::new(conn, local, remote, true, self.now);
+        let wanted = self
+            .names
+            .get(name)
+            .copied()
+            .and_then(|id| self.with_peer(id, |peer, ctx| peer.connected(link, ctx)));
         if wanted != Some(true) {
             self.outputs.push_back(Output::Close { conn, last_bytes: Vec::new() });
         }
     }
 
     fn accepted(&mut self, conn: ConnId, local: SocketAddr, remote: SocketAddr) {
-        let link = Link::new(conn, local, remote, false);
+        let link = Link::new(conn, local, remote, false, self.now);
         let taken = match self.addresses.get(&remote.ip().to_canonical()).copied() {
             None => Err(Rejection::UnknownPeer),
-            Some(id) => self.with_peer(id, |peer, ctx| peer.accepted(link, ctx)).unwrap_or(Err(Rejection::UnknownPeer)),
+            Some(id) => self
+                .with_peer(id, |peer, ctx| peer.accepted(link, ctx))
+                .unwrap_or(Err(Rejection::UnknownPeer)),
         };
         let Err(why) = taken else { return };
         // RFC 4486 §4: a connection that nobody wants, and one that loses to an Established session.
@@ -246,12 +250,17 @@ impl Speaker {
                 return Some(Output::TrackNextHop { address, wanted });
             }
             RibEvent::AttributesTooLong { peers, prefixes, example, length } => {
-                let peers: Vec<&str> = peers.iter().filter_map(|id| self.name(*id)).map(PeerName::as_str).collect();
+                let peers: Vec<&str> =
+                    peers.iter().filter_map(|id| self.name(*id)).map(PeerName::as_str).collect();
                 tracing::warn!(?peers, prefixes, %example, length, "not announced: the attributes do not fit a message");
             }
             RibEvent::PeerFellBehind { peer, prefixes } => {
                 let peer = self.name(peer).map(PeerName::as_str);
-                tracing::info!(peer, prefixes, "peer reads slowly: it is told the present state when it reads again");
+                tracing::info!(
+                    peer,
+                    prefixes,
+                    "peer reads slowly: it is told the present state when it reads again"
+                );
             }
         }
         None
@@ -356,7 +365,10 @@ impl Speaker {
         let (asn, router_id) = config.as_ref().map(|config| (config.asn, config.router_id))?;
         let peer = peers.get_mut(&id)?;
         let now = *now;
-        Some(act(peer, &mut Context { now, jitter, outputs, rib, conns, audiences, asn, router_id, preserved }))
+        Some(act(
+            peer,
+            &mut Context { now, jitter, outputs, rib, conns, audiences, asn, router_id, preserved },
+        ))
     }
 }
 

@@ -51,7 +51,12 @@ fn both_end_of_ribs_arrive_and_the_session_is_synchronized() {
             let received = SessionEvent::EndOfRibReceived { peer: peer.clone(), family };
             assert_eq!(net.nodes[node].events.iter().filter(|(_, event)| *event == received).count(), 1);
         }
-        assert!(net.nodes[node].events.iter().any(|(_, e)| *e == SessionEvent::Synchronized { peer: peer.clone() }));
+        assert!(
+            net.nodes[node]
+                .events
+                .iter()
+                .any(|(_, e)| *e == SessionEvent::Synchronized { peer: peer.clone() })
+        );
     }
 }
 
@@ -93,10 +98,8 @@ fn rfc4271_6_5_a_silent_link_ends_the_session_at_the_hold_time() {
 #[test]
 fn rfc4724_a_killed_speaker_comes_back_and_no_route_is_lost_anywhere() {
     for_seeds(50, |seed| {
-        let mut net = Net::new(
-            seed,
-            vec![config(0, &[1, 2], false), config(1, &[0], false), config(2, &[0], false)],
-        );
+        let mut net =
+            Net::new(seed, vec![config(0, &[1, 2], false), config(1, &[0], false), config(2, &[0], false)]);
         net.originate(0, "10.244.1.0/26");
         net.originate(0, "fd00:244:1::/122");
         net.originate(1, "10.244.2.0/26");
@@ -201,7 +204,9 @@ fn rfc4724_4_1_a_missing_peer_delays_selection_only_until_the_timer() {
 #[test]
 fn without_graceful_restart_a_kill_takes_the_routes_at_once() {
     let mut net = pair(11);
-    net.configure(1, |c| c.peers.get_mut(&name(0)).unwrap().graceful_restart.mode = GracefulRestartMode::Disabled);
+    net.configure(1, |c| {
+        c.peers.get_mut(&name(0)).unwrap().graceful_restart.mode = GracefulRestartMode::Disabled
+    });
     net.originate(0, "10.244.1.0/26");
     net.start_all();
     net.run_for(10 * SECOND);
@@ -252,7 +257,8 @@ fn reference(net: &Net, links: &BTreeSet<(usize, usize)>) -> Vec<BTreeMap<IpNet,
                 IpNet::V4(_) => address(other),
                 IpNet::V6(_) => IpAddr::V6(address6(other)),
             };
-            let hops = (0..count).filter(|o| near(node, *o) && distance[*o] == Some(own - 1)).map(via).collect();
+            let hops =
+                (0..count).filter(|o| near(node, *o) && distance[*o] == Some(own - 1)).map(via).collect();
             kernel.insert(prefix, hops);
         }
     }
@@ -297,7 +303,11 @@ fn converges(seed: u64, links: &[(usize, usize)], nodes: usize) {
     net.heal();
     net.run_for(Duration::from_secs(600));
     for (a, b) in &links {
-        assert_eq!((net.state(*a, *b), net.state(*b, *a)), (State::Established, State::Established), "{a}-{b}");
+        assert_eq!(
+            (net.state(*a, *b), net.state(*b, *a)),
+            (State::Established, State::Established),
+            "{a}-{b}"
+        );
     }
     assert_eq!(net.live_connections(), links.len(), "one connection for each link");
     let expected = reference(&net, &links);

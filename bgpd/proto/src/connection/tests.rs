@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods)] // a start for virtual time
+
 use super::*;
 use crate::wire::message::encode;
 use crate::wire::{MessageType, Notification};
@@ -48,7 +50,7 @@ fn rfc9687_the_send_hold_timer_runs_while_nothing_is_read() {
     let start = Instant::now();
     let minutes = |n: u64| start + Duration::from_secs(60 * n);
     let at = "127.0.0.1:179".parse().unwrap();
-    let mut connection = Connection::listening(Link::new(ConnId(1), at, at, false));
+    let mut connection = Connection::listening(Link::new(ConnId(1), at, at, false, start));
     connection.watch_sending(start);
     assert_eq!(connection.timers.send_hold, None, "nothing to send");
     connection.link.as_mut().unwrap().outbox.tail().extend_from_slice(&[1, 2, 3]);

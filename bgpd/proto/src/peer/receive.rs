@@ -1,6 +1,7 @@
 //! What the peer says, as events.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use super::{Cause, Context, Peer, Slot, Then};
 use crate::config::MaxPrefixesAction;
@@ -12,6 +13,10 @@ use crate::types::{AfiSafi, ConnId};
 use crate::wire::notification::{cease, header};
 use crate::wire::verdict::ErrorAction;
 use crate::wire::{Frame, MessageType, Notification, Open, RouteRefresh};
+
+/// Connections this close in time collide. An OPEN that comes so soon after a session came up is a late collision and not a
+/// restart of the peer: RFC 4724 §5 does not say how to tell them apart, and both sides would end what the other one keeps.
+const COLLISION_WINDOW: Duration = Duration::from_secs(5);
 
 /// Who stays when two connections meet (RFC 4271 §6.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,27 +159,37 @@ impl Peer {
     }
 
     /// "Upon receipt of an OPEN message, the local system MUST examine all of its connections that are in the OpenConfirm
-    /// state" (RFC 4271 §6.8).
+    /// state. A BGP speaker MAY also examine connections in an OpenSent state if it knows the BGP Identifier of the peer by
+    /// means outside of the protocol" (RFC 4271 §6.8). We know it: this OPEN names it. So both sides come to one verdict
+    /// earlier, before either can reach Established on a connection that the other drops.
     fn collision(&self, this: Slot, other: Slot, agreed: &Negotiated, ctx: &Context<'_>) -> Collision {
         let Some(rival) = self.connection(other) else { return Collision::None };
         let initiated = |slot: Slot| self.connection(slot)?.link.as_ref().map(|link| link.initiated);
+        let is_young = |since: Instant| ctx.now.saturating_duration_since(since) < COLLISION_WINDOW;
         match rival.state {
-            State::Idle | State::Connect | State::Active | State::OpenSent => Collision::None,
-            State::OpenConfirm if initiated(this) == initiated(other) => {
+            State::Idle | State::Connect | State::Active => Collision::None,
+            // One that has been silent for long must not cost us the one that speaks.
+            State::OpenSent if !rival.link.as_ref().is_some_and(|link| is_young(link.since)) => {
+                Collision::None
+            }
+            State::OpenSent | State::OpenConfirm if initiated(this) == initiated(other) => {
                 // Not a collision: the peer connected twice, so it has given up the older one.
                 Collision::KeepThis
             }
-            State::OpenConfirm => {
+            State::OpenSent | State::OpenConfirm => {
                 // The side with the higher identifier keeps the connection it dialled; RFC 6286 §2.3: equal identifiers
                 // (of two AS) leave it to the AS number.
                 let ours = (ctx.router_id, agreed.local_asn);
                 let we_decide = ours > (agreed.remote_router_id, agreed.remote_asn);
                 if initiated(this) == Some(we_decide) { Collision::KeepThis } else { Collision::KeepOther }
             }
-            State::Established => match rival.negotiated.as_ref().and_then(|n| n.graceful_restart.as_ref()) {
-                Some(_) => Collision::ReplaceSession,
-                None => Collision::KeepOther,
-            },
+            State::Established => {
+                // A peer that dialled before it knew of this session says its OPEN a little later: that is a collision.
+                match rival.negotiated.as_ref().and_then(|negotiated| negotiated.graceful_restart.as_ref()) {
+                    Some(_) if !is_young(self.since) => Collision::ReplaceSession,
+                    Some(_) | None => Collision::KeepOther,
+                }
+            }
         }
     }
 

@@ -18,8 +18,10 @@ impl Speaker {
             return;
         }
         let is_first = self.config.is_none();
-        let same_identity =
-            self.config.as_ref().is_some_and(|old| (old.asn, old.router_id) == (config.asn, config.router_id));
+        let same_identity = self
+            .config
+            .as_ref()
+            .is_some_and(|old| (old.asn, old.router_id) == (config.asn, config.router_id));
         if !same_identity {
             self.stop_all();
         }
@@ -119,10 +121,8 @@ impl Speaker {
                 continue;
             };
             self.names.insert(name.clone(), id);
-            if self.addresses.contains_key(&peer.remote) {
+            if *self.addresses.entry(peer.remote).or_insert(id) != id {
                 refused.insert(name.clone());
-            } else {
-                self.addresses.insert(peer.remote, id);
             }
         }
         refused

@@ -15,10 +15,10 @@ use bgp_proto::{
 use ipnet::IpNet;
 
 /// Small, fast, and the same everywhere.
-pub struct Rng(pub u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,19 +26,21 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 }
 
 /// Runs a test for many seeds; one that fails says how to run it alone.
-pub fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
+pub(crate) fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
     if let Ok(seed) = std::env::var("BGP_SEED") {
         return test(seed.parse().unwrap());
     }
     for seed in 0..count {
         if let Err(panic) = std::panic::catch_unwind(|| test(seed)) {
-            eprintln!("seed {seed} fails; replay it alone: BGP_SEED={seed} cargo test -p bgp-proto <this test>");
+            eprintln!(
+                "seed {seed} fails; replay it alone: BGP_SEED={seed} cargo test -p bgp-proto <this test>"
+            );
             std::panic::resume_unwind(panic);
         }
     }
@@ -65,33 +67,33 @@ struct Pipe {
     dead: bool,
 }
 
-pub struct Node {
-    pub speaker: Option<Speaker>,
-    pub config: SpeakerConfig,
-    pub own: BTreeMap<IpNet, Vec<OwnRoute>>,
+pub(crate) struct Node {
+    pub(crate) speaker: Option<Speaker>,
+    pub(crate) config: SpeakerConfig,
+    pub(crate) own: BTreeMap<IpNet, Vec<OwnRoute>>,
     /// The kernel's table: it outlives the speaker.
-    pub kernel: BTreeMap<IpNet, Vec<IpAddr>>,
+    pub(crate) kernel: BTreeMap<IpNet, Vec<IpAddr>>,
     confirmed: BTreeSet<IpNet>,
     /// Every change of the kernel's table.
-    pub kernel_log: Vec<(Instant, IpNet, Option<Vec<IpAddr>>)>,
-    pub events: Vec<(Instant, SessionEvent)>,
-    pub fib_complete: BTreeSet<AfiSafi>,
+    pub(crate) kernel_log: Vec<(Instant, IpNet, Option<Vec<IpAddr>>)>,
+    pub(crate) events: Vec<(Instant, SessionEvent)>,
+    pub(crate) fib_complete: BTreeSet<AfiSafi>,
     /// How often the speaker was called.
-    pub steps: u64,
+    pub(crate) steps: u64,
     dials: BTreeMap<PeerName, u64>,
     next_conn: u64,
 }
 
-pub struct Net {
-    pub now: Instant,
-    pub start: Instant,
-    pub nodes: Vec<Node>,
-    pub rng: Rng,
-    pub latency: Duration,
+pub(crate) struct Net {
+    pub(crate) now: Instant,
+    pub(crate) start: Instant,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) rng: Rng,
+    pub(crate) latency: Duration,
     /// Random additional latency up to this.
-    pub jitter: Duration,
+    pub(crate) jitter: Duration,
     /// Bytes arrive in pieces.
-    pub cut: bool,
+    pub(crate) cut: bool,
     silent: BTreeSet<(usize, usize)>,
     held: Vec<Happening>,
     pipes: Vec<Pipe>,
@@ -100,28 +102,28 @@ pub struct Net {
     attempts: u64,
 }
 
-pub fn address(node: usize) -> IpAddr {
+pub(crate) fn address(node: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, u8::try_from(node + 1).unwrap()))
 }
 
-pub fn address6(node: usize) -> Ipv6Addr {
+pub(crate) fn address6(node: usize) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::try_from(node + 1).unwrap())
 }
 
-pub fn asn(node: usize) -> Asn {
+pub(crate) fn asn(node: usize) -> Asn {
     Asn(4_200_000_000 + u32::try_from(node).unwrap())
 }
 
-pub fn name(node: usize) -> PeerName {
+pub(crate) fn name(node: usize) -> PeerName {
     PeerName::from(format!("n{node}").as_str())
 }
 
-pub fn net(text: &str) -> IpNet {
+pub(crate) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
 /// A configuration of `node` towards these peers: eBGP, everything imported, learned routes told on if `transit`.
-pub fn config(node: usize, peers: &[usize], transit: bool) -> SpeakerConfig {
+pub(crate) fn config(node: usize, peers: &[usize], transit: bool) -> SpeakerConfig {
     let id = Ipv4Addr::new(10, 255, 0, u8::try_from(node + 1).unwrap());
     let mut config = SpeakerConfig::new(asn(node), RouterId(id));
     for peer in peers {
@@ -138,7 +140,7 @@ pub fn config(node: usize, peers: &[usize], transit: bool) -> SpeakerConfig {
 }
 
 impl Net {
-    pub fn new(seed: u64, configs: Vec<SpeakerConfig>) -> Net {
+    pub(crate) fn new(seed: u64, configs: Vec<SpeakerConfig>) -> Net {
         let start = Instant::now();
         let nodes = configs
             .into_iter()
@@ -176,7 +178,7 @@ impl Net {
     // ---- what a test does
 
     /// A process starts on the node and finds what is in the kernel.
-    pub fn start(&mut self, node: usize) {
+    pub(crate) fn start(&mut self, node: usize) {
         let seed = self.rng.next();
         let n = &mut self.nodes[node];
         let mut speaker = Speaker::new(seed, self.now);
@@ -192,14 +194,14 @@ impl Net {
         self.drain(node);
     }
 
-    pub fn start_all(&mut self) {
+    pub(crate) fn start_all(&mut self) {
         for node in 0..self.nodes.len() {
             self.start(node);
         }
     }
 
     /// The process dies: its sockets are closed by the kernel, its routes stay.
-    pub fn kill(&mut self, node: usize) {
+    pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].speaker = None;
         self.nodes[node].dials.clear();
         for pipe in 0..self.pipes.len() {
@@ -212,43 +214,43 @@ impl Net {
     }
 
     /// The process ends by itself.
-    pub fn stop(&mut self, node: usize, restarting: bool) {
+    pub(crate) fn stop(&mut self, node: usize, restarting: bool) {
         self.input(node, Input::Stop { restarting });
         self.nodes[node].speaker = None;
         self.nodes[node].dials.clear();
     }
 
-    pub fn input(&mut self, node: usize, input: Input<'_>) {
+    pub(crate) fn input(&mut self, node: usize, input: Input<'_>) {
         let now = self.now;
         let Some(speaker) = &mut self.nodes[node].speaker else { return };
         speaker.handle_input(input, now);
         self.drain(node);
     }
 
-    pub fn configure(&mut self, node: usize, change: impl FnOnce(&mut SpeakerConfig)) {
+    pub(crate) fn configure(&mut self, node: usize, change: impl FnOnce(&mut SpeakerConfig)) {
         change(&mut self.nodes[node].config);
         let config = self.nodes[node].config.clone();
         self.input(node, Input::Configure(config));
     }
 
-    pub fn originate(&mut self, node: usize, prefix: &str) {
+    pub(crate) fn originate(&mut self, node: usize, prefix: &str) {
         let routes = vec![OwnRoute::default()];
         self.nodes[node].own.insert(net(prefix), routes.clone());
         self.input(node, Input::Originate { prefix: net(prefix), routes });
     }
 
-    pub fn withdraw(&mut self, node: usize, prefix: &str) {
+    pub(crate) fn withdraw(&mut self, node: usize, prefix: &str) {
         self.nodes[node].own.remove(&net(prefix));
         self.input(node, Input::Withdraw { prefix: net(prefix) });
     }
 
     /// Nothing passes between two nodes, and neither is told.
-    pub fn silence(&mut self, a: usize, b: usize) {
+    pub(crate) fn silence(&mut self, a: usize, b: usize) {
         self.silent.insert((a.min(b), a.max(b)));
     }
 
     /// What was held back arrives late, as TCP would retransmit it.
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.silent.clear();
         for happening in std::mem::take(&mut self.held) {
             self.schedule(self.now + self.latency, happening);
@@ -256,7 +258,7 @@ impl Net {
     }
 
     /// Breaks every connection between two nodes.
-    pub fn reset_connections(&mut self, a: usize, b: usize) {
+    pub(crate) fn reset_connections(&mut self, a: usize, b: usize) {
         for pipe in 0..self.pipes.len() {
             let p = &mut self.pipes[pipe];
             if p.dead || !(p.nodes == [a, b] || p.nodes == [b, a]) {
@@ -274,7 +276,7 @@ impl Net {
     }
 
     /// The node stops or resumes reading what the other one sends.
-    pub fn set_deaf(&mut self, node: usize, deaf: bool) {
+    pub(crate) fn set_deaf(&mut self, node: usize, deaf: bool) {
         for pipe in 0..self.pipes.len() {
             for side in 0..2 {
                 if self.pipes[pipe].nodes[side] != node {
@@ -291,7 +293,7 @@ impl Net {
         }
     }
 
-    pub fn run_for(&mut self, duration: Duration) {
+    pub(crate) fn run_for(&mut self, duration: Duration) {
         let end = self.now + duration;
         loop {
             let timers = self.nodes.iter().filter_map(|n| n.speaker.as_ref()?.poll_timeout());
@@ -314,21 +316,21 @@ impl Net {
 
     // ---- what a test looks at
 
-    pub fn state(&self, node: usize, peer: usize) -> State {
+    pub(crate) fn state(&self, node: usize, peer: usize) -> State {
         self.nodes[node].speaker.as_ref().unwrap().peer(&name(peer)).unwrap().state
     }
 
-    pub fn kernel(&self, node: usize, prefix: &str) -> Vec<IpAddr> {
+    pub(crate) fn kernel(&self, node: usize, prefix: &str) -> Vec<IpAddr> {
         self.nodes[node].kernel.get(&net(prefix)).cloned().unwrap_or_default()
     }
 
     /// Changes that took a route out of a node's kernel since then.
-    pub fn withdrawals_since(&self, node: usize, since: Instant) -> usize {
+    pub(crate) fn withdrawals_since(&self, node: usize, since: Instant) -> usize {
         self.nodes[node].kernel_log.iter().filter(|(at, _, route)| *at >= since && route.is_none()).count()
     }
 
     /// What a node reported as errors, in order.
-    pub fn errors(&self, node: usize) -> Vec<String> {
+    pub(crate) fn errors(&self, node: usize) -> Vec<String> {
         let error = |event: &SessionEvent| match event {
             SessionEvent::Error { error, .. } => Some(error.to_string()),
             _ => None,
@@ -336,7 +338,7 @@ impl Net {
         self.nodes[node].events.iter().filter_map(|(_, event)| error(event)).collect()
     }
 
-    pub fn live_connections(&self) -> usize {
+    pub(crate) fn live_connections(&self) -> usize {
         self.pipes.iter().filter(|pipe| pipe.open.contains(&true)).count()
     }
 
@@ -429,7 +431,10 @@ impl Net {
         self.nodes[from].dials.remove(&peer);
         self.pipes[pipe].open[0] = true;
         let conn = self.pipes[pipe].conns[0];
-        self.input(from, Input::Connected { conn, peer, local: socket(from, 40000), remote: socket(to, 179) });
+        self.input(
+            from,
+            Input::Connected { conn, peer, local: socket(from, 40000), remote: socket(to, 179) },
+        );
     }
 
     /// One side closes; the other learns of it after everything sent before.
@@ -488,7 +493,9 @@ impl Net {
             return false;
         }
         let takes = self.rng.below(4096) + 1;
-        let Some(bytes) = self.nodes[node].speaker.as_mut().and_then(|s| s.poll_transmit(conn)) else { return false };
+        let Some(bytes) = self.nodes[node].speaker.as_mut().and_then(|s| s.poll_transmit(conn)) else {
+            return false;
+        };
         assert!(bytes.len() <= 70_000, "a transmit of {} bytes", bytes.len());
         let taken = bytes[..bytes.len().min(usize::try_from(takes).unwrap())].to_vec();
         self.nodes[node].speaker.as_mut().unwrap().transmitted(conn, taken.len());
@@ -560,8 +567,12 @@ impl Net {
         let now = self.now;
         let n = &mut self.nodes[node];
         assert!(n.fib_complete.insert(family), "FibComplete twice for {family}");
-        let strangers: Vec<IpNet> =
-            n.kernel.keys().filter(|p| AfiSafi::of(p) == family && !n.confirmed.contains(p)).copied().collect();
+        let strangers: Vec<IpNet> = n
+            .kernel
+            .keys()
+            .filter(|p| AfiSafi::of(p) == family && !n.confirmed.contains(p))
+            .copied()
+            .collect();
         for prefix in strangers {
             n.kernel.remove(&prefix);
             n.kernel_log.push((now, prefix, None));
