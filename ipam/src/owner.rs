@@ -57,10 +57,18 @@ impl Sandbox {
 }
 
 /// FNV-1a, 64 bits: the same on every machine and in every version, which the standard library's hashers are not.
-pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
+fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// FNV-1a with its bits mixed, so that the low ones, too, depend on all of the input.
+pub(crate) fn spread(text: &str) -> u64 {
+    let mixed = fnv1a(text.as_bytes());
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]

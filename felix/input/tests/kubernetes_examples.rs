@@ -23,7 +23,8 @@ const PODS: &[(&str, &str, &str, &str, &str)] = &[
     ("idle", "team", "10.244.1.2", "app: idle", "{containerPort: 80}"),
     ("alien", "alien", "10.244.2.1", "role: client", "{containerPort: 80}"),
 ];
-const NAMESPACES: &[(&str, &str)] = &[("shop", "team: shop"), ("team", "user: alice"), ("alien", "user: bob")];
+const NAMESPACES: &[(&str, &str)] =
+    &[("shop", "team: shop"), ("team", "user: alice"), ("alien", "user: bob")];
 
 /// A stranger inside 172.17.0.0/16, one inside its exception, and one anywhere.
 const INSIDE: &str = "172.17.9.9";
@@ -38,8 +39,9 @@ fn read<K: serde::de::DeserializeOwned>(yaml: &str) -> K {
 fn cluster(policies: &[&str]) -> NodeState {
     let mut state = NodeState::new(node::settings(None, None, None));
     for (name, labels) in NAMESPACES {
-        let object: Namespace =
-            read(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{{labels}}}}}}}"));
+        let object: Namespace = read(&format!(
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{{labels}}}}}}}"
+        ));
         state.namespaces.insert((*name).to_owned(), namespace::labels(&object));
     }
     for (name, home, address, labels, port) in PODS {
@@ -47,7 +49,8 @@ fn cluster(policies: &[&str]) -> NodeState {
             "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: {home}, labels: {{{labels}}}}}, \
               spec: {{containers: [{{name: main, ports: [{port}]}}]}}}}"
         ));
-        let local = pod::Local { interface: format!("manx{name}"), addresses: [address.parse().unwrap()].into() };
+        let local =
+            pod::Local { interface: format!("manx{name}"), addresses: [address.parse().unwrap()].into() };
         state.endpoints.insert(pod::endpoint_id(&object), pod::endpoint(&object, Some(&local)).unwrap());
     }
     for (index, spec) in policies.iter().enumerate() {
@@ -158,8 +161,10 @@ fn one_peer_with_two_selectors_is_and_two_peers_are_or() {
     let both = cluster(&["{podSelector: {}, ingress: [{from: [
         {namespaceSelector: {matchLabels: {user: alice}}, podSelector: {matchLabels: {role: client}}}]}]}"]);
     assert_eq!(reach_db(&both, 80), ["client"]);
-    let either = cluster(&["{podSelector: {}, ingress: [{from: [
-        {namespaceSelector: {matchLabels: {user: alice}}}, {podSelector: {matchLabels: {role: client}}}]}]}"]);
+    let either = cluster(&[
+        "{podSelector: {}, ingress: [{from: [
+        {namespaceSelector: {matchLabels: {user: alice}}}, {podSelector: {matchLabels: {role: client}}}]}]}",
+    ]);
     // the podSelector alone means this namespace, in which nobody is a client
     assert_eq!(reach_db(&either, 80), ["client", "idle"]);
 }
@@ -189,24 +194,33 @@ fn an_empty_list_of_peers_or_ports_is_like_none() {
 
 #[test]
 fn a_namespace_is_selected_by_its_name() {
-    let state = cluster(&["{podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {matchExpressions: [
-        {key: kubernetes.io/metadata.name, operator: In, values: [team, other]}]}}]}]}"]);
+    let state = cluster(&[
+        "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {matchExpressions: [
+        {key: kubernetes.io/metadata.name, operator: In, values: [team, other]}]}}]}]}",
+    ]);
     assert!(to(&state, "db", "client", 80) && to(&state, "db", "idle", 80));
-    assert!(!to(&state, "db", "alien", 80) && !to(&state, "db", "frontend", 80) && !to(&state, "db", ANYWHERE, 80));
+    assert!(
+        !to(&state, "db", "alien", 80)
+            && !to(&state, "db", "frontend", 80)
+            && !to(&state, "db", ANYWHERE, 80)
+    );
 }
 
 #[test]
 fn a_range_of_ports_includes_both_ends() {
     let state = cluster(&["{podSelector: {matchLabels: {role: db}}, policyTypes: [Egress], egress: [{
         to: [{ipBlock: {cidr: 10.0.0.0/24}}], ports: [{protocol: TCP, port: 32000, endPort: 32768}]}]}"]);
-    for (port, expected) in [(31_999, false), (32_000, true), (32_500, true), (32_768, true), (32_769, false)] {
+    for (port, expected) in [(31_999, false), (32_000, true), (32_500, true), (32_768, true), (32_769, false)]
+    {
         assert_eq!(to(&state, "db", "10.0.0.9", port), expected, "{port}");
     }
 }
 
 #[test]
 fn a_port_without_a_number_is_its_whole_protocol_and_without_a_protocol_tcp() {
-    let state = cluster(&["{podSelector: {}, ingress: [{ports: [{protocol: UDP}, {port: 80}, {protocol: SCTP, port: 9}]}]}"]);
+    let state = cluster(&[
+        "{podSelector: {}, ingress: [{ports: [{protocol: UDP}, {port: 80}, {protocol: SCTP, port: 9}]}]}",
+    ]);
     let reaches = |protocol, port| passes(&state, Direction::Ingress, "db", ANYWHERE, protocol, port);
     assert!(reaches(UDP, 1) && reaches(UDP, 65_535) && reaches(TCP, 80) && reaches(SCTP, 9));
     assert!(!reaches(TCP, 81) && !reaches(SCTP, 80) && !reaches(ICMP, 0));
@@ -218,7 +232,9 @@ fn a_named_port_is_the_receivers() {
     let ingress = cluster(&["{podSelector: {}, ingress: [{ports: [{port: sql}]}]}"]);
     assert!(from(&ingress, "db", ANYWHERE, 6379) && !from(&ingress, "db", ANYWHERE, 5432));
     assert!(from(&ingress, "frontend", ANYWHERE, 5432) && !from(&ingress, "other", ANYWHERE, 80));
-    let egress = cluster(&["{podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}}], ports: [{port: sql}]}]}"]);
+    let egress = cluster(&[
+        "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}}], ports: [{port: sql}]}]}",
+    ]);
     assert!(to(&egress, "other", "frontend", 5432) && to(&egress, "other", "client", 7000));
     assert!(!to(&egress, "other", "frontend", 7000) && !to(&egress, "other", ANYWHERE, 5432));
 }
@@ -227,7 +243,8 @@ fn a_named_port_is_the_receivers() {
 fn policies_add_up_and_their_order_does_not_matter() {
     let deny = "{podSelector: {}, policyTypes: [Ingress]}";
     let frontend = "{podSelector: {matchLabels: {role: db}}, ingress: [{from: [{podSelector: {matchLabels: {role: frontend}}}]}]}";
-    let stranger = "{podSelector: {matchLabels: {role: db}}, ingress: [{from: [{ipBlock: {cidr: 198.51.100.0/24}}]}]}";
+    let stranger =
+        "{podSelector: {matchLabels: {role: db}}, ingress: [{from: [{ipBlock: {cidr: 198.51.100.0/24}}]}]}";
     for policies in [[deny, frontend, stranger], [stranger, frontend, deny], [frontend, deny, stranger]] {
         let state = cluster(&policies);
         assert_eq!(reach_db(&state, 80), ["frontend", ANYWHERE]);
@@ -237,11 +254,13 @@ fn policies_add_up_and_their_order_does_not_matter() {
 
 #[test]
 fn an_invalid_rule_opens_nothing_and_its_neighbours_stay() {
-    let object: NetworkPolicy = read("{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy,
+    let object: NetworkPolicy = read(
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy,
         metadata: {name: typo, namespace: shop}, spec: {podSelector: {}, policyTypes: [Ingress, Egress],
           ingress: [{from: [{ipBlock: {cidr: 10.0.0.300/24}}, {podSelector: {}}]},
                     {from: [{podSelector: {matchLabels: {role: frontend}}}]}],
-          egress: [{ports: [{port: 0}]}]}}");
+          egress: [{ports: [{port: 0}]}]}}",
+    );
     let translated = policy::network_policy(&object);
     let paths: Vec<&str> = translated.rejected.iter().map(|one| one.path.as_str()).collect();
     assert_eq!(paths, ["spec.ingress[0].from[0].ipBlock.cidr", "spec.egress[0].ports[0].port"]);

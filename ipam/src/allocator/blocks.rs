@@ -165,7 +165,7 @@ impl Allocator {
                 held.back_off(text, now);
                 #[cfg(test)]
                 if verb == Verb::Delete && self.fault == Some(super::Fault::ResumeAfterLostDelete) {
-                    (held.leaving, held.fenced) = (false, true);
+                    (held.leaving, held.fenced, held.dirty_since) = (false, true, None);
                 }
             }
             StoreAnswer::Refused(text) if held.claiming => {

@@ -22,8 +22,8 @@ pub enum Fault {
 impl Fault {
     /// Each fault and what must be found because of it.
     pub const ALL: [(Fault, &'static str); 6] = [
-        (Fault::NoFenceAtStart, "which None holds"),
-        (Fault::ResumeAfterLostDelete, "which None holds"),
+        (Fault::NoFenceAtStart, "under a running pod"),
+        (Fault::ResumeAfterLostDelete, "under a running pod"),
         (Fault::NoRecord, "given twice"),
         (Fault::NoCooldown, "after its release"),
         (Fault::NoReplay, "given twice"),

@@ -453,7 +453,14 @@ impl<'a> World<'a> {
 
     /// Everything that is due at this moment.
     fn turn(&mut self) {
-        for (n, input) in self.store.due(&mut self.rng, self.clock, &mut self.stats) {
+        let heard = self.store.due(&mut self.rng, self.clock, &mut self.stats);
+        for cidr in self.store.take_deleted() {
+            let user = self.given.iter().find(|(ip, _)| cidr.contains(*ip)).map(|(ip, (n, _))| (*ip, *n));
+            if let Some((ip, n)) = user {
+                self.violate(format!("{cidr} was deleted under a running pod: node {n} gave {ip}"));
+            }
+        }
+        for (n, input) in heard {
             let up = self.nodes[n].list_at.is_none();
             let answer = matches!(input, Input::Answer { .. });
             if self.nodes[n].allocator.is_some() && (up || answer) {

@@ -15,6 +15,8 @@ pub(super) struct Store {
     objects: BTreeMap<String, IPBlock>,
     revision: u64,
     outage_until: Duration,
+    /// Blocks that were deleted since this was read last.
+    deleted: Vec<IpNet>,
     requests: Vec<Request>,
     watches: BTreeMap<usize, VecDeque<(Duration, Input)>>,
 }
@@ -51,6 +53,10 @@ impl Store {
             .filter(|object| object.spec.node_name.as_deref() == Some(node))
             .cloned()
             .collect()
+    }
+
+    pub(super) fn take_deleted(&mut self) -> Vec<IpNet> {
+        std::mem::take(&mut self.deleted)
     }
 
     pub(super) fn watch_from_here(&mut self, n: usize) {
@@ -202,6 +208,7 @@ impl Store {
                     return StoreAnswer::Conflict;
                 }
                 assert!(stored.spec.allocations.is_empty() && stored.spec.released.is_empty(), "{stored:?}");
+                self.deleted.push(*cidr);
                 let gone = self.objects.remove(&name).expect("it was there");
                 self.tell(&gone.spec.node_name.clone(), Input::Gone(*cidr), rng, clock);
                 StoreAnswer::Deleted
