@@ -1,6 +1,13 @@
 //! What every datastore owes (src/store/mod.rs), asked of the directory. The Kubernetes backend joins by a
 //! second `Backend`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    unreachable_pub
+)]
 
 #[path = "conformance/directory.rs"]
 mod directory;

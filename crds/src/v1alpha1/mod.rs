@@ -2,6 +2,7 @@
 //! backend validates by the very same schema.
 
 #![expect(unreachable_pub, reason = "kube-derive repeats each pub struct inside a function")]
+#![expect(clippy::duplicated_attributes, reason = "every printcolumn has a type_")]
 
 mod bgp_advertisement;
 mod bgp_peer;

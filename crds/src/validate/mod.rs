@@ -160,7 +160,8 @@ fn scalar_at(object: &Value, path: &str) -> Option<String> {
     for segment in path.split(['.', '[']).filter(|segment| !segment.is_empty()) {
         value = match value {
             Value::Array(items) => items.get(segment.trim_end_matches(']').parse::<usize>().ok()?)?,
-            other => other.get(segment)?,
+            Value::Object(members) => members.get(segment)?,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
         };
     }
     match value {

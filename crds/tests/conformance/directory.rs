@@ -154,7 +154,7 @@ async fn the_last_good_version_stays_in_force_also_after_a_restart() {
         for store in [directory.store(), &directory.restarted()] {
             let in_force = store.get::<IPPool>(&cluster("p")).await.unwrap();
             assert_eq!(in_force.spec.cidr.to_string(), "10.244.0.0/16", "{text}");
-            assert_eq!(store.invalid::<IPPool>().await.unwrap(), [what.clone()]);
+            assert_eq!(store.invalid::<IPPool>().await.unwrap(), std::slice::from_ref(&what));
         }
         directory.edit(FILE, POOL);
         let event = soon(watch.next()).await.unwrap();

@@ -29,11 +29,13 @@ const REFUSED: [(u32, &str); 13] = [
 /// The kind of network filesystem that a path is on, if it is.
 pub(super) fn network_filesystem(path: &Path) -> io::Result<Option<&'static str>> {
     let found = statfs(path)?.filesystem_type().0;
-    // the type is as wide as the machine's word; the magic is 32 bits of it
-    Ok(REFUSED
-        .iter()
-        .find(|(magic, _)| i128::from(found) & 0xffff_ffff == i128::from(*magic))
-        .map(|(_, name)| *name))
+    Ok(refused(i128::from(found)))
+}
+
+/// The type is as wide as the machine's word, and may be signed; the magic is 32 bits of it.
+fn refused(found: i128) -> Option<&'static str> {
+    let magic = found & 0xffff_ffff;
+    REFUSED.iter().find(|(refused, _)| i128::from(*refused) == magic).map(|(_, name)| *name)
 }
 
 /// What a name's file holds; none if there is no file.
@@ -126,3 +128,6 @@ impl Lock {
             .map_err(|(_, errno)| errno.into())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -251,3 +251,6 @@ impl Eye {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -226,11 +226,6 @@ fn not_found(kind: &Kind, key: &Key) -> StoreError {
 
 fn io_error(path: &Path, error: &io::Error) -> StoreError {
     let text = format!("{}: {error}", path.display());
-    match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::Forbidden(text),
-        _ => StoreError::Unavailable(text),
-    }
+    let refused = matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
+    if refused { StoreError::Forbidden(text) } else { StoreError::Unavailable(text) }
 }
-
-#[cfg(test)]
-mod tests;
