@@ -1,12 +1,20 @@
 //! Addresses of interfaces, in whatever namespace the socket belongs to.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use crate::netlink::{Intent, NetlinkError, RouteSocket};
 use crate::wire::{self, AF_INET, AF_INET6, Message};
 
+/// How long [`settle`] waits for an address to be delivered.
+pub const SETTLE: Duration = Duration::from_millis(500);
+
+const RTA_DST: u16 = 1;
+const RTN_LOCAL: u8 = 2;
+/// Where `struct rtmsg` has its type.
+const ROUTE_TYPE: usize = 7;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
@@ -38,6 +46,40 @@ pub fn add(socket: &RouteSocket, ifindex: u32, address: IpNet) -> Result<(), Net
     let mut message = message(wire::RTM_NEWADDR, wire::NLM_F_CREATE | wire::NLM_F_EXCL, ifindex, address);
     message.attribute_u32(IFA_FLAGS, IFA_F_NODAD);
     socket.ensure(&format!("add address {address} to interface {ifindex}"), Intent::Create, message)
+}
+
+/// Waits until the kernel delivers what arrives for an own address, at most [`SETTLE`]; whether it does.
+///
+/// IPv4 does so when the address is added. For IPv6 the route to the address is entered a moment later by a task of the
+/// kernel's, even without duplicate address detection, and only once the interface is up: what arrives before is lost.
+///
+/// # Errors
+/// The kernel did not answer.
+pub fn settle(socket: &RouteSocket, address: IpAddr) -> Result<bool, NetlinkError> {
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        if is_delivered(socket, address)? {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn is_delivered(socket: &RouteSocket, address: IpAddr) -> Result<bool, NetlinkError> {
+    let octets = wire::octets(address);
+    let mut message = Message::new(wire::RTM_GETROUTE, 0);
+    let bits = IpNet::from(address).prefix_len();
+    message.put(&[wire::family_of(address), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    message.attribute(RTA_DST, &octets);
+    match socket.query(&format!("see address {address} ready"), message) {
+        Ok(answers) => Ok(answers.iter().any(|(_, body)| body.get(ROUTE_TYPE) == Some(&RTN_LOCAL))),
+        // No route at all is an answer too.
+        Err(NetlinkError::Refused { .. }) => Ok(false),
+        Err(err) => Err(err),
+    }
 }
 
 /// Removes an address; one that is not there counts as removed.

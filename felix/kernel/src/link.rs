@@ -3,6 +3,7 @@
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use crate::netlink::{Intent, NetlinkError, RouteSocket};
 use crate::wire::{self, AF_INET, AF_INET6, AF_UNSPEC, Message};
@@ -41,6 +42,9 @@ const CONF_PROXY_ARP: u16 = 3;
 const CONF_ACCEPT_REDIRECTS: u16 = 4;
 const CONF_SEND_REDIRECTS: u16 = 6;
 const CONF_RP_FILTER: u16 = 8;
+
+/// How long [`settle`] waits for a link to become usable.
+pub const SETTLE: Duration = Duration::from_millis(500);
 
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -217,6 +221,32 @@ pub fn secure_host_end(socket: &RouteSocket, index: u32) -> Result<(), NetlinkEr
 /// Refused.
 pub fn set_up(socket: &RouteSocket, index: u32) -> Result<(), NetlinkError> {
     socket.request(&format!("set interface {index} up"), set_link(index, IFF_UP, IFF_UP))
+}
+
+/// Waits until an interface can pass packets, at most [`SETTLE`]; how it then stands.
+///
+/// A carrier that comes on takes effect in the kernel a moment later: until then the interface discards what it is given.
+/// So the first packet to a new pod would be lost between both ends being up and this. Kernels from 6.8 finish the work
+/// when they are asked for the link; older ones are asked again.
+///
+/// # Errors
+/// The interface is not there, or the kernel did not answer. That it is still unusable is no error here.
+pub fn settle(socket: &RouteSocket, index: u32) -> Result<Link, NetlinkError> {
+    let what = format!("see interface {index} ready");
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        let mut message = Message::new(wire::RTM_GETLINK, 0);
+        message.put(&wire::link_header(AF_UNSPEC, index, 0, 0));
+        message.attribute_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        let answers = socket.query(&what, message)?;
+        let Some(link) = answers.iter().find_map(|(_, body)| Link::parse(body)) else {
+            return Err(NetlinkError::Malformed { what, missing: "the interface" });
+        };
+        if link.is_usable() || Instant::now() >= deadline {
+            return Ok(link);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Sets an interface down.

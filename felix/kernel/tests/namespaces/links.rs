@@ -39,9 +39,9 @@ fn a_veth_is_made_straight_into_the_pod_with_names_addresses_and_mtu() {
     let far_socket = pod.socket();
     let far_index = link::by_name(&far_socket, "eth0").unwrap().unwrap().index;
     link::set_up(&far_socket, far_index).unwrap();
-    assert!(link::by_name(&socket, "manx0123456789a").unwrap().unwrap().is_usable());
+    assert!(link::settle(&socket, index).unwrap().is_usable());
     link::set_down(&far_socket, far_index).unwrap();
-    assert!(!link::by_name(&socket, "manx0123456789a").unwrap().unwrap().is_usable());
+    assert!(!link::settle(&socket, index).unwrap().is_usable());
 }
 
 #[test]

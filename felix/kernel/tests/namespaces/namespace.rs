@@ -88,5 +88,13 @@ pub(crate) fn connect(here: &Namespace, there: &Namespace, n: u8) -> u32 {
             neigh::set_permanent(socket, index, address.parse().unwrap(), peer_mac).unwrap();
         }
     }
+    for (socket, index) in [(&near, near_index), (&far, far_index)] {
+        assert!(link::settle(socket, index).unwrap().is_usable());
+    }
+    for (socket, host) in [(&near, 1), (&far, 2)] {
+        for address in [format!("10.9.{n}.{host}"), format!("fd09:{n}::{host}")] {
+            assert!(addr::settle(socket, address.parse().unwrap()).unwrap());
+        }
+    }
     near_index
 }

@@ -52,6 +52,7 @@ pub(crate) fn wire_pod(host: &RouteSocket, pod: &PodNamespace, addresses: [IpAdd
     let inside = &pod.socket;
     let eth0 = link::by_name(inside, "eth0").unwrap().unwrap().index;
     link::set_up(inside, eth0).unwrap();
+    assert!(link::settle(host, index).unwrap().is_usable());
     let gateways: [IpAddr; 2] = [POD_GATEWAY_V4.into(), POD_GATEWAY_V6.into()];
     for (address, gateway) in addresses.into_iter().zip(gateways) {
         addr::add(inside, eth0, address.into()).unwrap();
@@ -63,6 +64,9 @@ pub(crate) fn wire_pod(host: &RouteSocket, pod: &PodNamespace, addresses: [IpAdd
         route::replace(inside, Route::unicast(default, 0, [NextHop::via_on(gateway, eth0)]), 0).unwrap();
         neigh::set_permanent(host, index, address, pod_mac).unwrap();
         route::replace(host, Route::connected(address.into(), 0, index), ROUTE_PROTOCOL_LOCAL).unwrap();
+    }
+    for address in addresses {
+        assert!(addr::settle(inside, address).unwrap());
     }
     index
 }
@@ -114,6 +118,8 @@ fn a_pod_is_wired_through_the_passed_socket_and_answers() {
         assert_eq!(neighbour["state"][0], "PERMANENT", "{neighbour}");
     }
     assert_reaches(&host, &pod, addresses());
+
+    assert!(!addr::settle(&socket, addresses()[0]).unwrap(), "a pod's address is not the host's");
 
     // Once more is no error: every step may be repeated after a lost answer.
     let eth0 = link::by_name(&checked.socket, "eth0").unwrap().unwrap().index;
