@@ -301,7 +301,7 @@ fn address(address: IpAddr) -> Value {
 fn needs(field: Field) -> Option<Family> {
     match field {
         Field::SourceV4 | Field::DestinationV4 => Some(Family::Ipv4),
-        Field::SourceV6 | Field::DestinationV6 => Some(Family::Ipv6),
+        Field::SourceV6 | Field::DestinationV6 | Field::HopLimit => Some(Family::Ipv6),
         Field::InputInterface
         | Field::OutputInterface
         | Field::Protocol
@@ -310,9 +310,7 @@ fn needs(field: Field) -> Option<Family> {
         | Field::IcmpType
         | Field::IcmpCode
         | Field::Icmpv6Type
-        | Field::Icmpv6Code
-        // Read only behind a match on protocol 58, in chains that only IPv6 enters.
-        | Field::HopLimit => None,
+        | Field::Icmpv6Code => None,
     }
 }
 

@@ -112,7 +112,7 @@ fn check(table: &Table) -> Result<(), String> {
     let mut reached = BTreeSet::new();
     for (name, chain) in &table.chains {
         for rule in &chain.rules {
-            check_rule(rule, name, table).map_err(|why| format!("chain {name}: {why}: {rule:?}"))?;
+            check_rule(rule, table).map_err(|why| format!("chain {name}: {why}: {rule:?}"))?;
         }
         if chain.base.is_none() {
             let ends = chain.rules.last().is_some_and(|rule| match rule.statements.as_slice() {
@@ -207,11 +207,11 @@ fn check_set(set: &Set, table: &Table) -> Result<(), String> {
     Ok(())
 }
 
-fn check_rule(rule: &Rule, chain: &str, table: &Table) -> Result<(), String> {
+fn check_rule(rule: &Rule, table: &Table) -> Result<(), String> {
     if rule.comment.as_ref().is_some_and(|comment| comment.len() > 127) {
         return Err("comment".to_owned());
     }
-    let (mut family, mut protocol) = (None, chain.starts_with("nd-"));
+    let (mut family, mut protocol) = (None, false);
     for (position, statement) in rule.statements.iter().enumerate() {
         match statement {
             Statement::Family(wanted) => family = Some(*wanted),
@@ -239,13 +239,13 @@ fn check_rule(rule: &Rule, chain: &str, table: &Table) -> Result<(), String> {
         for field in fields {
             let needs = match field {
                 Field::SourceV4 | Field::DestinationV4 => Some(Family::Ipv4),
-                Field::SourceV6 | Field::DestinationV6 => Some(Family::Ipv6),
+                Field::SourceV6 | Field::DestinationV6 | Field::HopLimit => Some(Family::Ipv6),
                 _ => None,
             };
             if needs.is_some() && needs != family {
                 return Err(format!("{field:?} without its family"));
             }
-            if field_type(*field) == KeyType::Port && !protocol || is_icmp(*field) && !protocol {
+            if (field_type(*field) == KeyType::Port || is_icmp(*field)) && !protocol {
                 return Err(format!("{field:?} without its protocol"));
             }
         }

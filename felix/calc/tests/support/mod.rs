@@ -10,6 +10,7 @@
 
 pub mod change;
 pub mod generate;
+pub mod render;
 pub mod shrink;
 
 use felix_calc::compile::Compiled;

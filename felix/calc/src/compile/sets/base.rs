@@ -147,28 +147,25 @@ fn anti_spoofing(spoofed: &Verdict) -> Vec<Rule> {
 fn neighbor_discovery(builder: &mut Builder<'_>, unknown: &Verdict) -> String {
     let advertisement = builder.deny(Reason::RouterAdvertisement, "router-advertisement", Answer::Drop);
     let redirect = builder.deny(Reason::Redirect, "redirect", Answer::Drop);
-    let kind = |kind: u8| Statement::Match {
-        field: Field::Icmpv6Type,
-        negated: false,
-        value: Value::Protocol(kind),
+    // Each rule says of itself what it reads, however it is reached.
+    let message = |kind: Statement, rest: Vec<Statement>| {
+        rule([vec![Statement::Family(Family::Ipv6), is_icmpv6(), kind], rest].concat())
     };
+    let field = Field::Icmpv6Type;
+    let kind = |kind: u8| Statement::Match { field, negated: false, value: Value::Protocol(kind) };
+    let (first, last) = (Value::Protocol(130), Value::Protocol(132));
+    let listener = Statement::InRange { field, negated: false, first, last };
     // RFC 4861 §7.1.1 and 7.1.2: a receiver discards discovery with another hop limit.
     let on_link = Statement::Match { field: Field::HopLimit, negated: false, value: Value::Protocol(255) };
     let accept = || Statement::Verdict(Verdict::Accept);
     let mut rules = vec![rule(vec![not_known(Field::InputInterface), Statement::Verdict(unknown.clone())])];
     for discovery in [133, 135, 136] {
-        rules.push(rule(vec![kind(discovery), on_link.clone(), accept()]));
+        rules.push(message(kind(discovery), vec![on_link.clone(), accept()]));
     }
-    let listener = Statement::InRange {
-        field: Field::Icmpv6Type,
-        negated: false,
-        first: Value::Protocol(130),
-        last: Value::Protocol(132),
-    };
-    rules.push(rule(vec![listener, accept()]));
-    rules.push(rule(vec![kind(143), accept()]));
-    rules.push(rule(vec![kind(134), Statement::Verdict(advertisement)]));
-    rules.push(rule(vec![kind(137), Statement::Verdict(redirect)]));
+    rules.push(message(listener, vec![accept()]));
+    rules.push(message(kind(143), vec![accept()]));
+    rules.push(message(kind(134), vec![Statement::Verdict(advertisement)]));
+    rules.push(message(kind(137), vec![Statement::Verdict(redirect)]));
     rules.push(rule(vec![Statement::Verdict(Verdict::Return)]));
     builder.chain("nd", "", rules, Vec::new())
 }
@@ -176,9 +173,13 @@ fn neighbor_discovery(builder: &mut Builder<'_>, unknown: &Verdict) -> String {
 fn to_discovery(chain: &str) -> Rule {
     rule(vec![
         Statement::Family(Family::Ipv6),
-        Statement::Match { field: Field::Protocol, negated: false, value: Value::Protocol(ICMPV6) },
+        is_icmpv6(),
         Statement::Verdict(Verdict::Jump(chain.to_owned())),
     ])
+}
+
+fn is_icmpv6() -> Statement {
+    Statement::Match { field: Field::Protocol, negated: false, value: Value::Protocol(ICMPV6) }
 }
 
 /// Packets to our own Services that no DNAT caught would come back to us from the router.
