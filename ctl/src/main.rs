@@ -1,1 +1,208 @@
-fn main() {}
+//! `manxctl`, also `kubectl manx`: shows a Manx fabric.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command prints")]
+
+mod command;
+mod error;
+mod fabric;
+mod table;
+mod words;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use crate::error::Failure;
+use crate::fabric::Fabric;
+
+/// Shows and explains a Manx fabric.
+#[derive(Parser)]
+#[command(
+    name = "manxctl",
+    version,
+    after_help = "Exit codes: 0 as it should be, 1 a problem was found, 2 the command itself failed."
+)]
+struct Command {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Directory that holds the objects
+    #[arg(long, env = "MANX_STORE", value_name = "DIR", global = true)]
+    store: Option<PathBuf>,
+    /// Where the daemons' sockets are, or one directory a node with them
+    #[arg(long, env = "MANX_RUN_DIR", value_name = "DIR", default_value = manx_crds::host::RUN_DIR, global = true)]
+    run_dir: PathBuf,
+    /// Only this node
+    #[arg(long, value_name = "NODE", global = true)]
+    node: Option<String>,
+    /// How to print
+    #[arg(short, long, value_enum, global = true, default_value = "table")]
+    output: Output,
+    /// Leave the header line out
+    #[arg(long, global = true)]
+    no_headers: bool,
+    /// Fold nothing
+    #[arg(long, global = true)]
+    all: bool,
+    /// How long one node may take to answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, global = true)]
+    node_timeout: u64,
+    /// Colour: auto means on a terminal without NO_COLOR
+    #[arg(long, value_enum, default_value = "auto", global = true)]
+    color: Color,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Says whether the fabric is as it should be
+    Status,
+    /// Lists the nodes
+    Nodes,
+    /// Sessions and routes
+    Bgp {
+        #[command(subcommand)]
+        what: Bgp,
+    },
+    /// Pools and blocks
+    Ipam {
+        #[command(subcommand)]
+        what: Ipam,
+    },
+    /// Policies in the order of evaluation
+    Policy {
+        #[command(subcommand)]
+        what: Policy,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bgp {
+    /// Lists the sessions; exit code 1 if one is down
+    Peers {
+        /// Only sessions with this BGPPeer
+        #[arg(long)]
+        peer: Option<String>,
+    },
+    /// Lists routes: received, accepted or not, and why
+    Routes {
+        /// Only routes from this BGPPeer
+        #[arg(long)]
+        peer: Option<String>,
+        /// Say why beside each route
+        #[arg(long)]
+        why: bool,
+        /// Only this prefix
+        prefix: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Ipam {
+    /// Lists the pools and how full they are
+    Show,
+}
+
+#[derive(Subcommand)]
+enum Policy {
+    /// Lists the policies
+    List,
+}
+
+fn main() -> ExitCode {
+    let Command { global, verb } = Command::parse();
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(run(&global, verb)));
+    match outcome {
+        Ok(healthy) => ExitCode::from(u8::from(!healthy)),
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// True if everything is as it should be, or the command simply answered.
+async fn run(global: &Global, verb: Verb) -> Result<bool, Failure> {
+    let fabric = Fabric::open(global).await?;
+    match verb {
+        Verb::Status => command::status::run(&fabric, global).await,
+        Verb::Nodes => command::nodes::run(&fabric, global).await,
+        Verb::Bgp { what: Bgp::Peers { peer } } => {
+            command::peers::run(&fabric, global, peer.as_deref()).await
+        }
+        Verb::Bgp { what: Bgp::Routes { peer, why, prefix } } => {
+            command::routes::run(&fabric, global, peer.as_deref(), prefix.as_deref(), why).await
+        }
+        Verb::Ipam { what: Ipam::Show } => command::ipam::run(&fabric, global).await,
+        Verb::Policy { what: Policy::List } => command::policy::run(&fabric, global).await,
+    }
+}
+
+impl Global {
+    fn node_timeout(&self) -> Duration {
+        Duration::from_secs(self.node_timeout)
+    }
+
+    /// Whether to colour: never the only carrier of meaning.
+    fn colored(&self) -> bool {
+        match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                std::io::stdout().is_terminal()
+                    && std::env::var_os("NO_COLOR").is_none()
+                    && std::env::var("TERM").is_ok_and(|term| term != "dumb")
+            }
+        }
+    }
+
+    /// Healthy rows fold on a terminal only.
+    fn folds(&self) -> bool {
+        !self.all && std::io::stdout().is_terminal()
+    }
+
+    /// Prints a report as JSON or YAML; false where a table is wanted.
+    fn printed<T: Serialize>(&self, report: &T) -> Result<bool, Failure> {
+        match self.output {
+            Output::Table | Output::Wide => Ok(false),
+            Output::Json => {
+                println!("{}", serde_json::to_string_pretty(report)?);
+                Ok(true)
+            }
+            Output::Yaml => {
+                println!(
+                    "{}",
+                    serde_saphyr::to_string(report).map_err(|error| Failure::plain(&error.to_string()))?
+                );
+                Ok(true)
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! One command a file: gather a report, print it as JSON, YAML or a table.
+
+pub(crate) mod ipam;
+pub(crate) mod nodes;
+pub(crate) mod peers;
+pub(crate) mod policy;
+pub(crate) mod routes;
+pub(crate) mod status;
