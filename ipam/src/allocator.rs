@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
-use manx_crds::v1alpha1::IPBlock;
+use manx_crds::v1alpha1::{FabricConfiguration, IPBlock};
 
 use crate::block::Block;
 use crate::journal::{Address, Attachment, Record, State};
@@ -59,6 +59,21 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings { cooldown: SignedDuration::from_secs(60), spare_blocks: 1 }
+    }
+}
+
+impl Settings {
+    /// As configured, or the defaults.
+    pub fn of(configuration: Option<&FabricConfiguration>) -> Settings {
+        let ipam = configuration.and_then(|configuration| configuration.spec.ipam.as_ref());
+        let default = Settings::default();
+        let cooldown = ipam.and_then(|ipam| ipam.cooldown);
+        Settings {
+            cooldown: cooldown
+                .and_then(|cooldown| SignedDuration::try_from(cooldown.get()).ok())
+                .unwrap_or(default.cooldown),
+            spare_blocks: ipam.and_then(|ipam| ipam.spare_blocks).unwrap_or(default.spare_blocks),
+        }
     }
 }
 
@@ -159,9 +174,9 @@ pub enum StoreRequest {
     Get {
         cidr: IpNet,
     },
-    Create(IPBlock),
+    Create(Box<IPBlock>),
     /// Only if `metadata.resourceVersion` is the newest.
-    Replace(IPBlock),
+    Replace(Box<IPBlock>),
     /// Only this uid at this revision.
     Delete {
         cidr: IpNet,
@@ -325,7 +340,8 @@ impl Allocator {
         blocks.chain(waiting).chain(later).min()
     }
 
-    /// The pods whose addresses were given, as the journal has them.
+    /// The pods whose addresses were given, each as its first record says. Later steps are the caller's, who folds
+    /// every record that it appends into a [`State`] of its own and compacts that one.
     pub fn pods(&self) -> &State {
         &self.known
     }

@@ -56,7 +56,7 @@ pub enum Taken {
     #[error("{0} is not in the block")]
     Outside(IpAddr),
     #[error("{ip} belongs to {}", describe(owner))]
-    Owned { ip: IpAddr, owner: Owner },
+    Owned { ip: IpAddr, owner: Box<Owner> },
 }
 
 /// What became of a release.
@@ -146,7 +146,7 @@ impl Block {
         let ordinal = self.ordinal(ip).ok_or(Taken::Outside(ip))?;
         match self.slots.get(&ordinal) {
             Some(Slot::Owned(held)) if held.owner != owner => {
-                return Err(Taken::Owned { ip, owner: held.owner.clone() });
+                return Err(Taken::Owned { ip, owner: Box::new(held.owner.clone()) });
             }
             Some(Slot::Owned(_)) => return Ok(()),
             Some(Slot::Cooling { .. }) | None => {}

@@ -4,7 +4,7 @@
 //! A failing seed prints the command that replays it with every step.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
-#![allow(clippy::disallowed_methods, clippy::cast_possible_truncation)]
+#![allow(clippy::disallowed_methods, clippy::cast_possible_truncation, clippy::wildcard_enum_match_arm)]
 
 #[path = "model/sim/mod.rs"]
 mod sim;

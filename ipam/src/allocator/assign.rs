@@ -255,7 +255,7 @@ impl Allocator {
         if let Some(held) = self.held.get(&cidr) {
             return match held.block.slot(ip) {
                 Some(Slot::Owned(held)) => {
-                    let taken = Taken::Owned { ip, owner: held.owner.clone() }.to_string();
+                    let taken = Taken::Owned { ip, owner: Box::new(held.owner.clone()) }.to_string();
                     refuse(&pool.name, Refusal::Taken { taken })
                 }
                 Some(Slot::Cooling { .. }) | None if held.usable() => Ok(Plan::Exactly(cidr, ip)),

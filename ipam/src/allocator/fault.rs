@@ -27,7 +27,7 @@ impl Fault {
         (Fault::NoRecord, "given twice"),
         (Fault::NoCooldown, "after its release"),
         (Fault::NoReplay, "given twice"),
-        (Fault::NoWrite, "is not empty"),
+        (Fault::NoWrite, "not empty"),
     ];
 }
 

@@ -123,13 +123,13 @@ impl Held {
         let cidr = self.block.cidr();
         Some(match &self.stored {
             Stored::Unread => (Verb::Get, StoreRequest::Get { cidr }),
-            Stored::Absent => (Verb::Create, StoreRequest::Create(self.block.object(me, None))),
+            Stored::Absent => (Verb::Create, StoreRequest::Create(Box::new(self.block.object(me, None)))),
             Stored::Present(object) if self.leaving && self.dirty_since.is_none() => {
                 let (uid, revision) = block::identity_of(object);
                 (Verb::Delete, StoreRequest::Delete { cidr, uid, revision })
             }
             Stored::Present(object) => {
-                (Verb::Replace, StoreRequest::Replace(self.block.object(me, Some(object))))
+                (Verb::Replace, StoreRequest::Replace(Box::new(self.block.object(me, Some(object)))))
             }
         })
     }

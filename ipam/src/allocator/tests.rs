@@ -1,3 +1,5 @@
+#![allow(clippy::wildcard_enum_match_arm)]
+
 use super::*;
 use crate::journal::Step;
 use crate::pool::{Assignment, IP_ADDRESSES};
@@ -85,8 +87,8 @@ impl Node {
             }
             for (id, request) in requests {
                 let answer = match request {
-                    StoreRequest::Create(object) => StoreAnswer::Created(self.stored(object)),
-                    StoreRequest::Replace(object) => StoreAnswer::Replaced(self.stored(object)),
+                    StoreRequest::Create(object) => StoreAnswer::Created(self.stored(*object)),
+                    StoreRequest::Replace(object) => StoreAnswer::Replaced(self.stored(*object)),
                     StoreRequest::Delete { .. } => StoreAnswer::Deleted,
                     StoreRequest::Get { .. } => StoreAnswer::NotFound,
                 };
@@ -226,7 +228,7 @@ fn a_block_of_another_node_is_passed_over_and_a_pool_full_of_them_says_so() {
         node.feed(Input::Answer { id: create, answer: StoreAnswer::AlreadyExists });
         let (get, StoreRequest::Get { .. }) = node.requests().remove(0) else { panic!() };
         object.spec.node_name = Some("worker-2".into());
-        let object = node.stored(object);
+        let object = node.stored(*object);
         node.feed(Input::Answer { id: get, answer: StoreAnswer::Found(object) });
     }
     let error = node.answer(id).unwrap().unwrap_err();
@@ -317,7 +319,7 @@ fn restarted(complete: bool) -> (Node, IPBlock) {
     before.grant_all();
     before.wait(Duration::from_millis(600));
     let (_, StoreRequest::Replace(object)) = before.requests().remove(0) else { panic!() };
-    let object = before.stored(object);
+    let object = before.stored(*object);
     let mut state = before.allocator.pods().clone();
     state.pods.retain(|attachment, _| attachment.container_id == "c-kept" && complete);
     (Node::new(v4(), Restored { state, complete }), object)
@@ -334,7 +336,7 @@ fn after_a_restart_the_journal_is_the_truth_and_a_block_is_fenced_first() {
     let StoreRequest::Replace(written) = request else { panic!() };
     assert_eq!(written.spec.allocations.len(), 1, "the pod that died with the process before is let go");
     assert_eq!(written.spec.released.len(), 1);
-    let written = node.stored(written);
+    let written = node.stored(*written);
     node.feed(Input::Answer { id: fence, answer: StoreAnswer::Replaced(written) });
     assert!(node.answer(id).unwrap().is_ok());
 }
@@ -398,4 +400,17 @@ fn annotations_that_do_not_parse_fail_the_add() {
         error,
         "annotation manx.dev/ip-families: invalid value \"v4\": must be IPv4, IPv6 or IPv4,IPv6"
     );
+}
+
+#[test]
+fn settings_are_those_of_the_configuration_or_the_defaults() {
+    let configured = |ipam: serde_json::Value| {
+        let object = serde_json::json!({"apiVersion": "manx.dev/v1alpha1", "kind": "FabricConfiguration",
+            "metadata": {"name": "default"}, "spec": {"ipam": ipam}});
+        Settings::of(Some(&serde_json::from_value(object).unwrap()))
+    };
+    assert_eq!(Settings::of(None), Settings { cooldown: SignedDuration::from_secs(60), spare_blocks: 1 });
+    assert_eq!(configured(serde_json::json!({})), Settings::default());
+    let set = configured(serde_json::json!({"cooldown": "1m30s", "spareBlocks": 0}));
+    assert_eq!(set, Settings { cooldown: SignedDuration::from_secs(90), spare_blocks: 0 });
 }

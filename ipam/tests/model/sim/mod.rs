@@ -76,6 +76,8 @@ struct World<'a> {
     given: BTreeMap<IpAddr, (usize, Attachment)>,
     /// When an address was released.
     freed: BTreeMap<IpAddr, Timestamp>,
+    /// A fragile node asked for a deletion.
+    deletion_sent: bool,
     next_request: u64,
     next_pod: u64,
     trace: bool,
@@ -124,6 +126,7 @@ impl<'a> World<'a> {
             new,
             given: BTreeMap::new(),
             freed: BTreeMap::new(),
+            deletion_sent: false,
             next_request: 0,
             next_pod: 0,
             trace,
@@ -175,13 +178,20 @@ impl<'a> World<'a> {
         running.into_iter().for_each(|attachment| self.ask_del(n, attachment));
         self.wait(400_000);
         self.nodes[n].fragile = true;
-        self.advance(Duration::from_secs(330));
+        self.deletion_sent = false;
+        for _ in 0..330 {
+            self.advance(Duration::from_secs(1));
+            if self.deletion_sent {
+                break;
+            }
+        }
         self.nodes[n].fragile = false;
         if self.nodes[n].allocator.is_none() {
             self.start(n);
         }
-        for _ in 0..8 {
-            self.wait(1_500);
+        // enough to fill the spare block and reach the one that was to go
+        for _ in 0..14 {
+            self.wait(500);
             self.add(n);
         }
     }
@@ -348,6 +358,7 @@ impl<'a> World<'a> {
                     self.say(|| format!("node {n} {}", store::describe(&request)));
                     let worst = self.nodes[n].fragile && matches!(request, StoreRequest::Delete { .. });
                     self.store.send(n, id, request, worst, &mut self.rng, self.clock);
+                    self.deletion_sent |= worst;
                     if worst && self.rng.chance(50) {
                         self.crash(n);
                         return self.start(n);
@@ -454,7 +465,11 @@ impl<'a> World<'a> {
     /// Everything that is due at this moment.
     fn turn(&mut self) {
         let heard = self.store.due(&mut self.rng, self.clock, &mut self.stats);
-        for cidr in self.store.take_deleted() {
+        for object in self.store.take_deleted() {
+            let cidr = object.spec.cidr.net();
+            if !object.spec.allocations.is_empty() || !object.spec.released.is_empty() {
+                self.violate(format!("{cidr} was deleted while its object was not empty"));
+            }
             let user = self.given.iter().find(|(ip, _)| cidr.contains(*ip)).map(|(ip, (n, _))| (*ip, *n));
             if let Some((ip, n)) = user {
                 self.violate(format!("{cidr} was deleted under a running pod: node {n} gave {ip}"));

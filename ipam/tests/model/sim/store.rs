@@ -16,7 +16,7 @@ pub(super) struct Store {
     revision: u64,
     outage_until: Duration,
     /// Blocks that were deleted since this was read last.
-    deleted: Vec<IpNet>,
+    deleted: Vec<IPBlock>,
     requests: Vec<Request>,
     watches: BTreeMap<usize, VecDeque<(Duration, Input)>>,
 }
@@ -55,7 +55,7 @@ impl Store {
             .collect()
     }
 
-    pub(super) fn take_deleted(&mut self) -> Vec<IpNet> {
+    pub(super) fn take_deleted(&mut self) -> Vec<IPBlock> {
         std::mem::take(&mut self.deleted)
     }
 
@@ -207,8 +207,7 @@ impl Store {
                 if !same {
                     return StoreAnswer::Conflict;
                 }
-                assert!(stored.spec.allocations.is_empty() && stored.spec.released.is_empty(), "{stored:?}");
-                self.deleted.push(*cidr);
+                self.deleted.push(stored.clone());
                 let gone = self.objects.remove(&name).expect("it was there");
                 self.tell(&gone.spec.node_name.clone(), Input::Gone(*cidr), rng, clock);
                 StoreAnswer::Deleted
