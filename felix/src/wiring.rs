@@ -84,7 +84,7 @@ pub(crate) fn wire(host: &RouteSocket, wire: &Wire<'_>) -> Result<u32, WiringErr
         return Err(WiringError::Ipv6Off(why.to_owned()));
     }
     let index = create(host, wire)?;
-    let outcome = host_end(host, wire, index).and_then(|()| pod_end(wire));
+    let outcome = host_end(host, wire, index).and_then(|()| pod_end(wire)).and_then(|()| settle(host, wire, index));
     if let Err(error) = outcome {
         // Half a link is none; if this fails too, the start-up sweep and the runtime's DEL remain.
         if let Err(also) = link::delete(host, index) {
@@ -153,6 +153,17 @@ fn pod_end(wire: &Wire<'_>) -> Result<(), WiringError> {
         }
         let hop = NextHop { onlink: true, ..NextHop::via_on(gateway, eth.index) };
         route::replace(pod, Route::unicast(destination, 0, [hop]), ROUTE_PROTOCOL_LOCAL)?;
+    }
+    Ok(())
+}
+
+/// Waits until the first packet to the pod would arrive: the kernel answers before link and addresses take effect.
+fn settle(host: &RouteSocket, wire: &Wire<'_>, index: u32) -> Result<(), WiringError> {
+    let usable = link::settle(host, index)?.is_usable();
+    for address in wire.addresses {
+        if !addr::settle(&wire.pod.socket, *address)? || !usable {
+            tracing::warn!(%address, interface = wire.ends.host_interface, "the pod is slow to become reachable");
+        }
     }
     Ok(())
 }
