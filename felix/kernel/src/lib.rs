@@ -6,6 +6,7 @@
 
 pub mod addr;
 pub mod capability;
+pub mod conntrack;
 pub mod delta;
 pub mod descriptor;
 pub mod facts;
@@ -13,10 +14,11 @@ pub mod link;
 pub mod monitor;
 pub mod neigh;
 pub mod netlink;
+pub mod nft;
 pub mod route;
 pub mod socket;
-pub mod sysctl;
 mod sockopt;
+pub mod sysctl;
 mod wire;
 
 /// What the kernel sees of us, by name and number: for whoever uses this crate and not felix-calc.
