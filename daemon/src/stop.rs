@@ -23,7 +23,7 @@ pub fn signal() -> io::Result<oneshot::Receiver<()>> {
             _ = interrupt.recv() => {}
         }
         // The loop is gone already when nobody listens.
-        drop(stop.send(()));
+        let _ = stop.send(());
         tokio::time::sleep(LIMIT).await;
         tracing::error!("the stop took longer than {}s", LIMIT.as_secs());
         std::process::exit(1);

@@ -19,7 +19,7 @@ use kube::ResourceExt as _;
 use manx_cni::error::{CniError, Code};
 use manx_cni::request::{PodRef, Request, Response};
 use manx_cni::result::PodNetwork;
-use manx_crds::store::{Key, Store};
+use manx_crds::store::Store;
 use manx_ipam::allocator::{AssignError, AssignRequest, Input, RequestId};
 use manx_ipam::journal::Attachment;
 use tokio::sync::oneshot;
@@ -245,7 +245,6 @@ impl<S: Store> Driver<S> {
         let attached = Attached {
             namespace: add.reference.namespace.clone(),
             name: add.reference.name.clone(),
-            uid: add.reference.uid.clone().unwrap_or_default(),
             host_interface: ends.host_interface.clone(),
             index,
             addresses: add.addresses.clone(),
@@ -360,11 +359,6 @@ impl<S: Store> Driver<S> {
 
     pub(crate) fn delete_links(&mut self, names: Vec<String>) {
         self.dataplane.send(crate::dataplane::Command::DeleteLinks(names));
-    }
-
-    /// The key of the pod that a call names.
-    pub(crate) fn pod_key(reference: &PodRef) -> Key {
-        objects::key(&reference.namespace, &reference.name)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use kube::ResourceExt as _;
 use manx_crds::store::{Key, Revision, Store, StoreError};
 use manx_crds::v1alpha1::{Cidr, IPBlock};
 use manx_ipam::allocator::{Output, StoreAnswer, StoreId, StoreRequest};
@@ -131,9 +130,4 @@ fn key(cidr: ipnet::IpNet) -> Key {
 pub(crate) fn cidr_of(blocks: impl Iterator<Item = ipnet::IpNet>, key: &Key) -> Option<ipnet::IpNet> {
     let mut blocks = blocks;
     blocks.find(|cidr| Cidr::masked(*cidr).block_name() == key.name)
-}
-
-/// The name of an object, for a log line.
-pub(crate) fn name_of(block: &IPBlock) -> String {
-    block.name_any()
 }

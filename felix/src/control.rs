@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use felix_calc::compile::Place;
-use felix_calc::evaluator::{Evaluator, Reason, Verdict};
+use felix_calc::evaluator::{Evaluator, Reason};
 use felix_calc::{Direction, Endpoint, PolicyKey};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -180,9 +180,4 @@ fn policy_rows<S: Store>(driver: &Driver<S>) -> BTreeMap<PolicyKey, PolicyRow> {
         );
     }
     rows
-}
-
-/// Whether a verdict lets a packet pass.
-pub(crate) fn passes(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Allow)
 }

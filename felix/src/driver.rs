@@ -63,7 +63,6 @@ pub(crate) struct Sources {
 pub(crate) struct Attached {
     pub(crate) namespace: String,
     pub(crate) name: String,
-    pub(crate) uid: String,
     pub(crate) host_interface: String,
     pub(crate) index: u32,
     pub(crate) addresses: Vec<IpAddr>,

@@ -101,7 +101,6 @@ fn attached(replayed: &Replay, monitor: &Monitor) -> BTreeMap<manx_ipam::journal
             Attached {
                 namespace: pod.namespace.clone(),
                 name: pod.name.clone(),
-                uid: pod.uid.clone(),
                 host_interface: host_interface.clone(),
                 index: link.index,
                 addresses: pod.addresses.iter().map(|address| address.ip).collect(),

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use felix_calc::{Change, Flush};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::ResourceExt as _;
 use manx_crds::conditions::{AddressesReady, ConditionReason, DataplaneReady, PolicyProgrammed, set_condition};
 use manx_crds::store::{Key, Store};
 use manx_crds::v1alpha1::{Ip, NodeAddressesStatus};
@@ -202,12 +201,4 @@ pub(crate) fn words<R: ConditionReason>(state: (R, String)) -> (String, String) 
 /// The key of a cluster-scoped object.
 pub(crate) fn cluster_key(name: &str) -> Key {
     Key { namespace: None, name: name.to_owned() }
-}
-
-/// An object's name, as the log says it.
-pub(crate) fn named<K: kube::Resource>(object: &K) -> String {
-    match object.namespace() {
-        Some(namespace) => format!("{namespace}/{}", object.name_any()),
-        None => object.name_any(),
-    }
 }
