@@ -27,7 +27,7 @@ pub enum ObjectError {
 }
 
 impl Block {
-    /// Reads an object. Who holds it is [`holder_of`].
+    /// Reads an object. Who holds the block is not part of the value.
     pub fn read(object: &IPBlock) -> Result<Block, ObjectError> {
         let name = || object.metadata.name.clone().unwrap_or_default();
         let IPBlockSpec { cidr, pool, node_name: _, cursor, allocations, released } = &object.spec;
