@@ -100,30 +100,35 @@ fn hook(base: &Base) -> NfHook {
 
 fn set_object(name: &str, set: &Set) -> Json {
     let types: Vec<_> = set.key.iter().map(|key| type_name(*key)).collect();
-    let mut object = json!({
-        "family": "inet",
-        "table": TABLE,
-        "name": name,
-        "type": match types.as_slice() { [one] => json!(one), several => json!(several) },
-    });
+    let mut object = serde_json::Map::new();
+    let mut put = |key: &str, value: Json| object.insert(key.to_owned(), value);
+    put("family", json!("inet"));
+    put("table", json!(TABLE));
+    put("name", json!(name));
+    put(
+        "type",
+        match types.as_slice() {
+            [one] => json!(one),
+            several => json!(several),
+        },
+    );
+    match set.data {
+        Some(DataType::Verdict) => put("map", json!("verdict")),
+        Some(DataType::Word) => put("map", json!("mark")),
+        None => None,
+    };
     if set.interval {
-        object["flags"] = json!(["interval"]);
+        put("flags", json!(["interval"]));
     }
     if set.counter {
-        object["stmt"] = json!([{ "counter": null }]);
-    }
-    if let Some(data) = set.data {
-        object["map"] = json!(match data {
-            DataType::Verdict => "verdict",
-            DataType::Word => "mark",
-        });
+        put("stmt", json!([{ "counter": null }]));
     }
     if !set.elements.is_empty() {
         let elements = set.elements.iter().map(|(element, data)| match data {
             Some(data) => json!([element_json(element), data_json(data)]),
             None => element_json(element),
         });
-        object["elem"] = elements.collect();
+        put("elem", elements.collect());
     }
     if set.data.is_some() { json!({ "map": object }) } else { json!({ "set": object }) }
 }
@@ -251,7 +256,7 @@ fn statement(statement: &Statement) -> stmt::Statement<'_> {
             inv: None,
         }),
         Statement::Log { prefix, group } => {
-            let prefix = (!prefix.is_empty()).then(|| Cow::Borrowed(prefix.as_str()));
+            let prefix = (!prefix.is_empty()).then_some(Cow::Borrowed(prefix.as_str()));
             stmt::Statement::Log(Some(Log { prefix, ..Log::new(Some((*group).into())) }))
         }
         Statement::Reject { tcp_reset: true } => {

@@ -59,10 +59,10 @@ pub(super) fn commit(
 pub(super) fn single(socket: &mut NetfilterSocket, what: &str, message: Message) -> Result<(), NftError> {
     let mut batch = Batch::begin(socket);
     batch.push(message, None);
-    batch.send(socket, &Transaction::default()).map_err(|error| match error {
-        NftError::Refused { refusal, .. } => NftError::Refused { what: what.to_owned(), refusal },
-        other => other,
-    })
+    match batch.send(socket, &Transaction::default()) {
+        Err(NftError::Refused { refusal, .. }) => Err(NftError::Refused { what: what.to_owned(), refusal }),
+        outcome => outcome,
+    }
 }
 
 /// Deletes the table with all it holds; without one, nothing.

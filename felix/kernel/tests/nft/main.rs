@@ -7,14 +7,18 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::print_stdout,
     clippy::print_stderr
 )]
 
+mod connections;
 mod generator;
+mod lifetime;
 mod listing;
 #[path = "../namespaces/namespace.rs"]
 #[allow(dead_code)] // shared with the tests of routes and links, which use all of it
 mod namespace;
+mod packets;
 mod refusals;
 mod roundtrip;
 mod table;
