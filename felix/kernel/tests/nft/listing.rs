@@ -11,7 +11,7 @@ use crate::namespace::Namespace;
 use crate::table::{chain, equal, everything, put, table};
 
 /// Feeds JSON to nft inside the namespace.
-fn nft_json(namespace: &Namespace, options: &str, json: &serde_json::Value) {
+pub(crate) fn nft_json(namespace: &Namespace, options: &str, json: &serde_json::Value) {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), json.to_string()).unwrap();
     let path: &Path = file.path();

@@ -11,6 +11,7 @@
     clippy::print_stderr
 )]
 
+mod compiled;
 mod connections;
 mod generator;
 mod lifetime;
@@ -21,4 +22,6 @@ mod namespace;
 mod packets;
 mod refusals;
 mod roundtrip;
+#[path = "../../../calc/tests/support/mod.rs"]
+mod support;
 mod table;
