@@ -448,3 +448,18 @@ async fn a_status_in_a_persons_file_is_not_believed() {
     let object = directory.store().get::<FabricNode>(&cluster("n1")).await.unwrap();
     assert_eq!(object.status, None);
 }
+
+#[tokio::test]
+async fn what_agents_said_unreadably_is_refused_and_ignored() {
+    let directory = directory();
+    directory.edit("pods/shop/web-1.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: web-1}\n");
+    let store = directory.store();
+    let key = Key { namespace: Some("shop".into()), name: "web-1".into() };
+    let refused = store.apply::<Pod>(&key, "manx-felix", Part::Status, json!({"podIPs": "none"})).await;
+    assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
+    store.apply::<Pod>(&key, "manx-felix", Part::Status, json!({"podIP": "10.0.0.1"})).await.unwrap();
+    let record = directory.path(".status/pods/shop/web-1.yaml");
+    let text = fs::read_to_string(&record).unwrap();
+    fs::write(&record, text.replace("\"10.0.0.1\"", "[1]")).unwrap();
+    assert_eq!(store.list::<Pod>(&everything()).await.unwrap().items.len(), 1);
+}

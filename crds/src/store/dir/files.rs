@@ -51,7 +51,7 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// Makes a file that must not be there yet: the claim. `AlreadyExists` if it is.
 pub(super) fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let temporary = write_temporary(path, bytes, mode)?;
+    let temporary = write_temporary(path, bytes, mode, true)?;
     let claimed = renameat2(AT_FDCWD, &temporary, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE);
     if let Err(error) = claimed {
         let _gone = fs::remove_file(&temporary);
@@ -62,12 +62,19 @@ pub(super) fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 
 /// Puts a file in the place of what is there, or of nothing.
 pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let temporary = write_temporary(path, bytes, mode)?;
-    if let Err(error) = fs::rename(&temporary, path) {
-        let _gone = fs::remove_file(&temporary);
-        return Err(error);
-    }
+    rename(&write_temporary(path, bytes, mode, true)?, path)?;
     sync_parent(path)
+}
+
+/// As [`replace`]; a crash of the machine may leave the old file, or a torn one.
+pub(super) fn replace_unsynced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    rename(&write_temporary(path, bytes, mode, false)?, path)
+}
+
+fn rename(temporary: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(temporary, path).inspect_err(|_| {
+        let _gone = fs::remove_file(temporary);
+    })
 }
 
 /// Removes a file; that it is gone already is no error.
@@ -80,7 +87,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// A name in the same directory that nobody reads: it begins with a dot.
-fn write_temporary(path: &Path, bytes: &[u8], mode: u32) -> io::Result<PathBuf> {
+fn write_temporary(path: &Path, bytes: &[u8], mode: u32, sync: bool) -> io::Result<PathBuf> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let parent = parent(path)?;
     fs::create_dir_all(parent)?;
@@ -95,7 +102,7 @@ fn write_temporary(path: &Path, bytes: &[u8], mode: u32) -> io::Result<PathBuf> 
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             Err(error) => return Err(error),
         };
-        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        let written = file.write_all(bytes).and_then(|()| if sync { file.sync_all() } else { Ok(()) });
         if let Err(error) = written {
             let _gone = fs::remove_file(&temporary);
             return Err(error);

@@ -62,11 +62,7 @@ impl Inner {
         let agents = files::read(&paths.agents).map_err(|e| io_error(&paths.agents, &e))?;
         let mode = if kind.is_secret() { file_mode(&paths.people) } else { 0 };
         // of a Terminating object the last copy is what is in force
-        let copy = if people.is_none() && agents.is_some() {
-            files::read(&paths.last).map_err(|e| io_error(&paths.last, &e))?
-        } else {
-            None
-        };
+        let copy = if people.is_none() && agents.is_some() { read_last(&paths)? } else { None };
         let content = format!(
             "{}.{}.{mode:o}",
             revision(people.as_deref(), agents.as_deref()),
@@ -108,7 +104,7 @@ impl Inner {
     ) -> Result<Option<Entry>, StoreError> {
         // without a record the object is new: what an earlier one of its name was does not bind it
         let last = match &record {
-            Some(_) => files::read(&paths.last).map_err(|e| io_error(&paths.last, &e))?,
+            Some(_) => read_last(paths)?,
             None => None,
         };
         let older = last.as_deref().filter(|last| *last != bytes);
@@ -125,14 +121,15 @@ impl Inner {
                     },
                 };
                 if last.as_deref() != Some(bytes) {
-                    keep_last(&paths.last, bytes);
+                    self.keep_last(kind, paths, bytes, lock);
                 }
-                Ok(Some(Entry { object: Some(loaded(kind, key, people, record, Some(bytes))), fault: None }))
+                let object = loaded::<K>(kind, key, people, record, Some(bytes));
+                Ok(Some(Entry { object: Some(object), fault: None }))
             }
             Err(refused) => {
                 let object = good
                     .zip(record)
-                    .map(|(people, record)| loaded(kind, key, people, record, last.as_deref()));
+                    .map(|(people, record)| loaded::<K>(kind, key, people, record, last.as_deref()));
                 let fault = Some(invalid(kind, key, &paths.people, bytes, refused, object.is_some()));
                 Ok(Some(Entry { object, fault }))
             }
@@ -181,7 +178,7 @@ impl Inner {
         record: Option<Record>,
         lock: Option<&Lock>,
     ) -> Result<Option<Entry>, StoreError> {
-        let last = files::read(&paths.last).map_err(|e| io_error(&paths.last, &e))?;
+        let last = read_last(paths)?;
         let people = last.as_deref().and_then(|bytes| judge::<K>(kind, key, bytes, None).ok());
         if let (Some(record), Some(people)) = (&record, people)
             && !record.finalizers().is_empty()
@@ -195,7 +192,7 @@ impl Inner {
                     None => marked,
                 }
             };
-            let object = Some(loaded(kind, key, people, record, last.as_deref()));
+            let object = Some(loaded::<K>(kind, key, people, record, last.as_deref()));
             return Ok(Some(Entry { object, fault: None }));
         }
         let _held = match lock {
@@ -244,6 +241,24 @@ impl Inner {
         Ok(Some(record))
     }
 
+    /// Keeps the text that validated, unless the file holds another by now: an older one must not be kept last.
+    fn keep_last(&self, kind: &Kind, paths: &Files, bytes: &[u8], lock: Option<&Lock>) {
+        let held = match lock {
+            Some(_) => None,
+            None => match self.lock(kind) {
+                Ok(lock) => Some(lock),
+                Err(error) => {
+                    tracing::debug!(%error, "the last good version is not kept");
+                    return;
+                }
+            },
+        };
+        if files::read(&paths.people).is_ok_and(|now| now.as_deref() == Some(bytes)) {
+            write_last(kind, paths, bytes);
+        }
+        drop(held);
+    }
+
     fn cached(&self, kind: &Kind, key: &Key, content: &str) -> Option<Entry> {
         let cache = self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let cached = cache.get(&kind.folder)?.get(key)?;
@@ -267,10 +282,21 @@ impl Inner {
     }
 }
 
-fn loaded(kind: &Kind, key: &Key, people: Value, record: Record, bytes: Option<&[u8]>) -> Arc<Loaded> {
-    let record_bytes = record_bytes(&record);
-    let revision = revision(bytes, Some(&record_bytes));
-    let value = compose(kind, key, &people, &record, &revision);
+fn loaded<K: Object>(
+    kind: &Kind,
+    key: &Key,
+    people: Value,
+    mut record: Record,
+    bytes: Option<&[u8]>,
+) -> Arc<Loaded> {
+    let revision = revision(bytes, Some(&record_bytes(&record)));
+    let mut value = compose(kind, key, &people, &record, &revision);
+    if let Err(error) = K::deserialize(&value) {
+        // written by hand, for agents write nothing that cannot be read
+        tracing::error!(kind = kind.kind, object = key.name, %error, "what agents said of it is unreadable, and ignored");
+        record.managers.values_mut().for_each(|managed| managed.status = Value::Null);
+        value = compose(kind, key, &people, &record, &revision);
+    }
     Arc::new(Loaded { value, revision, people, record })
 }
 
@@ -291,10 +317,20 @@ pub(super) fn remove_remains(paths: &Files) -> Result<(), StoreError> {
     files::remove(&paths.agents).map_err(|e| io_error(&paths.agents, &e))
 }
 
-/// Keeps a text that validated; whoever may not write keeps it in memory only.
-pub(super) fn keep_last(path: &Path, bytes: &[u8]) {
-    if let Err(error) = files::replace(path, bytes, 0o600) {
-        tracing::debug!(file = %path.display(), %error, "the last good version is not kept on disk");
+/// The last good copy, for whoever may read it.
+fn read_last(paths: &Files) -> Result<Option<Vec<u8>>, StoreError> {
+    match files::read(&paths.last) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(None),
+        read => read.map_err(|e| io_error(&paths.last, &e)),
+    }
+}
+
+/// Keeps a text that validated, under the kind's lock. Not synced: the file itself is, and after a crash that
+/// tears the copy, the file that validates is copied again.
+pub(super) fn write_last(kind: &Kind, paths: &Files, bytes: &[u8]) {
+    let mode = if kind.is_secret() { 0o600 } else { 0o644 };
+    if let Err(error) = files::replace_unsynced(&paths.last, bytes, mode) {
+        tracing::debug!(file = %paths.last.display(), %error, "the last good version is not kept");
     }
 }
 

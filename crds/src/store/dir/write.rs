@@ -4,10 +4,10 @@ use std::io;
 
 use serde_json::Value;
 
-use super::compose::{people_part, revision};
+use super::compose::{compose, people_part, revision};
 use super::files;
 use super::layout::{Files, Kind};
-use super::load::{Loaded, judge, keep_last, new_record, random_uid, remove_remains, write_record};
+use super::load::{Loaded, judge, new_record, random_uid, remove_remains, write_last, write_record};
 use super::{Inner, io_error, name_of, not_found, typed};
 use crate::store::follow::key_of;
 use crate::store::{Key, Object, Part, Revision, StoreError};
@@ -33,7 +33,7 @@ impl Inner {
             Err(error) => return Err(io_error(&paths.people, &error)),
         }
         write_record(&paths, &new_record(uid))?;
-        keep_last(&paths.last, &bytes);
+        write_last(&kind, &paths, &bytes);
         self.answer(&kind, &key, &lock)
     }
 
@@ -62,7 +62,7 @@ impl Inner {
             self.forget_entry(&kind, &key);
             write_record(&paths, &old.record)?;
         } else {
-            keep_last(&paths.last, &bytes);
+            write_last(&kind, &paths, &bytes);
         }
         self.answer(&kind, &key, &lock)
     }
@@ -115,12 +115,14 @@ impl Inner {
         if record == old.record {
             return typed(&old.value);
         }
+        // what cannot be read back is not written
+        typed::<K>(&compose(&kind, key, &old.people, &record, &old.revision))?;
         let paths = Files::of(&self.root, &kind, key);
         if record.deleted.is_some() && record.finalizers().is_empty() {
             remove_remains(&paths)?;
             self.forget_entry(&kind, key);
             let revision = revision(None, None);
-            return typed(&super::compose::compose(&kind, key, &old.people, &record, &revision));
+            return typed(&compose(&kind, key, &old.people, &record, &revision));
         }
         write_record(&paths, &record)?;
         self.answer(&kind, key, &lock)
