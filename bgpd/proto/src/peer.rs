@@ -393,12 +393,19 @@ impl Peer {
             } else if due(timers.send_hold) {
                 self.send_hold_timer(slot, ctx);
             } else if due(timers.connect_retry) {
-                self.fire(slot, Event::ConnectRetryTimerExpires, None, ctx);
+                self.fire(slot, Event::ConnectRetryTimerExpires, self.unanswered(), ctx);
             } else if due(timers.keepalive) {
                 self.fire(slot, Event::KeepaliveTimerExpires, None, ctx);
             }
         }
         self.stale_timeout(ctx);
+    }
+
+    /// The attempt that the retry timer ends, unless another connection is up meanwhile.
+    fn unanswered(&self) -> Option<Cause> {
+        let text =
+            format!("Connection timed out: no answer from {} port {}", self.config.remote, self.config.port);
+        (self.dialling && self.second.is_none()).then(|| Cause::transport(Reason::ConnectionTimedOut, &text))
     }
 
     fn hold_timer_expired(&self, slot: Slot) -> Cause {

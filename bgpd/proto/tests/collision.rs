@@ -1,4 +1,5 @@
 //! Connection collision (RFC 4271 §6.8): both sides dial at once, and everything that can interleave does.
+#![allow(clippy::wildcard_enum_match_arm)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

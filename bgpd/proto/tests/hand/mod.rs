@@ -30,6 +30,8 @@ pub(crate) struct Hand {
     pub(crate) kernel: BTreeSet<IpNet>,
     /// Whether what the speaker offers is taken.
     pub(crate) reads: bool,
+    /// Whether the kernel says at once how a next hop is reached.
+    pub(crate) answers_next_hops: bool,
     heard: BTreeMap<ConnId, Vec<u8>>,
     closed: BTreeSet<ConnId>,
     config: SpeakerConfig,
@@ -66,6 +68,7 @@ impl Hand {
             fib_complete: 0,
             kernel: BTreeSet::new(),
             reads: true,
+            answers_next_hops: true,
             heard: BTreeMap::new(),
             closed: BTreeSet::new(),
             config: config.clone(),
@@ -118,6 +121,11 @@ impl Hand {
 
     pub(crate) fn refresh_wanted(&mut self) {
         self.input(Input::RequestRefresh { peer: peer(), family: AfiSafi::Ipv4Unicast });
+    }
+
+    pub(crate) fn answer_next_hop(&mut self, address: &str) {
+        let resolution = Some(NextHopResolution { metric: 0, interface: 1 });
+        self.input(Input::NextHop { address: address.parse().unwrap(), resolution });
     }
 
     pub(crate) fn originate(&mut self, prefix: &str) {
@@ -271,7 +279,7 @@ impl Hand {
             Output::FibComplete { .. } => self.fib_complete += 1,
             Output::TrackNextHop { address, wanted } => {
                 let resolution = Some(NextHopResolution { metric: 0, interface: 1 });
-                if wanted {
+                if wanted && self.answers_next_hops {
                     self.speaker.handle_input(Input::NextHop { address, resolution }, self.now);
                 }
             }

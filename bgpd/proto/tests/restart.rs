@@ -1,0 +1,172 @@
+//! Graceful restart (RFC 4724), one test for each rule, with a peer played by hand.
+#![allow(clippy::wildcard_enum_match_arm)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
+
+mod hand;
+
+use std::time::Duration;
+
+use bgp_proto::fsm::State;
+use bgp_proto::output::Reason;
+use bgp_proto::status::Synchronized;
+use bgp_proto::wire::{Capability, GracefulRestartCapability, MessageType, RestartFamily};
+use bgp_proto::{AfiSafi, ConnId};
+use hand::{Hand, announce, end_of_rib, keepalive, notification, open, restarted};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+// ---- RFC 4724
+
+#[test]
+fn rfc4724_stale_routes_wait_for_end_of_rib() {
+    let mut hand = Hand::new(|_| {});
+    hand.connect(ConnId(1));
+    hand.bytes(ConnId(1), &open(&[restarted(true)]));
+    hand.bytes(ConnId(1), &keepalive());
+    assert_eq!(hand.status().synchronized, Synchronized::AwaitingEndOfRib);
+    hand.bytes(ConnId(1), &announce(1));
+    hand.bytes(ConnId(1), &announce(2));
+    hand.bytes(ConnId(1), &end_of_rib());
+    assert_eq!(hand.status().synchronized, Synchronized::Synchronized);
+    hand.close(ConnId(1));
+    assert_eq!((hand.received(), hand.status().synchronized), (2, Synchronized::Stale));
+    hand.accept(ConnId(2));
+    hand.bytes(ConnId(2), &open(&[restarted(true)]));
+    hand.bytes(ConnId(2), &keepalive());
+    hand.bytes(ConnId(2), &announce(2));
+    assert_eq!(hand.received(), 2);
+    hand.bytes(ConnId(2), &end_of_rib());
+    assert_eq!(hand.received(), 1);
+}
+
+#[test]
+fn rfc4724_4_2_without_the_f_bit_stale_routes_go_at_once() {
+    let mut hand = Hand::new(|_| {});
+    hand.connect(ConnId(1));
+    hand.bytes(ConnId(1), &open(&[restarted(true)]));
+    hand.bytes(ConnId(1), &keepalive());
+    hand.bytes(ConnId(1), &announce(1));
+    hand.close(ConnId(1));
+    hand.accept(ConnId(2));
+    hand.bytes(ConnId(2), &open(&[restarted(false)]));
+    assert_eq!(hand.received(), 1);
+    hand.bytes(ConnId(2), &keepalive());
+    assert_eq!(hand.received(), 0);
+}
+
+#[test]
+fn rfc4724_4_2_a_peer_that_does_not_finish_is_swept_after_the_stale_time() {
+    let mut hand = Hand::new(|config| config.hold_time = Duration::ZERO);
+    hand.connect(ConnId(1));
+    hand.bytes(ConnId(1), &open(&[restarted(true)]));
+    hand.bytes(ConnId(1), &keepalive());
+    hand.bytes(ConnId(1), &announce(1));
+    hand.close(ConnId(1));
+    hand.accept(ConnId(2));
+    hand.bytes(ConnId(2), &open(&[restarted(true)]));
+    hand.bytes(ConnId(2), &keepalive());
+    hand.run_for(359 * SECOND);
+    assert_eq!(hand.received(), 1);
+    hand.run_for(SECOND);
+    assert_eq!((hand.received(), hand.state()), (0, State::Established));
+}
+
+#[test]
+fn rfc4724_4_2_a_notification_keeps_nothing() {
+    let mut hand = Hand::new(|_| {});
+    hand.connect(ConnId(1));
+    hand.bytes(ConnId(1), &open(&[restarted(true)]));
+    hand.bytes(ConnId(1), &keepalive());
+    hand.bytes(ConnId(1), &announce(1));
+    hand.bytes(ConnId(1), &notification(6, 4, &[]));
+    assert_eq!((hand.received(), hand.status().synchronized), (0, Synchronized::NotEstablished));
+}
+
+#[test]
+fn a_link_that_is_down_keeps_nothing() {
+    let mut hand = Hand::new(|_| {});
+    hand.connect(ConnId(1));
+    hand.bytes(ConnId(1), &open(&[restarted(true)]));
+    hand.bytes(ConnId(1), &keepalive());
+    hand.bytes(ConnId(1), &announce(1));
+    hand.link_down();
+    assert_eq!((hand.received(), hand.status().reason), (0, Reason::InterfaceDown));
+    assert!(hand.is_closed(ConnId(1)));
+}
+
+#[test]
+fn rfc4724_3_the_r_bit_is_set_on_the_first_session_only() {
+    let restart_of = |hand: &mut Hand, conn| {
+        let sent = hand.sent(conn);
+        let open = bgp_proto::wire::Open::decode(&sent[0].1).unwrap();
+        open.capabilities.into_iter().find_map(|c| match c {
+            Capability::GracefulRestart(restart) => Some(restart),
+            _ => None,
+        })
+    };
+    let mut hand = Hand::with_kernel_routes(&[AfiSafi::Ipv4Unicast], |_| {});
+    hand.connect(ConnId(1));
+    let first: GracefulRestartCapability = restart_of(&mut hand, ConnId(1)).unwrap();
+    let family = |afi, forwarding| RestartFamily { afi, safi: 1, forwarding };
+    assert!(first.restarting);
+    assert_eq!(first.families, [family(1, true), family(2, false)], "F only where routes were found");
+    hand.establish_on(ConnId(1));
+    hand.close(ConnId(1));
+    hand.accept(ConnId(2));
+    let second = restart_of(&mut hand, ConnId(2)).unwrap();
+    assert!(!second.restarting);
+    assert_eq!(second.families, [family(1, true), family(2, true)], "this process did not restart");
+}
+
+#[test]
+fn rfc4724_4_1_nothing_is_told_before_selection() {
+    let mut hand = Hand::with_kernel_routes(&[AfiSafi::Ipv4Unicast], |_| {});
+    hand.originate("10.244.1.0/26");
+    hand.connect(ConnId(1));
+    hand.bytes(ConnId(1), &open(&[restarted(true)]));
+    hand.bytes(ConnId(1), &keepalive());
+    let kinds =
+        |hand: &mut Hand| hand.sent(ConnId(1)).into_iter().filter(|m| m.0 == MessageType::Update).count();
+    assert_eq!(kinds(&mut hand), 0);
+    assert!(hand.speaker.selection_deferred_until().is_some());
+    hand.bytes(ConnId(1), &end_of_rib());
+    assert!(hand.speaker.selection_deferred_until().is_none());
+    let updates: Vec<Vec<u8>> =
+        hand.sent(ConnId(1)).into_iter().filter(|m| m.0 == MessageType::Update).map(|m| m.1).collect();
+    let (last, routes) = updates.split_last().unwrap();
+    assert!(!routes.is_empty() && routes.iter().all(|body| body.ends_with(&[26, 10, 244, 1, 0])));
+    assert_eq!(last, &[0, 0, 0, 0], "then End-of-RIB");
+    assert_eq!(hand.fib_complete, 2);
+}
+
+#[test]
+fn rfc4724_4_1_a_peer_that_restarts_itself_is_not_waited_for() {
+    let mut hand = Hand::with_kernel_routes(&[AfiSafi::Ipv4Unicast], |_| {});
+    hand.connect(ConnId(1));
+    let restart = GracefulRestartCapability { restarting: true, ..GracefulRestartCapability::default() };
+    hand.bytes(ConnId(1), &open(&[Capability::GracefulRestart(restart)]));
+    hand.bytes(ConnId(1), &keepalive());
+    assert!(hand.speaker.selection_deferred_until().is_none());
+}
+
+#[test]
+fn a_first_start_waits_for_nobody() {
+    let hand = Hand::new(|_| {});
+    assert!(hand.speaker.selection_deferred_until().is_none());
+    assert_eq!(hand.fib_complete, 2);
+}
+
+#[test]
+fn the_kernel_is_not_swept_before_next_hops_are_known() {
+    let mut hand = Hand::with_kernel_routes(&[AfiSafi::Ipv4Unicast], |_| {});
+    hand.answers_next_hops = false;
+    hand.connect(ConnId(1));
+    hand.bytes(ConnId(1), &open(&[restarted(true)]));
+    hand.bytes(ConnId(1), &keepalive());
+    hand.bytes(ConnId(1), &announce(1));
+    hand.bytes(ConnId(1), &end_of_rib());
+    assert!(hand.speaker.selection_deferred_until().is_none());
+    assert_eq!((hand.fib_complete, hand.kernel.len()), (0, 0), "the route waits for its next hop");
+    hand.answer_next_hop("10.0.0.2");
+    assert_eq!((hand.fib_complete, hand.kernel.len()), (2, 1));
+}
