@@ -9,7 +9,9 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
 use manx_crds::store::dir::DirStore;
 use manx_crds::store::follow::{Change, Follow};
-use manx_crds::store::{InvalidObject, Key, NewEvent, Part, Selection, Store, StoreError, Watch, WatchEvent};
+use manx_crds::store::{
+    InvalidObject, Key, NewEvent, Part, Revision, Selection, Store, StoreError, Watch, WatchEvent,
+};
 use manx_crds::v1alpha1::{BGPPeer, FabricNode, IPBlock, IPPool};
 use serde_json::json;
 
@@ -412,6 +414,82 @@ async fn two_processes_race_and_every_block_has_one_owner() {
         .filter(|name| name.to_string_lossy().starts_with('.'))
         .collect();
     assert!(hidden.is_empty(), "no temporary file is left: {hidden:?}");
+}
+
+/// Makes, changes and removes objects until it is killed, or `rounds` are over.
+async fn write_on(path: &Path, rounds: usize) {
+    let store = DirStore::open(path).unwrap();
+    for round in 0..rounds {
+        let number = u8::try_from(round % 5).unwrap();
+        let key = cluster(&block(number, None).name_any());
+        match store.get::<IPBlock>(&key).await {
+            Ok(mut object) if object.spec.node_name.is_none() => {
+                object.spec.node_name = Some("n1".to_owned());
+                store.replace(&object).await.unwrap();
+            }
+            Ok(object) => {
+                let revision = Revision(object.resource_version().unwrap());
+                store.delete::<IPBlock>(&key, object.uid().as_deref(), Some(&revision)).await.unwrap();
+            }
+            Err(StoreError::NotFound { .. }) => {
+                store.create(&block(number, None)).await.unwrap();
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+const KILLED: &str = "MANX_CONFORMANCE_KILLED";
+
+/// Runs as a process of its own that is killed; alone it ends by itself, with every block made and taken.
+#[tokio::test]
+async fn one_process_writes_until_it_is_killed() {
+    match std::env::var(KILLED) {
+        Ok(path) => write_on(Path::new(&path), usize::MAX).await,
+        Err(_) => {
+            let directory = directory();
+            write_on(directory.directory.path(), 10).await;
+            let list = directory.store().list::<IPBlock>(&everything()).await.unwrap();
+            assert_eq!(list.items.iter().filter(|b| b.spec.node_name.is_some()).count(), 5);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_killed_writer_leaves_whole_objects_and_no_lock() {
+    let directory = directory();
+    let (mut alive, mut left) = (0, 0);
+    for round in 0..12_u64 {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "directory::one_process_writes_until_it_is_killed"])
+            .env(KILLED, directory.directory.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(150 + 17 * round)).await;
+        assert!(process.try_wait().unwrap().is_none(), "it writes on until it is killed");
+        process.kill().unwrap();
+        process.wait().unwrap();
+        left += temporaries(directory.directory.path());
+        let store = directory.restarted();
+        assert_eq!(store.invalid::<IPBlock>().await.unwrap(), []);
+        alive += store.list::<IPBlock>(&everything()).await.unwrap().items.len();
+        write_on(directory.directory.path(), 15).await;
+        assert_eq!(temporaries(directory.directory.path()), 0, "what the dead left is cleared");
+    }
+    assert!(alive > 0, "the killed writers wrote ({left} temporary files were left and cleared)");
+}
+
+fn temporaries(directory: &Path) -> usize {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| {
+            if entry.path().is_dir() {
+                return temporaries(&entry.path());
+            }
+            usize::from(entry.file_name().to_string_lossy().ends_with(".tmp"))
+        })
+        .sum()
 }
 
 #[tokio::test]

@@ -111,6 +111,19 @@ fn write_temporary(path: &Path, bytes: &[u8], mode: u32, sync: bool) -> io::Resu
     }
 }
 
+/// Removes the temporary files of a directory and of those in it.
+pub(super) fn sweep(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            sweep(&entry.path());
+        } else if name.starts_with('.') && name.ends_with(".tmp") {
+            let _gone = fs::remove_file(entry.path());
+        }
+    }
+}
+
 fn parent(path: &Path) -> io::Result<&Path> {
     path.parent().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a path without a directory"))
 }

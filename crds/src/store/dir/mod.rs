@@ -4,7 +4,7 @@
 //! and write, so two processes are as safe as two tasks; a person's editor knows no lock, and the last of two
 //! such writers wins, as in every directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +26,7 @@ mod watch;
 mod write;
 
 use hub::{Dirty, Hub};
-use layout::{Kind, STATUS};
+use layout::{Kind, LAST, STATUS};
 use load::Cached;
 use snapshot::{Memory, Wanted};
 pub use watch::DirWatch;
@@ -51,6 +51,8 @@ pub(crate) struct Inner {
     memory: Mutex<Memory>,
     hub: Mutex<Option<Hub>>,
     series: Mutex<events::Series>,
+    /// Folders that were cleared of what dead processes left.
+    swept: Mutex<BTreeSet<String>>,
 }
 
 impl DirStore {
@@ -77,6 +79,7 @@ impl DirStore {
                 memory: Mutex::default(),
                 hub: Mutex::default(),
                 series: Mutex::default(),
+                swept: Mutex::default(),
             }),
         })
     }
@@ -120,7 +123,15 @@ impl DirStore {
 impl Inner {
     fn lock(&self, kind: &Kind) -> Result<files::Lock, StoreError> {
         let path = self.root.join(STATUS).join(&kind.folder).join(".lock");
-        files::Lock::take(&path).map_err(|e| io_error(&path, &e))
+        let lock = files::Lock::take(&path).map_err(|e| io_error(&path, &e))?;
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if swept.insert(kind.folder.clone()) {
+            // temporary files are written under the lock: those that are there were left by the dead
+            for base in [self.root.clone(), self.root.join(STATUS), self.root.join(LAST)] {
+                files::sweep(&base.join(&kind.folder));
+            }
+        }
+        Ok(lock)
     }
 
     fn subscribe(&self, folder: &str) -> Result<UnboundedReceiver<Dirty>, StoreError> {
