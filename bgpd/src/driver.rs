@@ -50,6 +50,7 @@ pub(crate) struct Driver {
     pub(crate) desire: Desire,
     /// Where the sockets do not listen, and why.
     pub(crate) deaf: BTreeMap<std::net::SocketAddr, String>,
+    pub(crate) said: events::Said,
     /// When the objects that changed are looked at; none: nothing changed.
     pub(crate) look_at: Option<Instant>,
     pub(crate) started: Instant,
@@ -274,7 +275,7 @@ impl Driver {
     }
 
     fn event(&mut self, event: SessionEvent) {
-        events::log(&event, &self.speaker);
+        events::log(&event, &self.speaker, &mut self.said);
         self.status.event(&event, &self.speaker, Instant::now());
     }
 
@@ -287,11 +288,6 @@ impl Driver {
             task.await?;
         }
         Ok(())
-    }
-
-    /// How long the process runs.
-    pub(crate) fn uptime(&self) -> Duration {
-        self.started.elapsed()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What happened, as log lines: INFO is the timeline, WARN degraded and retrying (ux.md §8).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bgp_proto::fsm::State;
@@ -7,12 +8,28 @@ use bgp_proto::{PeerName, SessionEvent, Speaker};
 use manx_daemon::log::took;
 
 use crate::desire::Desire;
+use crate::session_status;
 
-pub(crate) fn log(event: &SessionEvent, speaker: &Speaker) {
+/// What was last said of each peer that does not come up: a failing attempt is retried for hours and said once.
+pub(crate) type Said = BTreeMap<PeerName, String>;
+
+pub(crate) fn log(event: &SessionEvent, speaker: &Speaker, said: &mut Said) {
     match event {
-        SessionEvent::StateChanged { peer, from, to, reason } => state(peer, *from, *to, *reason, speaker),
+        SessionEvent::StateChanged { peer, from, to, reason } => {
+            if *to == State::Established {
+                said.remove(peer);
+            }
+            state(peer, *from, *to, *reason, speaker);
+        }
         SessionEvent::Error { peer, error } => {
-            tracing::debug!(%peer, error = %error, from = ?error.from, "session error");
+            let reason = session_status::reason(error.reason);
+            let text = format!("{reason} {error}");
+            if said.get(peer) == Some(&text) {
+                tracing::debug!(%peer, reason, error = %error, from = ?error.from, "session error");
+            } else {
+                tracing::warn!(%peer, reason, error = %error, from = ?error.from, "session error");
+                said.insert(peer.clone(), text);
+            }
         }
         SessionEvent::EndOfRibReceived { peer, family } => {
             tracing::debug!(%peer, %family, "End-of-RIB received");
@@ -58,7 +75,7 @@ fn state(peer: &PeerName, from: State, to: State, reason: bgp_proto::output::Rea
         }
         (State::Established, _) => {
             let text = status.as_ref().and_then(|s| s.last_error.as_ref()).map(|(_, e)| e.to_string());
-            tracing::warn!(%peer, reason = ?reason, error = text, "session down");
+            tracing::warn!(%peer, reason = session_status::reason(reason), error = text, "session down");
         }
         (_, State::Idle | State::Connect | State::Active | State::OpenSent | State::OpenConfirm) => {
             tracing::debug!(%peer, from = ?from, to = ?to, reason = ?reason, "session state");

@@ -85,6 +85,7 @@ async fn run(options: &Options, node: String) -> anyhow::Result<()> {
         objects: objects::Objects::default(),
         desire: desire::Desire::default(),
         deaf: BTreeMap::new(),
+        said: events::Said::new(),
         look_at: None,
         started,
         closing: Vec::new(),

@@ -90,15 +90,15 @@ pub(crate) fn release_gated<S: Store>(driver: &mut Driver<S>) {
 async fn ask<S: Store>(store: &S, request: StoreRequest) -> StoreAnswer {
     match request {
         StoreRequest::Get { cidr } => match store.get::<IPBlock>(&key(cidr)).await {
-            Ok(block) => StoreAnswer::Found(block),
+            Ok(block) => StoreAnswer::Found(block.into()),
             Err(error) => refused(error),
         },
-        StoreRequest::Create(block) => match store.create(&block).await {
-            Ok(block) => StoreAnswer::Created(block),
+        StoreRequest::Create(block) => match store.create::<IPBlock>(&block).await {
+            Ok(block) => StoreAnswer::Created(block.into()),
             Err(error) => refused(error),
         },
-        StoreRequest::Replace(block) => match store.replace(&block).await {
-            Ok(block) => StoreAnswer::Replaced(block),
+        StoreRequest::Replace(block) => match store.replace::<IPBlock>(&block).await {
+            Ok(block) => StoreAnswer::Replaced(block.into()),
             Err(error) => refused(error),
         },
         StoreRequest::Delete { cidr, uid, revision } => {

@@ -129,7 +129,7 @@ impl<S: Store> Driver<S> {
         }
         for key in changed {
             let input = match self.objects.blocks.objects.get(key) {
-                Some(block) => Some(Input::Changed(block.clone())),
+                Some(block) => Some(Input::Changed(block.clone().into())),
                 None => {
                     let held: Vec<IpNet> = self.allocator.blocks().map(manx_ipam::block::Block::cidr).collect();
                     cidr_of(held.into_iter(), key).map(Input::Gone)

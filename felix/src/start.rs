@@ -34,9 +34,10 @@ pub(crate) async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     let questions =
         manx_daemon::control::listen(&options.run_dir.join(FELIX_SOCKET)).context("the control socket")?;
     let monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL]).context("the kernel's links")?;
-    let settings_problems = settings(options, &monitor)?;
     let (journal, replayed) = Journal::open(&options.state_dir.join("journal")).context("the journal")?;
     let (dataplane, outcomes, adopted) = Dataplane::start().context("the kernel's tables")?;
+    // Behind the table, whose first rule loads connection tracking where it is a module.
+    let settings_problems = settings(options, &monitor)?;
     let attached = attached(&replayed, &monitor);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

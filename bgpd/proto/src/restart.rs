@@ -13,7 +13,8 @@
 //! Restarting, once after a start that found our routes in the kernel:
 //!   Deferred ── no route is selected, nothing is told ──┬─ End-of-RIB from every peer that will send one ─┐
 //!                                                       └─ Selection_Deferral_Timer ──────────────────────┤
-//!   Running  ── routes are selected, told, End-of-RIB after them; then FibComplete: the kernel is swept ◄─┘
+//!   Settling ── routes are selected, told, End-of-RIB after them ◄────────────────────────────────────────┘
+//!      └─ End-of-RIB also from peers that restart themselves, or the same timer ─► FibComplete: the kernel is swept
 //! ```
 //!
 //! A NOTIFICATION, sent or received, and the hold timer end a session without keeping anything: RFC 8538, which would
@@ -119,18 +120,24 @@ impl Peer {
     /// Whether route selection after our restart waits for this peer: not for one that sends no End-of-RIB, nor for one
     /// that restarts itself (RFC 4724 §4.1).
     pub(crate) fn delays_selection(&self, preserved: &BTreeSet<AfiSafi>) -> bool {
+        let restarts =
+            |agreed: &Negotiated| agreed.graceful_restart.as_ref().is_some_and(|restart| restart.restarting);
+        self.delays_sweep(preserved) && !self.established().is_some_and(restarts)
+    }
+
+    /// Whether the sweep of the kernel waits for this peer: for everything that will tell its routes and end them with
+    /// End-of-RIB, restarting itself or not. A router that was started minutes ago still sets its Restart State bit, and
+    /// its routes are the ones that an earlier life left in the kernel.
+    pub(crate) fn delays_sweep(&self, preserved: &BTreeSet<AfiSafi>) -> bool {
         if !self.is_wanted() || self.config.graceful_restart.mode == GracefulRestartMode::Disabled {
             return false;
         }
         let Some(agreed) = self.established() else { return true };
-        match &agreed.graceful_restart {
-            None => false,
-            Some(restart) if restart.restarting => false,
-            Some(_) => agreed
+        agreed.graceful_restart.is_some()
+            && agreed
                 .families
                 .iter()
-                .any(|family| preserved.contains(family) && !self.end_of_rib.contains(family)),
-        }
+                .any(|family| preserved.contains(family) && !self.end_of_rib.contains(family))
     }
 
     fn is_wanted(&self) -> bool {
@@ -145,6 +152,8 @@ pub(crate) enum Selection {
     NotStarted,
     /// The kernel forwards along an earlier life's routes; selection waits, at most until then.
     Deferred(Instant),
+    /// Routes are selected and told; the kernel is swept once every peer has told its own, at most then.
+    Settling(Instant),
     /// As ever.
     Running,
 }

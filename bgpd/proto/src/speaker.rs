@@ -125,8 +125,13 @@ impl Speaker {
             && (until <= self.now || !self.peers.values().any(|peer| peer.delays_selection(&self.preserved)))
         {
             tracing::debug!(timer = until <= self.now, "route selection begins");
-            self.selection = Selection::Running;
+            self.selection = Selection::Settling(until);
             self.rib.defer_selection(false);
+        }
+        if let Selection::Settling(until) = self.selection
+            && (until <= self.now || !self.peers.values().any(|peer| peer.delays_sweep(&self.preserved)))
+        {
+            self.selection = Selection::Running;
             self.fib_complete_due = true;
         }
         self.more_work = !self.stopped && self.rib.drain();
@@ -276,7 +281,7 @@ impl Speaker {
             return Some(self.now);
         }
         let selection = match self.selection {
-            Selection::Deferred(until) => Some(until),
+            Selection::Deferred(until) | Selection::Settling(until) => Some(until),
             Selection::NotStarted | Selection::Running => None,
         };
         self.peers.values().filter_map(Peer::next_timeout).chain(selection).min()
@@ -342,7 +347,7 @@ impl Speaker {
     pub fn selection_deferred_until(&self) -> Option<Instant> {
         match self.selection {
             Selection::Deferred(until) => Some(until),
-            Selection::NotStarted | Selection::Running => None,
+            Selection::NotStarted | Selection::Settling(_) | Selection::Running => None,
         }
     }
 

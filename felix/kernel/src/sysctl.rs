@@ -50,6 +50,15 @@ pub fn host_settings(uplinks: &[&str]) -> Vec<Setting> {
     settings.extend([
         fixed("net/ipv4/ip_forward", "1", &[][..], "pods' IPv4 traffic is forwarded by the node", false),
         fixed("net/ipv6/conf/all/forwarding", "1", &[], "pods' IPv6 traffic is forwarded by the node", true),
+        // Else the next segment of a connection that policy has just cut brings it back to life: the answer that was on
+        // its way is taken for the first packet of a connection in the other direction, which may be allowed.
+        fixed(
+            "net/netfilter/nf_conntrack_tcp_loose",
+            "0",
+            &[],
+            "a TCP connection that policy has cut must not be picked up again in the middle",
+            true,
+        ),
         fixed(
             "net/ipv4/fib_multipath_hash_policy",
             "1",
