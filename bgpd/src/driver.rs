@@ -142,8 +142,10 @@ impl Driver {
         for (address, resolution) in self.next_hops.changed(self.monitor.facts()) {
             self.speaker.handle_input(Input::NextHop { address, resolution }, now);
         }
-        for (peer, text) in self.peers_behind_dead_links() {
-            self.speaker.handle_input(Input::LinkDown { peer, text }, now);
+        if events.iter().any(concerns_links) {
+            for (peer, text) in self.peers_behind_dead_links() {
+                self.speaker.handle_input(Input::LinkDown { peer, text }, now);
+            }
         }
         // Our own next hops may be addresses that came or went.
         if events.iter().any(|event| !matches!(event, KernelEvent::Neighbour(_) | KernelEvent::NeighbourGone(_))) {
@@ -309,5 +311,20 @@ fn may_change_our_routes(event: &KernelEvent) -> bool {
         | KernelEvent::OwnRouteGone(_)
         | KernelEvent::Resync => true,
         KernelEvent::Neighbour(_) | KernelEvent::NeighbourGone(_) => false,
+    }
+}
+
+/// A session may have lost its link or its address.
+fn concerns_links(event: &KernelEvent) -> bool {
+    match event {
+        KernelEvent::Link(_)
+        | KernelEvent::LinkGone(_)
+        | KernelEvent::Address(_)
+        | KernelEvent::AddressGone(_)
+        | KernelEvent::Resync => true,
+        KernelEvent::Routes
+        | KernelEvent::OwnRouteGone(_)
+        | KernelEvent::Neighbour(_)
+        | KernelEvent::NeighbourGone(_) => false,
     }
 }

@@ -22,6 +22,8 @@ use tokio::sync::watch;
 
 /// A look at the kernel without any reason to: a lost event costs at most this.
 const AUDIT: Duration = Duration::from_secs(60);
+/// Between two reports: each walks the table.
+const REPORT: Duration = Duration::from_millis(200);
 /// Events of one incident (a link takes many routes with it) are answered by one look.
 const LOOK_AFTER: Duration = Duration::from_millis(10);
 
@@ -145,8 +147,11 @@ impl Writer {
     fn run(mut self, commands: &mpsc::Receiver<Command>) {
         let mut said = BTreeMap::new();
         let mut again: Option<Instant> = None;
+        let mut reported = Instant::now();
+        let mut unreported = false;
         loop {
-            let retry = [self.table.next_retry(), again].into_iter().flatten().min();
+            let report_at = if unreported { reported.checked_add(REPORT) } else { None };
+            let retry = [self.table.next_retry(), again, report_at].into_iter().flatten().min();
             let wait = retry.map_or(AUDIT, |at| at.saturating_duration_since(Instant::now()).min(AUDIT));
             match commands.recv_timeout(wait) {
                 Ok(first) => self.take(first, commands),
@@ -166,9 +171,13 @@ impl Writer {
                     Some(error.to_string())
                 }
             };
-            let report = report(&self.table, error);
-            say(&mut said, &report);
-            self.reports.send_replace(report);
+            unreported = true;
+            if error.is_some() || now.duration_since(reported) >= REPORT {
+                (reported, unreported) = (now, false);
+                let report = report(&self.table, error);
+                say(&mut said, &report);
+                self.reports.send_replace(report);
+            }
         }
     }
 
