@@ -5,26 +5,21 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, Parseable};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeader, AddressMessage, AddressScope,
+};
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
 use crate::netlink::{Intent, NetlinkError, RouteSocket};
-use crate::wire::{self, AF_INET, AF_INET6, Message};
+use crate::packet::{self, Request};
 
 /// How long [`settle`] waits for an address to be delivered.
 pub const SETTLE: Duration = Duration::from_millis(500);
 
-const RTA_DST: u16 = 1;
-const RTN_LOCAL: u8 = 2;
-/// Where `struct rtmsg` has its type.
-const ROUTE_TYPE: usize = 7;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const IFA_FLAGS: u16 = 8;
-const IFA_F_NODAD: u32 = 0x02;
-const IFA_F_DADFAILED: u32 = 0x08;
-const IFA_F_DEPRECATED: u32 = 0x20;
-const IFA_F_TENTATIVE: u32 = 0x40;
-const RT_SCOPE_UNIVERSE: u8 = 0;
-const RT_SCOPE_LINK: u8 = 253;
-const RT_SCOPE_HOST: u8 = 254;
+/// Bytes of `struct ifaddrmsg`.
+const HEADER: usize = 8;
 
 /// One address of one interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,8 +38,9 @@ pub struct Address {
 /// # Errors
 /// Refused.
 pub fn add(socket: &RouteSocket, ifindex: u32, address: IpNet) -> Result<(), NetlinkError> {
-    let mut message = message(wire::RTM_NEWADDR, wire::NLM_F_CREATE | wire::NLM_F_EXCL, ifindex, address);
-    message.attribute_u32(IFA_FLAGS, IFA_F_NODAD);
+    let mut message = message(ifindex, address);
+    message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    let message = packet::request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL);
     socket.ensure(&format!("add address {address} to interface {ifindex}"), Intent::Create, message)
 }
 
@@ -69,13 +65,14 @@ pub fn settle(socket: &RouteSocket, address: IpAddr) -> Result<bool, NetlinkErro
 }
 
 fn is_delivered(socket: &RouteSocket, address: IpAddr) -> Result<bool, NetlinkError> {
-    let octets = wire::octets(address);
-    let mut message = Message::new(wire::RTM_GETROUTE, 0);
-    let bits = IpNet::from(address).prefix_len();
-    message.put(&[wire::family_of(address), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    message.attribute(RTA_DST, &octets);
+    let mut message = RouteMessage::default();
+    message.header.address_family = packet::family(address);
+    message.header.destination_prefix_length = IpNet::from(address).prefix_len();
+    message.attributes = vec![RouteAttribute::Destination(address.into())];
+    let message = packet::request(RouteNetlinkMessage::GetRoute(message), 0);
+    let is_local = |body: &[u8]| RouteHeader::parse(body).is_ok_and(|header| header.kind == RouteType::Local);
     match socket.query(&format!("see address {address} ready"), message) {
-        Ok(answers) => Ok(answers.iter().any(|(_, body)| body.get(ROUTE_TYPE) == Some(&RTN_LOCAL))),
+        Ok(answers) => Ok(answers.iter().any(|(_, body)| is_local(body))),
         // No route at all is an answer too.
         Err(NetlinkError::Refused { .. }) => Ok(false),
         Err(err) => Err(err),
@@ -87,7 +84,7 @@ fn is_delivered(socket: &RouteSocket, address: IpAddr) -> Result<bool, NetlinkEr
 /// # Errors
 /// Refused.
 pub fn delete(socket: &RouteSocket, ifindex: u32, address: IpNet) -> Result<(), NetlinkError> {
-    let message = message(wire::RTM_DELADDR, 0, ifindex, address);
+    let message = packet::request(RouteNetlinkMessage::DelAddress(message(ifindex, address)), 0);
     socket.ensure(&format!("remove address {address} from interface {ifindex}"), Intent::Delete, message)
 }
 
@@ -97,9 +94,9 @@ pub fn delete(socket: &RouteSocket, ifindex: u32, address: IpNet) -> Result<(), 
 /// The dump failed.
 pub fn list(socket: &RouteSocket) -> Result<Vec<Address>, NetlinkError> {
     let mut addresses = Vec::new();
-    for family in [AF_INET, AF_INET6] {
+    for family in packet::FAMILIES {
         socket.dump("list addresses", &dump_request(family), |kind, body| {
-            if kind == wire::RTM_NEWADDR {
+            if kind == libc::RTM_NEWADDR {
                 addresses.extend(Address::parse(body));
             }
         })?;
@@ -107,56 +104,60 @@ pub fn list(socket: &RouteSocket) -> Result<Vec<Address>, NetlinkError> {
     Ok(addresses)
 }
 
-pub(crate) fn dump_request(family: u8) -> Message {
-    let mut message = Message::new(wire::RTM_GETADDR, 0);
-    message.put(&[family, 0, 0, 0, 0, 0, 0, 0]);
-    message
+fn dump_request(family: AddressFamily) -> Request {
+    let mut message = AddressMessage::default();
+    message.header.family = family;
+    packet::request(RouteNetlinkMessage::GetAddress(message), 0)
 }
 
 impl Address {
     /// Reads the body of RTM_NEWADDR or RTM_DELADDR.
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
-        let &[family, length, flags, scope, ..] = body.first_chunk::<8>()?;
-        if family != AF_INET && family != AF_INET6 {
+        let header = AddressHeader::parse(body).ok()?;
+        if !packet::FAMILIES.contains(&header.family) {
             return None;
         }
-        let ifindex = wire::u32_at(body, 4)?;
-        let mut flags = u32::from(flags);
+        let mut flags = AddressFlags::from_bits_retain(header.flags.bits().into());
         let mut local = None;
         let mut address = None;
-        for (kind, value) in wire::attributes(body.get(8..)?) {
-            match kind {
-                IFA_ADDRESS => address = wire::address(value),
-                IFA_LOCAL => local = wire::address(value),
-                IFA_FLAGS => flags = wire::u32_at(value, 0)?,
-                _ => {}
+        for attribute in packet::attributes(body, HEADER) {
+            match AddressAttribute::parse(&attribute) {
+                Ok(AddressAttribute::Address(found)) => address = Some(found),
+                Ok(AddressAttribute::Local(found)) => local = Some(found),
+                Ok(AddressAttribute::Flags(found)) => flags = found,
+                Ok(_) | Err(_) => {}
             }
         }
+        let unusable = AddressFlags::Dadfailed | AddressFlags::Deprecated | AddressFlags::Tentative;
         // On a point-to-point link IFA_ADDRESS is the other end.
         Some(Self {
-            ifindex,
-            address: IpNet::new(local.or(address)?, length).ok()?,
-            link_scope: scope == RT_SCOPE_LINK,
-            usable: flags & (IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE) == 0,
+            ifindex: header.index,
+            address: IpNet::new(local.or(address)?, header.prefix_len).ok()?,
+            link_scope: header.scope == AddressScope::Link,
+            usable: !flags.intersects(unusable),
         })
     }
 }
 
-fn message(kind: u16, flags: u16, ifindex: u32, address: IpNet) -> Message {
-    let mut message = Message::new(kind, flags);
-    message.put(&[wire::family_of(address.addr()), address.prefix_len(), 0, scope(address.addr())]);
-    message.put(&ifindex.to_ne_bytes());
-    let octets = wire::octets(address.addr());
-    message.attribute(IFA_LOCAL, &octets);
-    message.attribute(IFA_ADDRESS, &octets);
+fn message(ifindex: u32, address: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header = AddressHeader {
+        family: packet::family(address.addr()),
+        prefix_len: address.prefix_len(),
+        scope: scope(address.addr()),
+        index: ifindex,
+        ..AddressHeader::default()
+    };
+    message.attributes =
+        vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
     message
 }
 
-fn scope(address: IpAddr) -> u8 {
+fn scope(address: IpAddr) -> AddressScope {
     match address {
-        _ if address.is_loopback() => RT_SCOPE_HOST,
-        IpAddr::V4(v4) if v4.is_link_local() => RT_SCOPE_LINK,
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => RT_SCOPE_LINK,
-        IpAddr::V4(_) | IpAddr::V6(_) => RT_SCOPE_UNIVERSE,
+        _ if address.is_loopback() => AddressScope::Host,
+        IpAddr::V4(v4) if v4.is_link_local() => AddressScope::Link,
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => AddressScope::Link,
+        IpAddr::V4(_) | IpAddr::V6(_) => AddressScope::Universe,
     }
 }

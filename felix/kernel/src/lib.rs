@@ -15,6 +15,7 @@ pub mod monitor;
 pub mod neigh;
 pub mod netlink;
 pub mod nft;
+mod packet;
 pub mod route;
 pub mod socket;
 mod sockopt;

@@ -5,36 +5,24 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, ParseableParametrized};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkHeader, LinkInfo, LinkMessage, State,
+};
+
 use crate::netlink::{Intent, NetlinkError, RouteSocket};
-use crate::wire::{self, AF_INET, AF_INET6, AF_UNSPEC, Message};
+use crate::packet::{self, Request};
+use crate::wire;
 
 #[cfg(test)]
 mod tests;
 
-const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
-const IFLA_LINK: u16 = 5;
-const IFLA_MASTER: u16 = 10;
-const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
-const IFLA_AF_SPEC: u16 = 26;
-const IFLA_NET_NS_FD: u16 = 28;
-const IFLA_EXT_MASK: u16 = 29;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
-const VETH_INFO_PEER: u16 = 1;
-const IFLA_INET_CONF: u16 = 1;
-const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-const RTEXT_FILTER_SKIP_STATS: u32 = 8;
-
-const IFF_UP: u32 = 0x1;
-const IFF_LOOPBACK: u32 = 0x8;
-const IFF_LOWER_UP: u32 = 0x1_0000;
-const IF_OPER_UNKNOWN: u8 = 0;
-const IF_OPER_UP: u8 = 6;
-/// IN6_ADDR_GEN_MODE_NONE: no link-local address by itself.
-const ADDR_GEN_MODE_NONE: u8 = 1;
+/// Bytes of `struct ifinfomsg`.
+const HEADER: usize = 16;
 
 // Indexes of the per-interface IPv4 settings (linux/ip.h, IPV4_DEVCONF_*).
 const CONF_FORWARDING: u16 = 1;
@@ -112,36 +100,34 @@ impl Link {
 
     /// Reads the body of RTM_NEWLINK or RTM_DELLINK.
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
-        let flags = wire::u32_at(body, 8)?;
+        let header = LinkHeader::parse(body).ok()?;
         let mut link = Self {
-            index: wire::u32_at(body, 4)?,
+            index: header.index,
             name: String::new(),
-            up: flags & IFF_UP != 0,
-            carrier: flags & IFF_LOWER_UP != 0,
-            loopback: flags & IFF_LOOPBACK != 0,
+            up: header.flags.contains(LinkFlags::Up),
+            carrier: header.flags.contains(LinkFlags::LowerUp),
+            loopback: header.flags.contains(LinkFlags::Loopback),
             mtu: 0,
             mac: None,
             kind: None,
             master: None,
             lower: None,
         };
-        for (kind, value) in wire::attributes(body.get(16..)?) {
-            match kind {
-                IFLA_IFNAME => link.name = wire::string(value),
-                IFLA_MTU => link.mtu = wire::u32_at(value, 0)?,
-                IFLA_ADDRESS => link.mac = value.try_into().ok().map(MacAddress),
-                IFLA_MASTER => link.master = wire::u32_at(value, 0),
-                IFLA_LINK => link.lower = wire::u32_at(value, 0).filter(|&index| index != 0),
-                IFLA_OPERSTATE => {
-                    let operable = matches!(value.first(), Some(&(IF_OPER_UNKNOWN | IF_OPER_UP)));
-                    link.carrier &= operable;
-                }
-                IFLA_LINKINFO => {
-                    link.kind = wire::attributes(value)
-                        .find(|(k, _)| *k == IFLA_INFO_KIND)
-                        .map(|(_, v)| wire::string(v));
-                }
-                _ => {}
+        for attribute in packet::attributes(body, HEADER) {
+            match attribute.kind() {
+                // A name is bytes to the kernel; one that is not UTF-8 is no reason to lose the link.
+                IFLA_IFNAME => link.name = wire::string(attribute.value()),
+                IFLA_LINKINFO => link.kind = packet::link_kind(&attribute),
+                _ => match LinkAttribute::parse_with_param(&attribute, header.interface_family) {
+                    Ok(LinkAttribute::Mtu(mtu)) => link.mtu = mtu,
+                    Ok(LinkAttribute::Address(bytes)) => link.mac = bytes.try_into().ok().map(MacAddress),
+                    Ok(LinkAttribute::Controller(index)) => link.master = Some(index),
+                    Ok(LinkAttribute::Link(index)) => link.lower = Some(index).filter(|&index| index != 0),
+                    Ok(LinkAttribute::OperState(state)) => {
+                        link.carrier &= matches!(state, State::Unknown | State::Up);
+                    }
+                    Ok(_) | Err(_) => {}
+                },
             }
         }
         Some(link)
@@ -168,23 +154,18 @@ pub struct Veth<'a> {
 pub fn create_veth(socket: &RouteSocket, veth: &Veth<'_>) -> Result<u32, NetlinkError> {
     let &Veth { host_name, host_mac, pod_name, pod_mac, mtu, namespace } = veth;
     let what = format!("create interface {host_name} with {pod_name} in the pod");
-    let mut message = Message::new(wire::RTM_NEWLINK, wire::NLM_F_CREATE | wire::NLM_F_EXCL);
-    let ends = |m: &mut Message, name: &str, mac: MacAddress| {
-        m.put(&wire::link_header(AF_UNSPEC, 0, 0, 0));
-        m.attribute_str(IFLA_IFNAME, name);
-        m.attribute(IFLA_ADDRESS, &mac.0);
-        m.attribute_u32(IFLA_MTU, mtu);
+    let end = |name: &str, mac: MacAddress| {
+        let name = LinkAttribute::IfName(name.to_owned());
+        vec![name, LinkAttribute::Address(mac.0.to_vec()), LinkAttribute::Mtu(mtu)]
     };
-    ends(&mut message, host_name, host_mac);
-    message.nested(IFLA_LINKINFO, |m| {
-        m.attribute(IFLA_INFO_KIND, b"veth");
-        m.nested(IFLA_INFO_DATA, |m| {
-            m.nested(VETH_INFO_PEER, |m| {
-                ends(m, pod_name, pod_mac);
-                m.attribute(IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
-            });
-        });
-    });
+    let mut peer = message(0, end(pod_name, pod_mac));
+    peer.attributes.push(LinkAttribute::NetNsFd(namespace.as_raw_fd()));
+    let mut message = message(0, end(host_name, host_mac));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    let message = packet::request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL);
     socket.request(&what, message)?;
     let link = by_name(socket, host_name)?;
     link.map(|link| link.index).ok_or(NetlinkError::Malformed { what, missing: "the interface just made" })
@@ -205,13 +186,12 @@ pub fn secure_host_end(socket: &RouteSocket, index: u32) -> Result<(), NetlinkEr
         (CONF_SEND_REDIRECTS, 0),
         (CONF_RP_FILTER, 1),
     ];
-    let mut message = set_link(index, 0, 0);
-    message.nested(IFLA_AF_SPEC, |m| {
-        m.nested(AF_INET.into(), |m| {
-            m.nested(IFLA_INET_CONF, |m| conf.iter().for_each(|&(key, value)| m.attribute_u32(key, value)));
-        });
-        m.nested(AF_INET6.into(), |m| m.attribute(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]));
-    });
+    let settings = LinkAttribute::AfSpecUnspec(vec![
+        AfSpecUnspec::Inet(vec![packet::inet_settings(&conf)]),
+        // No link-local address by itself.
+        AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]),
+    ]);
+    let message = packet::request(RouteNetlinkMessage::SetLink(message(index, vec![settings])), 0);
     socket.request(&format!("set IPv4 and IPv6 settings of interface {index}"), message)
 }
 
@@ -220,7 +200,7 @@ pub fn secure_host_end(socket: &RouteSocket, index: u32) -> Result<(), NetlinkEr
 /// # Errors
 /// Refused.
 pub fn set_up(socket: &RouteSocket, index: u32) -> Result<(), NetlinkError> {
-    socket.request(&format!("set interface {index} up"), set_link(index, IFF_UP, IFF_UP))
+    socket.request(&format!("set interface {index} up"), set_flags(index, LinkFlags::Up))
 }
 
 /// Waits until an interface can pass packets, at most [`SETTLE`]; how it then stands.
@@ -235,9 +215,8 @@ pub fn settle(socket: &RouteSocket, index: u32) -> Result<Link, NetlinkError> {
     let what = format!("see interface {index} ready");
     let deadline = Instant::now() + SETTLE;
     loop {
-        let mut message = Message::new(wire::RTM_GETLINK, 0);
-        message.put(&wire::link_header(AF_UNSPEC, index, 0, 0));
-        message.attribute_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        let message = RouteNetlinkMessage::GetLink(message(index, vec![without_statistics()]));
+        let message = packet::request(message, 0);
         let answers = socket.query(&what, message)?;
         let Some(link) = answers.iter().find_map(|(_, body)| Link::parse(body)) else {
             return Err(NetlinkError::Malformed { what, missing: "the interface" });
@@ -254,7 +233,7 @@ pub fn settle(socket: &RouteSocket, index: u32) -> Result<Link, NetlinkError> {
 /// # Errors
 /// Refused.
 pub fn set_down(socket: &RouteSocket, index: u32) -> Result<(), NetlinkError> {
-    socket.request(&format!("set interface {index} down"), set_link(index, 0, IFF_UP))
+    socket.request(&format!("set interface {index} down"), set_flags(index, LinkFlags::empty()))
 }
 
 /// Sets the MTU, bytes.
@@ -262,8 +241,8 @@ pub fn set_down(socket: &RouteSocket, index: u32) -> Result<(), NetlinkError> {
 /// # Errors
 /// Refused.
 pub fn set_mtu(socket: &RouteSocket, index: u32, mtu: u32) -> Result<(), NetlinkError> {
-    let mut message = set_link(index, 0, 0);
-    message.attribute_u32(IFLA_MTU, mtu);
+    let message = RouteNetlinkMessage::SetLink(message(index, vec![LinkAttribute::Mtu(mtu)]));
+    let message = packet::request(message, 0);
     socket.request(&format!("set MTU {mtu} of interface {index}"), message)
 }
 
@@ -272,7 +251,7 @@ pub fn set_mtu(socket: &RouteSocket, index: u32, mtu: u32) -> Result<(), Netlink
 /// # Errors
 /// Refused.
 pub fn delete(socket: &RouteSocket, index: u32) -> Result<(), NetlinkError> {
-    socket.ensure(&format!("delete interface {index}"), Intent::Delete, delete_message(index))
+    socket.ensure(&format!("delete interface {index}"), Intent::Delete, delete_message(index, vec![]))
 }
 
 /// Deletes an interface by name; one that is not there counts as deleted.
@@ -280,8 +259,7 @@ pub fn delete(socket: &RouteSocket, index: u32) -> Result<(), NetlinkError> {
 /// # Errors
 /// Refused.
 pub fn delete_by_name(socket: &RouteSocket, name: &str) -> Result<(), NetlinkError> {
-    let mut message = delete_message(0);
-    message.attribute_str(IFLA_IFNAME, name);
+    let message = delete_message(0, vec![LinkAttribute::IfName(name.to_owned())]);
     socket.ensure(&format!("delete interface {name}"), Intent::Delete, message)
 }
 
@@ -294,7 +272,7 @@ pub fn delete_all(
     socket: &RouteSocket,
     indexes: &[u32],
 ) -> Result<Vec<(u32, crate::netlink::Refusal)>, NetlinkError> {
-    let messages = indexes.iter().map(|&index| delete_message(index)).collect();
+    let messages = indexes.iter().map(|&index| delete_message(index, vec![])).collect();
     let outcomes = socket.batch("delete interfaces", messages)?;
     let refused = indexes.iter().copied().zip(outcomes).filter_map(|(index, outcome)| {
         let refusal = outcome?;
@@ -309,13 +287,11 @@ pub fn delete_all(
 /// # Errors
 /// The kernel did not answer.
 pub fn by_name(socket: &RouteSocket, name: &str) -> Result<Option<Link>, NetlinkError> {
-    let mut message = Message::new(wire::RTM_GETLINK, 0);
-    message.put(&wire::link_header(AF_UNSPEC, 0, 0, 0));
-    message.attribute_str(IFLA_IFNAME, name);
-    message.attribute_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    let attributes = vec![LinkAttribute::IfName(name.to_owned()), without_statistics()];
+    let message = packet::request(RouteNetlinkMessage::GetLink(message(0, attributes)), 0);
     match socket.query(&format!("find interface {name}"), message) {
         Ok(answers) => {
-            Ok(answers.iter().find(|(kind, _)| *kind == wire::RTM_NEWLINK).and_then(|(_, b)| Link::parse(b)))
+            Ok(answers.iter().find(|(kind, _)| *kind == libc::RTM_NEWLINK).and_then(|(_, b)| Link::parse(b)))
         }
         Err(err) if err.is_absent() => Ok(None),
         Err(err) => Err(err),
@@ -328,8 +304,9 @@ pub fn by_name(socket: &RouteSocket, name: &str) -> Result<Option<Link>, Netlink
 /// The dump failed.
 pub fn list(socket: &RouteSocket) -> Result<Vec<Link>, NetlinkError> {
     let mut links = Vec::new();
-    socket.dump("list interfaces", &dump_request(), |kind, body| {
-        if kind == wire::RTM_NEWLINK {
+    let request = RouteNetlinkMessage::GetLink(message(0, vec![without_statistics()]));
+    socket.dump("list interfaces", &packet::request(request, 0), |kind, body| {
+        if kind == libc::RTM_NEWLINK {
             links.extend(Link::parse(body));
         }
     })?;
@@ -346,21 +323,26 @@ pub fn list_pod_links(socket: &RouteSocket) -> Result<Vec<Link>, NetlinkError> {
     Ok(links)
 }
 
-pub(crate) fn dump_request() -> Message {
-    let mut message = Message::new(wire::RTM_GETLINK, 0);
-    message.put(&wire::link_header(AF_UNSPEC, 0, 0, 0));
-    message.attribute_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
-    message
+fn without_statistics() -> LinkAttribute {
+    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
 }
 
-fn set_link(index: u32, flags: u32, mask: u32) -> Message {
-    let mut message = Message::new(wire::RTM_SETLINK, 0);
-    message.put(&wire::link_header(AF_UNSPEC, index, flags, mask));
-    message
+/// Sets or clears IFF_UP.
+fn set_flags(index: u32, up: LinkFlags) -> Request {
+    let mut message = message(index, vec![]);
+    message.header.flags = up;
+    message.header.change_mask = LinkFlags::Up;
+    packet::request(RouteNetlinkMessage::SetLink(message), 0)
 }
 
-fn delete_message(index: u32) -> Message {
-    let mut message = Message::new(wire::RTM_DELLINK, 0);
-    message.put(&wire::link_header(AF_UNSPEC, index, 0, 0));
+fn delete_message(index: u32, attributes: Vec<LinkAttribute>) -> Request {
+    packet::request(RouteNetlinkMessage::DelLink(message(index, attributes)), 0)
+}
+
+/// About one link, or with index 0 about the one that the attributes name.
+fn message(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = attributes;
     message
 }

@@ -10,11 +10,11 @@
 //! Multicast and requests use sockets of their own, so that a flood of events never delays or loses an answer.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use netlink_packet_core::NLMSG_OVERRUN;
+use netlink_sys::Socket;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -76,7 +76,7 @@ enum Relist {
 /// Facts about the network namespace in which it was started, and a stream of what changes.
 #[derive(Debug)]
 pub struct Monitor {
-    events: AsyncFd<OwnedFd>,
+    events: AsyncFd<Socket>,
     requests: Arc<RouteSocket>,
     state: State,
 }
@@ -105,22 +105,19 @@ impl Monitor {
     }
 
     fn with_sockets(
-        events: OwnedFd,
+        events: Socket,
         requests: RouteSocket,
         own_protocols: &[u8],
         receive_buffer: usize,
     ) -> Result<Self, MonitorError> {
-        if setsockopt(&events, sockopt::RcvBufForce, &receive_buffer).is_err() {
-            setsockopt(&events, sockopt::RcvBuf, &receive_buffer)
-                .map_err(|err| MonitorError::Listen(err.into()))?;
-        }
+        netlink::set_receive_buffer(&events, receive_buffer).map_err(MonitorError::Listen)?;
         let state = State {
             own_protocols: own_protocols.to_vec(),
             facts: list_all(&requests, own_protocols)?,
             pending: Vec::new(),
             relist: Relist::Nothing,
         };
-        // SAFETY: the `OwnedFd` moves into the `AsyncFd`, which keeps it open until it is itself dropped, and names the
+        // SAFETY: the `Socket` moves into the `AsyncFd`, which keeps it open until it is itself dropped, and names the
         // same descriptor all that time.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }
             .map_err(|err| MonitorError::Listen(err.into()))?;
@@ -159,7 +156,7 @@ impl Monitor {
             let mut guard = self.events.readable().await.map_err(MonitorError::Listen)?;
             let state = &mut self.state;
             // Err: the socket was found empty, which is waited for again.
-            if let Ok(Err(err)) = guard.try_io(|fd| state.read(fd.get_ref())) {
+            if let Ok(Err(err)) = guard.try_io(|socket| state.read(socket.get_ref())) {
                 return Err(MonitorError::Listen(err));
             }
         }
@@ -177,17 +174,17 @@ impl Monitor {
 
 impl State {
     /// Takes in what has arrived. `WouldBlock` once the socket is empty and nothing was heard.
-    fn read(&mut self, fd: &OwnedFd) -> io::Result<()> {
+    fn read(&mut self, socket: &Socket) -> io::Result<()> {
         let mut buffer = vec![0; DATAGRAM];
         let mut turns = 0;
         loop {
-            match recv(fd.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            match netlink::receive(socket, &mut buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 // After an overrun what is still queued is older than what was lost: dropped, and all listed again. The
                 // kernel queues nothing new until the queue has been emptied, so this ends.
                 Ok(_) if self.relist == Relist::All => {}
                 Ok(length) => {
-                    wire::messages(buffer.get(..length).unwrap_or(&[])).for_each(|m| self.take_in(&m))
+                    wire::messages(buffer.get(..length).unwrap_or(&buffer)).for_each(|m| self.take_in(&m))
                 }
                 Err(Errno::ENOBUFS) => self.relist = Relist::All,
                 Err(Errno::EINTR) => {}
@@ -209,7 +206,7 @@ impl State {
     fn take_in(&mut self, message: &Received<'_>) {
         let facts = &mut self.facts;
         let event = match message.kind {
-            wire::RTM_NEWLINK => Link::parse(message.body).map(|link| {
+            libc::RTM_NEWLINK => Link::parse(message.body).map(|link| {
                 // IPv4 routes come and go with the state of their links without a word.
                 if facts
                     .link(link.index)
@@ -220,30 +217,30 @@ impl State {
                 facts.set_link(link.clone());
                 KernelEvent::Link(link)
             }),
-            wire::RTM_DELLINK => Link::parse(message.body).map(|link| {
+            libc::RTM_DELLINK => Link::parse(message.body).map(|link| {
                 facts.remove_link(link.index);
                 self.relist = self.relist.max(Relist::Routes);
                 KernelEvent::LinkGone(link)
             }),
-            wire::RTM_NEWADDR => Address::parse(message.body).map(|address| {
+            libc::RTM_NEWADDR => Address::parse(message.body).map(|address| {
                 facts.set_address(address.clone());
                 KernelEvent::Address(address)
             }),
-            wire::RTM_DELADDR => Address::parse(message.body).map(|address| {
+            libc::RTM_DELADDR => Address::parse(message.body).map(|address| {
                 facts.remove_address(&address);
                 self.relist = self.relist.max(Relist::Routes);
                 KernelEvent::AddressGone(address)
             }),
-            wire::RTM_NEWNEIGH => Neighbour::parse(message.body).map(|neighbour| {
+            libc::RTM_NEWNEIGH => Neighbour::parse(message.body).map(|neighbour| {
                 facts.set_neighbour(neighbour.clone());
                 KernelEvent::Neighbour(neighbour)
             }),
-            wire::RTM_DELNEIGH => Neighbour::parse(message.body).map(|neighbour| {
+            libc::RTM_DELNEIGH => Neighbour::parse(message.body).map(|neighbour| {
                 facts.remove_neighbour(&neighbour);
                 KernelEvent::NeighbourGone(neighbour)
             }),
-            wire::RTM_NEWROUTE | wire::RTM_DELROUTE => self.route(message),
-            wire::NLMSG_OVERRUN => {
+            libc::RTM_NEWROUTE | libc::RTM_DELROUTE => self.route(message),
+            NLMSG_OVERRUN => {
                 self.relist = Relist::All;
                 None
             }
@@ -255,7 +252,7 @@ impl State {
     fn route(&mut self, message: &Received<'_>) -> Option<KernelEvent> {
         let route = KernelRoute::parse(message.body)?;
         if self.own_protocols.contains(&route.protocol) {
-            return (message.kind == wire::RTM_DELROUTE).then_some(KernelEvent::OwnRouteGone(route));
+            return (message.kind == libc::RTM_DELROUTE).then_some(KernelEvent::OwnRouteGone(route));
         }
         if route.table == MAIN_TABLE {
             // One message may speak of one next hop of several; the listing has them all.

@@ -4,16 +4,18 @@
 
 use std::net::IpAddr;
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, ParseableParametrized};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourHeader, NeighbourMessage, NeighbourState,
+};
+
 use crate::link::MacAddress;
 use crate::netlink::{Intent, NetlinkError, RouteSocket};
-use crate::wire::{self, AF_INET, AF_INET6, AF_UNSPEC, Message};
+use crate::packet;
 
-const NDA_DST: u16 = 1;
-const NDA_LLADDR: u16 = 2;
-const NUD_INCOMPLETE: u16 = 0x01;
-const NUD_FAILED: u16 = 0x20;
-const NUD_PERMANENT: u16 = 0x80;
-const NTF_ROUTER: u8 = 0x80;
+/// Bytes of `struct ndmsg`.
+const HEADER: usize = 12;
 
 /// One neighbour of one interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,14 +41,10 @@ pub fn set_permanent(
     address: IpAddr,
     mac: MacAddress,
 ) -> Result<(), NetlinkError> {
-    let mut message = message(
-        wire::RTM_NEWNEIGH,
-        wire::NLM_F_CREATE | wire::NLM_F_REPLACE,
-        ifindex,
-        address,
-        NUD_PERMANENT,
-    );
-    message.attribute(NDA_LLADDR, &mac.0);
+    let mut message = message(ifindex, address);
+    message.header.state = NeighbourState::Permanent;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+    let message = packet::request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE);
     socket.request(&format!("set neighbour {address} on interface {ifindex}"), message)
 }
 
@@ -55,7 +53,7 @@ pub fn set_permanent(
 /// # Errors
 /// Refused.
 pub fn delete(socket: &RouteSocket, ifindex: u32, address: IpAddr) -> Result<(), NetlinkError> {
-    let message = message(wire::RTM_DELNEIGH, 0, ifindex, address, 0);
+    let message = packet::request(RouteNetlinkMessage::DelNeighbour(message(ifindex, address)), 0);
     socket.ensure(&format!("remove neighbour {address} from interface {ifindex}"), Intent::Delete, message)
 }
 
@@ -65,54 +63,52 @@ pub fn delete(socket: &RouteSocket, ifindex: u32, address: IpAddr) -> Result<(),
 /// The dump failed.
 pub fn list(socket: &RouteSocket) -> Result<Vec<Neighbour>, NetlinkError> {
     let mut neighbours = Vec::new();
-    socket.dump("list neighbours", &dump_request(), |kind, body| {
-        if kind == wire::RTM_NEWNEIGH {
+    let request = packet::request(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()), 0);
+    socket.dump("list neighbours", &request, |kind, body| {
+        if kind == libc::RTM_NEWNEIGH {
             neighbours.extend(Neighbour::parse(body));
         }
     })?;
     Ok(neighbours)
 }
 
-pub(crate) fn dump_request() -> Message {
-    let mut message = Message::new(wire::RTM_GETNEIGH, 0);
-    message.put(&[AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    message
-}
-
 impl Neighbour {
     /// Reads the body of RTM_NEWNEIGH or RTM_DELNEIGH; `None` for a bridge's entries.
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
-        let &[family, _, _, _, _, _, _, _, s0, s1, flags, _] = body.first_chunk::<12>()?;
-        if family != AF_INET && family != AF_INET6 {
+        let header = NeighbourHeader::parse(body).ok()?;
+        if !packet::FAMILIES.contains(&header.family) {
             return None;
         }
-        let state = u16::from_ne_bytes([s0, s1]);
         let mut address = None;
         let mut mac = None;
-        for (kind, value) in wire::attributes(body.get(12..)?) {
-            match kind {
-                NDA_DST => address = wire::address(value),
-                NDA_LLADDR => mac = value.try_into().ok().map(MacAddress),
-                _ => {}
+        for attribute in packet::attributes(body, HEADER) {
+            match NeighbourAttribute::parse_with_param(&attribute, header.family) {
+                Ok(NeighbourAttribute::Destination(NeighbourAddress::Inet(v4))) => address = Some(v4.into()),
+                Ok(NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6))) => address = Some(v6.into()),
+                Ok(NeighbourAttribute::LinkLayerAddress(bytes)) => {
+                    mac = bytes.try_into().ok().map(MacAddress)
+                }
+                Ok(_) | Err(_) => {}
             }
         }
+        // The crate has one state where the kernel has a set of bits.
+        let state = u16::from(header.state);
+        let is = |bit: NeighbourState| state & u16::from(bit) != 0;
         Some(Self {
-            ifindex: wire::u32_at(body, 4)?,
+            ifindex: header.ifindex,
             address: address?,
-            mac: mac.filter(|_| state & (NUD_INCOMPLETE | NUD_FAILED) == 0),
-            permanent: state & NUD_PERMANENT != 0,
-            failed: state & NUD_FAILED != 0,
-            router: flags & NTF_ROUTER != 0,
+            mac: mac.filter(|_| !is(NeighbourState::Incomplete) && !is(NeighbourState::Failed)),
+            permanent: is(NeighbourState::Permanent),
+            failed: is(NeighbourState::Failed),
+            router: header.flags.contains(NeighbourFlags::Router),
         })
     }
 }
 
-fn message(kind: u16, flags: u16, ifindex: u32, address: IpAddr, state: u16) -> Message {
-    let mut message = Message::new(kind, flags);
-    message.put(&[wire::family_of(address), 0, 0, 0]);
-    message.put(&ifindex.to_ne_bytes());
-    let [s0, s1] = state.to_ne_bytes();
-    message.put(&[s0, s1, 0, 0]);
-    message.attribute(NDA_DST, &wire::octets(address));
+fn message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = packet::family(address);
+    message.header.ifindex = ifindex;
+    message.attributes = vec![NeighbourAttribute::Destination(address.into())];
     message
 }

@@ -8,18 +8,18 @@
 //! namespace which it may not enter: manx-cni opens the socket there and passes it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
-    socket, sockopt,
-};
+use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::wire::{self, Message, Received};
+use crate::packet::{self, Request};
+use crate::wire::{self, Received};
 
 mod error;
 pub use error::{Disagreement, Intent, NetlinkError, Refusal};
@@ -50,7 +50,7 @@ pub(crate) type Answer = (u16, Vec<u8>);
 
 #[derive(Debug)]
 struct Inner {
-    fd: OwnedFd,
+    socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -58,18 +58,25 @@ struct Inner {
 impl RouteSocket {
     /// Opens a socket in the calling thread's network namespace.
     pub fn open() -> Result<Self, NetlinkError> {
-        let fd = open_route_socket(0).map_err(NetlinkError::Open)?;
-        Ok(Self::from_fd(fd))
+        open_route_socket(0).map(Self::from_socket).map_err(NetlinkError::Open)
     }
 
     /// Takes over a socket opened elsewhere, which acts in the namespace where it was opened.
     ///
     /// Its origin must have been checked: see [`crate::descriptor::check_pod_descriptors`].
     pub fn from_fd(fd: OwnedFd) -> Self {
-        prepare(&fd);
+        // SAFETY: the descriptor is open and was owned by `fd`, which gives it up: the `Socket` alone closes it.
+        Self::from_socket(unsafe { Socket::from_raw_fd(fd.into_raw_fd()) })
+    }
+
+    fn from_socket(socket: Socket) -> Self {
+        prepare(&socket);
         // Sequence numbers start anywhere: answers to a former owner must not be taken for ours.
         let sequence = std::process::id().wrapping_mul(2_654_435_761);
-        Self { inner: Mutex::new(Inner { fd, sequence, buffer: vec![0; RECEIVE_BYTES] }), timeout: TIMEOUT }
+        Self {
+            inner: Mutex::new(Inner { socket, sequence, buffer: vec![0; RECEIVE_BYTES] }),
+            timeout: TIMEOUT,
+        }
     }
 
     /// The same socket, giving up after `timeout` without an answer.
@@ -80,12 +87,12 @@ impl RouteSocket {
     }
 
     /// Sends one message and waits for its acknowledgement.
-    pub(crate) fn request(&self, what: &str, message: Message) -> Result<(), NetlinkError> {
+    pub(crate) fn request(&self, what: &str, message: Request) -> Result<(), NetlinkError> {
         self.query(what, message).map(drop)
     }
 
     /// As [`Self::request`], where what is already so counts as done.
-    pub(crate) fn ensure(&self, what: &str, intent: Intent, message: Message) -> Result<(), NetlinkError> {
+    pub(crate) fn ensure(&self, what: &str, intent: Intent, message: Request) -> Result<(), NetlinkError> {
         match self.request(what, message) {
             Err(NetlinkError::Refused { refusal, .. })
                 if refusal.disagreement(intent) == Disagreement::AlreadySo =>
@@ -97,12 +104,12 @@ impl RouteSocket {
     }
 
     /// Sends one message; the messages it is answered with, each as kind and body, before the acknowledgement.
-    pub(crate) fn query(&self, what: &str, mut message: Message) -> Result<Vec<Answer>, NetlinkError> {
-        message.add_flags(wire::NLM_F_ACK);
+    pub(crate) fn query(&self, what: &str, mut message: Request) -> Result<Vec<Answer>, NetlinkError> {
+        message.header.flags |= NLM_F_ACK;
         let mut inner = self.lock();
         let sequence = inner.next_sequence();
-        let mut bytes = Vec::with_capacity(message.len());
-        message.finish_into(sequence, &mut bytes);
+        let mut bytes = Vec::new();
+        packet::append(message, sequence, &mut bytes);
         inner.send(what, &bytes)?;
         let mut answers = Vec::new();
         let mut outcome = None;
@@ -112,7 +119,7 @@ impl RouteSocket {
                     return;
                 }
                 match received.kind {
-                    wire::NLMSG_ERROR => outcome = Some(Refusal::parse(received.flags, received.body)),
+                    NLMSG_ERROR => outcome = Some(Refusal::parse(received.flags, received.body)),
                     kind => answers.push((kind, received.body.to_vec())),
                 }
             })?;
@@ -130,13 +137,13 @@ impl RouteSocket {
     pub(crate) fn dump(
         &self,
         what: &str,
-        message: &Message,
+        message: &Request,
         mut each: impl FnMut(u16, &[u8]),
     ) -> Result<(), NetlinkError> {
         let mut inner = self.lock();
         for attempt in 1..=DUMP_ATTEMPTS {
             let mut message = message.clone();
-            message.add_flags(wire::NLM_F_DUMP);
+            message.header.flags |= NLM_F_DUMP;
             let (listed, interrupted) = inner.dump_once(what, message, self.timeout)?;
             if interrupted && attempt < DUMP_ATTEMPTS {
                 continue;
@@ -156,7 +163,7 @@ impl RouteSocket {
     pub(crate) fn batch(
         &self,
         what: &str,
-        messages: Vec<Message>,
+        messages: Vec<Request>,
     ) -> Result<Vec<Option<Refusal>>, NetlinkError> {
         let mut inner = self.lock();
         let mut outcomes = Vec::with_capacity(messages.len());
@@ -167,11 +174,12 @@ impl RouteSocket {
             let mut count: u32 = 0;
             while let Some(mut message) = messages.next() {
                 count += 1;
-                let full = count as usize >= BATCH_MESSAGES || bytes.len() + message.len() >= BATCH_BYTES;
+                let full =
+                    count as usize >= BATCH_MESSAGES || bytes.len() + message.buffer_len() >= BATCH_BYTES;
                 if full || messages.peek().is_none() {
-                    message.add_flags(wire::NLM_F_ACK);
+                    message.header.flags |= NLM_F_ACK;
                 }
-                message.finish_into(inner.next_sequence(), &mut bytes);
+                packet::append(message, inner.next_sequence(), &mut bytes);
                 if full {
                     break;
                 }
@@ -194,10 +202,10 @@ impl Inner {
 
     fn send(&self, what: &str, bytes: &[u8]) -> Result<(), NetlinkError> {
         loop {
-            match send(self.fd.as_raw_fd(), bytes, MsgFlags::empty()) {
+            match self.socket.send(bytes, 0) {
                 Ok(_) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(NetlinkError::Send { what: what.to_owned(), source: errno.into() }),
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(NetlinkError::Send { what: what.to_owned(), source }),
             }
         }
     }
@@ -216,7 +224,7 @@ impl Inner {
         while !answered {
             self.receive(what, timeout, |received| {
                 let offset = received.sequence.wrapping_sub(first);
-                if received.kind != wire::NLMSG_ERROR || offset >= count {
+                if received.kind != NLMSG_ERROR || offset >= count {
                     return;
                 }
                 if let Some(outcome) = outcomes.get_mut(offset as usize) {
@@ -231,12 +239,12 @@ impl Inner {
     fn dump_once(
         &mut self,
         what: &str,
-        message: Message,
+        message: Request,
         timeout: Duration,
     ) -> Result<(Vec<Answer>, bool), NetlinkError> {
         let sequence = self.next_sequence();
-        let mut bytes = Vec::with_capacity(message.len());
-        message.finish_into(sequence, &mut bytes);
+        let mut bytes = Vec::new();
+        packet::append(message, sequence, &mut bytes);
         self.send(what, &bytes)?;
         let mut listed = Vec::new();
         let mut interrupted = false;
@@ -246,11 +254,9 @@ impl Inner {
                 if received.sequence != sequence {
                     return;
                 }
-                interrupted |= received.flags & wire::NLM_F_DUMP_INTR != 0;
+                interrupted |= received.flags & NLM_F_DUMP_INTR != 0;
                 match received.kind {
-                    wire::NLMSG_DONE | wire::NLMSG_ERROR => {
-                        end = Some(Refusal::parse(received.flags, received.body))
-                    }
+                    NLMSG_DONE | NLMSG_ERROR => end = Some(Refusal::parse(received.flags, received.body)),
                     kind => listed.push((kind, received.body.to_vec())),
                 }
             })?;
@@ -268,16 +274,13 @@ impl Inner {
         timeout: Duration,
         each: impl FnMut(Received<'_>),
     ) -> Result<(), NetlinkError> {
-        wait_readable(self.fd.as_fd(), what, timeout)?;
-        let length =
-            match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {
-                Ok(length) => length,
-                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
-                Err(Errno::ENOBUFS) => return Err(NetlinkError::Overrun { what: what.to_owned() }),
-                Err(errno) => {
-                    return Err(NetlinkError::Receive { what: what.to_owned(), source: errno.into() });
-                }
-            };
+        wait_readable(self.socket.as_fd(), what, timeout)?;
+        let length = match receive(&self.socket, &mut self.buffer) {
+            Ok(length) => length,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+            Err(Errno::ENOBUFS) => return Err(NetlinkError::Overrun { what: what.to_owned() }),
+            Err(errno) => return Err(NetlinkError::Receive { what: what.to_owned(), source: errno.into() }),
+        };
         let Some(datagram) = self.buffer.get(..length) else {
             return Err(NetlinkError::Overrun { what: what.to_owned() });
         };
@@ -287,30 +290,40 @@ impl Inner {
 }
 
 /// A `NETLINK_ROUTE` socket that hears the multicast groups of the mask `groups` (0: none).
-pub(crate) fn open_route_socket(groups: u32) -> io::Result<OwnedFd> {
-    let fd =
-        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
-    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-    Ok(fd)
+pub(crate) fn open_route_socket(groups: u32) -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind(&SocketAddr::new(0, groups))?;
+    Ok(socket)
+}
+
+/// Takes one datagram if there is one; its length, which is more than the buffer's if it did not fit.
+pub(crate) fn receive(socket: &Socket, mut buffer: &mut [u8]) -> Result<usize, Errno> {
+    socket
+        .recv(&mut buffer, libc::MSG_DONTWAIT | libc::MSG_TRUNC)
+        .map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO)))
+}
+
+/// The room for what waits to be read. `SO_RCVBUFFORCE`, which netlink-sys lacks, needs CAP_NET_ADMIN in the first user
+/// namespace, which a pod's or a test's socket may lack.
+pub(crate) fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
+    if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err() {
+        socket.set_rx_buf_sz(libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX))?;
+    }
+    Ok(())
 }
 
 /// Options that make answers cheaper or clearer. Each is a convenience: without it the answers still parse.
-fn prepare(fd: &OwnedFd) {
-    for option in [libc::NETLINK_CAP_ACK, libc::NETLINK_EXT_ACK, libc::NETLINK_GET_STRICT_CHK] {
-        if let Err(err) = set_netlink_option(fd.as_fd(), option) {
+fn prepare(socket: &Socket) {
+    for (option, result) in [
+        ("NETLINK_CAP_ACK", socket.set_cap_ack(true)),
+        ("NETLINK_EXT_ACK", socket.set_ext_ack(true)),
+        ("NETLINK_GET_STRICT_CHK", socket.set_netlink_get_strict_chk(true)),
+        ("SO_RCVBUF", set_receive_buffer(socket, RECEIVE_BUFFER)),
+    ] {
+        if let Err(err) = result {
             tracing::debug!(option, %err, "netlink socket option refused");
         }
     }
-    // SO_RCVBUFFORCE needs CAP_NET_ADMIN in the first user namespace, which a pod's or a test's socket may lack.
-    if setsockopt(fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err()
-        && let Err(err) = setsockopt(fd, sockopt::RcvBuf, &RECEIVE_BUFFER)
-    {
-        tracing::debug!(%err, "netlink receive buffer stays at its default");
-    }
-}
-
-fn set_netlink_option(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<()> {
-    crate::sockopt::set(fd, libc::SOL_NETLINK, option, &1i32)
 }
 
 fn wait_readable(fd: BorrowedFd<'_>, what: &str, timeout: Duration) -> Result<(), NetlinkError> {

@@ -16,9 +16,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+
 use crate::delta::Delta;
 use crate::netlink::{Disagreement, Intent, NetlinkError, Refusal, RouteSocket};
-use crate::wire;
+use crate::packet::Request;
 
 mod message;
 mod value;
@@ -349,12 +351,12 @@ impl RouteTable {
         Ok(occupied)
     }
 
-    fn write_message(&self, key: &RouteKey) -> Option<wire::Message> {
+    fn write_message(&self, key: &RouteKey) -> Option<Request> {
         let route = self.delta.desired(key)?;
         // NLM_F_REPLACE takes whatever route holds this prefix and metric, another's too. So only where the kernel said
         // that it is ours; else it must be free.
-        let how = if self.delta.actual(key).is_some() { wire::NLM_F_REPLACE } else { wire::NLM_F_EXCL };
-        Some(message::new_route(route, self.protocol, wire::NLM_F_CREATE | how))
+        let how = if self.delta.actual(key).is_some() { NLM_F_REPLACE } else { NLM_F_EXCL };
+        Some(message::new_route(route, self.protocol, NLM_F_CREATE | how))
     }
 
     fn remove(
@@ -422,7 +424,7 @@ const CHUNK: usize = 1024;
 pub fn replace(socket: &RouteSocket, route: Route, protocol: u8) -> Result<(), RouteError> {
     let route = route.normalised()?;
     let what = format!("set route {}", route.key());
-    let message = message::new_route(&route, protocol, wire::NLM_F_CREATE | wire::NLM_F_REPLACE);
+    let message = message::new_route(&route, protocol, NLM_F_CREATE | NLM_F_REPLACE);
     Ok(socket.request(&what, message)?)
 }
 

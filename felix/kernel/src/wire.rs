@@ -1,41 +1,19 @@
-//! Bytes of rtnetlink messages: a writer and a reader of headers and attributes (linux/netlink.h, linux/rtnetlink.h).
+//! Bytes of nfnetlink messages: a writer of attributes, and the reader of headers and attributes that all netlink shares.
 //!
-//! Written here and not taken from a crate: a reader that meets an attribute it does not know must skip it and go on,
-//! and ours are few. All integers are in host byte order, all attributes padded to four bytes.
+//! Headers and attributes are read by netlink-packet-core. That crate writes an attribute from a type that knows its
+//! length, or from finished bytes, which for the deep nests of nf_tables would be copied once per level: hence the writer
+//! here. rtnetlink is written by netlink-packet-route (see `packet`).
+//! All integers are in host byte order, all attributes padded to four bytes.
 
-pub(crate) const NLMSG_ERROR: u16 = 2;
-pub(crate) const NLMSG_DONE: u16 = 3;
-pub(crate) const NLMSG_OVERRUN: u16 = 4;
+use netlink_packet_core::{NLA_HEADER_SIZE, NetlinkBuffer, NlasIterator};
+pub(crate) use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
+    NLMSG_DONE, NLMSG_ERROR,
+};
 
-pub(crate) const NLM_F_REQUEST: u16 = 0x1;
-pub(crate) const NLM_F_ACK: u16 = 0x4;
-pub(crate) const NLM_F_DUMP_INTR: u16 = 0x10;
-pub(crate) const NLM_F_CAPPED: u16 = 0x100;
-pub(crate) const NLM_F_ACK_TLVS: u16 = 0x200;
-pub(crate) const NLM_F_REPLACE: u16 = 0x100;
-pub(crate) const NLM_F_EXCL: u16 = 0x200;
-pub(crate) const NLM_F_CREATE: u16 = 0x400;
-pub(crate) const NLM_F_DUMP: u16 = 0x300;
-
-pub(crate) const RTM_NEWLINK: u16 = 16;
-pub(crate) const RTM_DELLINK: u16 = 17;
-pub(crate) const RTM_GETLINK: u16 = 18;
-pub(crate) const RTM_SETLINK: u16 = 19;
-pub(crate) const RTM_NEWADDR: u16 = 20;
-pub(crate) const RTM_DELADDR: u16 = 21;
-pub(crate) const RTM_GETADDR: u16 = 22;
-pub(crate) const RTM_NEWROUTE: u16 = 24;
-pub(crate) const RTM_DELROUTE: u16 = 25;
-pub(crate) const RTM_GETROUTE: u16 = 26;
-pub(crate) const RTM_NEWNEIGH: u16 = 28;
-pub(crate) const RTM_DELNEIGH: u16 = 29;
-pub(crate) const RTM_GETNEIGH: u16 = 30;
-
-pub(crate) const AF_UNSPEC: u8 = 0;
 pub(crate) const AF_INET: u8 = 2;
 pub(crate) const AF_INET6: u8 = 10;
 
-const NLA_TYPE_MASK: u16 = 0x3fff;
 pub(crate) const HEADER: usize = 16;
 
 /// One message under construction: header, then whatever is put, patched when finished.
@@ -86,20 +64,6 @@ impl Message {
         self.pad();
     }
 
-    /// A struct that begins with its own 16-bit length (rtnexthop), which `fill` continues.
-    pub(crate) fn with_length(&mut self, fill: impl FnOnce(&mut Self)) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(&[0, 0]);
-        fill(self);
-        self.patch_length_u16(start);
-        self.pad();
-    }
-
-    /// Bytes without padding, inside [`Self::with_length`].
-    pub(crate) fn raw(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -123,7 +87,7 @@ impl Message {
     }
 
     fn patch_length_u16(&mut self, start: usize) {
-        // Routes are limited to 256 next hops before they get here, so no attribute reaches 64 KiB.
+        // Lists of elements are cut at 60 kB before they get here, so no attribute reaches 64 KiB.
         let length = u16::try_from(self.bytes.len() - start).unwrap_or(u16::MAX);
         if let Some(field) = self.bytes.get_mut(start..start + 2) {
             field.copy_from_slice(&length.to_ne_bytes());
@@ -148,14 +112,13 @@ pub(crate) struct Received<'a> {
 pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Received<'_>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
-        let header = rest.first_chunk::<HEADER>()?;
-        let length = usize::try_from(u32_at(header, 0)?).ok()?;
-        let body = rest.get(HEADER..length)?;
+        let message = NetlinkBuffer::new_checked(rest).ok()?;
+        let length = usize::try_from(message.length()).ok()?;
         let received = Received {
-            kind: u16_at(header, 4)?,
-            flags: u16_at(header, 6)?,
-            sequence: u32_at(header, 8)?,
-            body,
+            kind: message.message_type(),
+            flags: message.flags(),
+            sequence: message.sequence_number(),
+            body: rest.get(HEADER..length)?,
         };
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
         Some(received)
@@ -164,40 +127,20 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Received<'_>> {
 
 /// The attributes in `bytes`: kind without the nested and byte-order bits, and value. Ends at the first that does not fit.
 pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let length = usize::from(u16_at(rest, 0)?);
-        let kind = u16_at(rest, 2)? & NLA_TYPE_MASK;
-        let value = rest.get(4..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
-        Some((kind, value))
+    NlasIterator::new(bytes).map_while(Result::ok).filter_map(|nla| {
+        let (kind, length) = (nla.kind(), usize::from(nla.length()));
+        Some((kind, nla.into_inner().get(NLA_HEADER_SIZE..length)?))
     })
-}
-
-pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
 }
 
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
-pub(crate) fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(i32::from_ne_bytes)
-}
-
 /// A name attribute: up to its closing zero.
 pub(crate) fn string(value: &[u8]) -> String {
     let end = value.iter().position(|&b| b == 0).unwrap_or(value.len());
     String::from_utf8_lossy(value.get(..end).unwrap_or(value)).into_owned()
-}
-
-/// An address attribute: four or sixteen bytes.
-pub(crate) fn address(value: &[u8]) -> Option<std::net::IpAddr> {
-    if let Ok(v4) = <[u8; 4]>::try_from(value) {
-        return Some(v4.into());
-    }
-    <[u8; 16]>::try_from(value).ok().map(Into::into)
 }
 
 /// The bytes of an address, as an attribute carries them.
@@ -210,14 +153,4 @@ pub(crate) fn octets(address: std::net::IpAddr) -> Vec<u8> {
 
 pub(crate) fn family_of(address: std::net::IpAddr) -> u8 {
     if address.is_ipv4() { AF_INET } else { AF_INET6 }
-}
-
-/// `ifinfomsg` with an index, and flags to set under a mask.
-pub(crate) fn link_header(family: u8, index: u32, flags: u32, mask: u32) -> [u8; 16] {
-    let mut header = [0; 16];
-    header[0] = family;
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    header[8..12].copy_from_slice(&flags.to_ne_bytes());
-    header[12..16].copy_from_slice(&mask.to_ne_bytes());
-    header
 }

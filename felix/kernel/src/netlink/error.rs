@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use netlink_packet_core::{ErrorBuffer, NLM_F_ACK_TLVS, NLM_F_CAPPED};
 use nix::errno::Errno;
 
 use crate::wire;
@@ -65,14 +66,17 @@ pub struct Refusal {
 impl Refusal {
     /// Reads the body of NLMSG_ERROR (or NLMSG_DONE); `None` is an acknowledgement.
     pub(crate) fn parse(flags: u16, body: &[u8]) -> Option<Self> {
-        let errno = wire::i32_at(body, 0)?.checked_neg()?;
-        if errno == 0 {
-            return None;
-        }
-        let echoed = wire::u32_at(body, 4).and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-        let skip = if flags & wire::NLM_F_CAPPED != 0 { wire::HEADER } else { echoed };
-        let text = (flags & wire::NLM_F_ACK_TLVS != 0)
-            .then(|| body.get(4 + skip.next_multiple_of(4)..))
+        let error = ErrorBuffer::new_checked(body).ok()?;
+        let errno = error.code()?.get().checked_neg()?;
+        // What follows the number is left undecoded by the crate: the message refused, or its header alone, and then
+        // the attributes of the extended acknowledgement.
+        let echoed = if flags & NLM_F_CAPPED != 0 {
+            wire::HEADER
+        } else {
+            wire::u32_at(error.payload(), 0).and_then(|length| usize::try_from(length).ok()).unwrap_or(0)
+        };
+        let text = (flags & NLM_F_ACK_TLVS != 0)
+            .then(|| error.payload().get(echoed.next_multiple_of(4)..))
             .flatten()
             .and_then(|tlvs| wire::attributes(tlvs).find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG))
             .map(|(_, value)| wire::string(value));

@@ -6,6 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Disagreement, Intent, NetlinkError, Refusal, RouteSocket};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR,
+};
+use netlink_packet_route::{RouteNetlinkMessage, link::LinkMessage};
+
+use crate::packet::{self, Request};
 use crate::wire::{self, Message};
 
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -36,20 +42,20 @@ fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
 fn error(sequence: u32, errno: i32, text: &str) -> Vec<u8> {
     let mut body = (-errno).to_ne_bytes().to_vec();
     body.extend([0; 16]);
-    let mut flags = wire::NLM_F_CAPPED;
+    let mut flags = NLM_F_CAPPED;
     if !text.is_empty() {
-        flags |= wire::NLM_F_ACK_TLVS;
+        flags |= NLM_F_ACK_TLVS;
         let length = u16::try_from(text.len() + 5).unwrap();
         body.extend(length.to_ne_bytes());
         body.extend(1u16.to_ne_bytes());
         body.extend(text.as_bytes());
         body.push(0);
     }
-    message(wire::NLMSG_ERROR, flags, sequence, &body)
+    message(NLMSG_ERROR, flags, sequence, &body)
 }
 
-fn request() -> Message {
-    Message::new(wire::RTM_SETLINK, 0)
+fn request() -> Request {
+    packet::request(RouteNetlinkMessage::SetLink(LinkMessage::default()), 0)
 }
 
 #[test]
@@ -88,11 +94,7 @@ fn refusals_in_a_batch_reach_the_message_they_mean() {
                 let asked = asked(&kernel);
                 for (at, (sequence, flags)) in asked.iter().enumerate() {
                     let last = at + 1 == asked.len();
-                    assert_eq!(
-                        flags & wire::NLM_F_ACK != 0,
-                        last,
-                        "only the last asks for an acknowledgement"
-                    );
+                    assert_eq!(flags & NLM_F_ACK != 0, last, "only the last asks for an acknowledgement");
                     let number = seen + at;
                     if number % 100 == 7 {
                         kernel
@@ -132,10 +134,10 @@ fn an_interrupted_dump_is_begun_again_and_hands_out_only_the_consistent_one() {
     let mut listed = Vec::new();
     thread::scope(|scope| {
         scope.spawn(|| {
-            for (content, flags) in [(1u32, wire::NLM_F_DUMP_INTR), (2, 0)] {
+            for (content, flags) in [(1u32, NLM_F_DUMP_INTR), (2, 0)] {
                 let sequence = asked(&kernel)[0].0;
-                kernel.send(&message(wire::RTM_NEWLINK, flags, sequence, &content.to_ne_bytes())).unwrap();
-                kernel.send(&message(wire::NLMSG_DONE, 0, sequence, &0i32.to_ne_bytes())).unwrap();
+                kernel.send(&message(libc::RTM_NEWLINK, flags, sequence, &content.to_ne_bytes())).unwrap();
+                kernel.send(&message(NLMSG_DONE, 0, sequence, &0i32.to_ne_bytes())).unwrap();
             }
         });
         socket.dump("list links", &request(), |_, body| listed.push(wire::u32_at(body, 0).unwrap())).unwrap();

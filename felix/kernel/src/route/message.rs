@@ -1,44 +1,22 @@
 //! Routes to and from rtnetlink messages.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use netlink_packet_core::ParseableParametrized;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteLwEnCapType, RouteMessage, RouteMetric,
+    RouteNextHop, RouteNextHopFlags, RouteScope, RouteType as KernelType, RouteVia,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
 use super::value::{NextHop, Route, RouteKey, RouteKind};
 use crate::netlink::{NetlinkError, RouteSocket};
-use crate::wire::{self, AF_INET, AF_INET6, Message};
+use crate::packet::{self, Request};
 
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-const RTA_PRIORITY: u16 = 6;
-const RTA_PREFSRC: u16 = 7;
-const RTA_METRICS: u16 = 8;
-const RTA_MULTIPATH: u16 = 9;
-const RTA_TABLE: u16 = 15;
-const RTA_VIA: u16 = 18;
-const RTA_ENCAP_TYPE: u16 = 21;
-const RTA_NH_ID: u16 = 30;
-const RTAX_MTU: u16 = 2;
-
-const RT_SCOPE_UNIVERSE: u8 = 0;
-const RT_SCOPE_LINK: u8 = 253;
-const RT_SCOPE_NOWHERE: u8 = 255;
-const RT_TABLE_UNSPEC: u8 = 0;
-
-const RTN_UNSPEC: u8 = 0;
-const RTN_UNICAST: u8 = 1;
-const RTN_LOCAL: u8 = 2;
-const RTN_BLACKHOLE: u8 = 6;
-const RTN_UNREACHABLE: u8 = 7;
-const RTN_PROHIBIT: u8 = 8;
-const RTN_THROW: u8 = 9;
-
-const RTNH_F_DEAD: u8 = 1;
-const RTNH_F_ONLINK: u8 = 4;
-const RTNH_F_LINKDOWN: u8 = 16;
-const RTM_F_CLONED: u32 = 0x200;
-const RTM_HEADER: usize = 12;
+/// Bytes of `struct rtmsg`.
+const HEADER: usize = 12;
 
 /// A route as the kernel lists it, of any protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,9 +66,9 @@ pub enum RouteType {
 /// The dump failed.
 pub fn dump(socket: &RouteSocket, protocol: Option<u8>) -> Result<Vec<KernelRoute>, NetlinkError> {
     let mut routes = Vec::new();
-    for family in [AF_INET, AF_INET6] {
+    for family in packet::FAMILIES {
         socket.dump("list routes", &dump_request(family, protocol), |kind, body| {
-            if kind == wire::RTM_NEWROUTE
+            if kind == libc::RTM_NEWROUTE
                 && let Some(route) = KernelRoute::parse(body)
                 && protocol.is_none_or(|protocol| route.protocol == protocol)
             {
@@ -103,161 +81,169 @@ pub fn dump(socket: &RouteSocket, protocol: Option<u8>) -> Result<Vec<KernelRout
 
 /// A request to list. All but the filter is zero: under strict checking (which sockets of ours ask for) every field that
 /// is set is a filter, and a table or type would silently hide routes.
-fn dump_request(family: u8, protocol: Option<u8>) -> Message {
-    let mut message = Message::new(wire::RTM_GETROUTE, 0);
-    let mut header = [0; RTM_HEADER];
-    header[0] = family;
-    header[5] = protocol.unwrap_or(0);
-    message.put(&header);
-    message
+fn dump_request(family: AddressFamily, protocol: Option<u8>) -> Request {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.header.protocol = protocol.unwrap_or(0).into();
+    packet::request(RouteNetlinkMessage::GetRoute(message), 0)
 }
 
-pub(super) fn new_route(route: &Route, protocol: u8, flags: u16) -> Message {
-    let mut message = Message::new(wire::RTM_NEWROUTE, flags);
-    let (route_type, scope, header_flags) = match &route.kind {
-        RouteKind::Blackhole => (RTN_BLACKHOLE, RT_SCOPE_UNIVERSE, 0),
-        RouteKind::Connected { .. } => (RTN_UNICAST, link_scope(route), 0),
-        RouteKind::Unicast { next_hops } => {
-            let scope = if next_hops.iter().all(|hop| hop.gateway.is_none()) {
-                link_scope(route)
-            } else {
-                RT_SCOPE_UNIVERSE
-            };
-            let onlink = matches!(next_hops.as_slice(), [hop] if hop.onlink);
-            (RTN_UNICAST, scope, if onlink { RTNH_F_ONLINK } else { 0 })
-        }
-    };
-    put_header(&mut message, &route.key(), protocol, route_type, scope, header_flags);
-    put_key(&mut message, &route.key());
+pub(super) fn new_route(route: &Route, protocol: u8, flags: u16) -> Request {
+    let mut message = message(&route.key(), protocol);
+    let RouteMessage { header, attributes, .. } = &mut message;
+    header.kind = KernelType::Unicast;
     match &route.kind {
-        RouteKind::Blackhole => {}
-        RouteKind::Connected { ifindex } => message.attribute_u32(RTA_OIF, *ifindex),
-        RouteKind::Unicast { next_hops } => match next_hops.as_slice() {
-            [hop] => {
-                put_gateway(&mut message, route, hop);
-                if let Some(ifindex) = hop.ifindex {
-                    message.attribute_u32(RTA_OIF, ifindex);
+        RouteKind::Blackhole => header.kind = KernelType::BlackHole,
+        RouteKind::Connected { ifindex } => {
+            header.scope = link_scope(route);
+            attributes.push(RouteAttribute::Oif(*ifindex));
+        }
+        RouteKind::Unicast { next_hops } => {
+            if next_hops.iter().all(|hop| hop.gateway.is_none()) {
+                header.scope = link_scope(route);
+            }
+            match next_hops.as_slice() {
+                [hop] => {
+                    header.flags.set(RouteFlags::Onlink, hop.onlink);
+                    attributes.extend(gateway(route, hop));
+                    attributes.extend(hop.ifindex.map(RouteAttribute::Oif));
+                }
+                hops => {
+                    let hops = hops.iter().map(|hop| next_hop(route, hop)).collect();
+                    attributes.push(RouteAttribute::MultiPath(hops));
                 }
             }
-            hops => {
-                message.nested(RTA_MULTIPATH, |m| hops.iter().for_each(|hop| put_next_hop(m, route, hop)))
-            }
-        },
+        }
     }
-    if let Some(source) = route.source {
-        message.attribute(RTA_PREFSRC, &wire::octets(source));
-    }
-    if let Some(mtu) = route.mtu {
-        message.nested(RTA_METRICS, |m| m.attribute_u32(RTAX_MTU, mtu));
-    }
-    message
+    attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
+    attributes.extend(route.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
+    packet::request(RouteNetlinkMessage::NewRoute(message), flags)
 }
 
 /// Deletes whatever route of `protocol` has this key; scope and type match any.
-pub(super) fn delete_route(key: &RouteKey, protocol: u8) -> Message {
-    let mut message = Message::new(wire::RTM_DELROUTE, 0);
-    put_header(&mut message, key, protocol, RTN_UNSPEC, RT_SCOPE_NOWHERE, 0);
-    put_key(&mut message, key);
+pub(super) fn delete_route(key: &RouteKey, protocol: u8) -> Request {
+    let mut message = message(key, protocol);
+    message.header.scope = RouteScope::NoWhere;
+    packet::request(RouteNetlinkMessage::DelRoute(message), 0)
+}
+
+fn link_scope(route: &Route) -> RouteScope {
+    match route.destination {
+        IpNet::V4(_) => RouteScope::Link,
+        IpNet::V6(_) => RouteScope::Universe,
+    }
+}
+
+/// A route of this key and protocol, of scope universe and no type.
+fn message(key: &RouteKey, protocol: u8) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let destination = key.destination;
+    message.header = RouteHeader {
+        address_family: packet::family(destination.addr()),
+        destination_prefix_length: destination.prefix_len(),
+        table: u8::try_from(key.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC),
+        protocol: protocol.into(),
+        ..RouteHeader::default()
+    };
+    if destination.prefix_len() > 0 {
+        message.attributes.push(RouteAttribute::Destination(destination.addr().into()));
+    }
+    message.attributes.push(RouteAttribute::Table(key.table));
+    if key.metric > 0 {
+        message.attributes.push(RouteAttribute::Priority(key.metric));
+    }
     message
 }
 
-fn link_scope(route: &Route) -> u8 {
-    match route.destination {
-        IpNet::V4(_) => RT_SCOPE_LINK,
-        IpNet::V6(_) => RT_SCOPE_UNIVERSE,
-    }
-}
-
-fn put_header(message: &mut Message, key: &RouteKey, protocol: u8, route_type: u8, scope: u8, flags: u8) {
-    let table = u8::try_from(key.table).unwrap_or(RT_TABLE_UNSPEC);
-    let family = wire::family_of(key.destination.addr());
-    let length = key.destination.prefix_len();
-    message.put(&[family, length, 0, 0, table, protocol, scope, route_type]);
-    message.put(&u32::from(flags).to_ne_bytes());
-}
-
-fn put_key(message: &mut Message, key: &RouteKey) {
-    if key.destination.prefix_len() > 0 {
-        message.attribute(RTA_DST, &wire::octets(key.destination.addr()));
-    }
-    message.attribute_u32(RTA_TABLE, key.table);
-    if key.metric > 0 {
-        message.attribute_u32(RTA_PRIORITY, key.metric);
-    }
-}
-
-fn put_gateway(message: &mut Message, route: &Route, hop: &NextHop) {
-    let Some(gateway) = hop.gateway else { return };
-    if gateway.is_ipv4() == route.destination.addr().is_ipv4() {
-        message.attribute(RTA_GATEWAY, &wire::octets(gateway));
+fn gateway(route: &Route, hop: &NextHop) -> Option<RouteAttribute> {
+    let gateway = hop.gateway?;
+    Some(if gateway.is_ipv4() == route.destination.addr().is_ipv4() {
+        RouteAttribute::Gateway(gateway.into())
     } else {
-        message.nested(RTA_VIA, |m| {
-            m.raw(&u16::from(wire::family_of(gateway)).to_ne_bytes());
-            m.raw(&wire::octets(gateway));
-        });
-    }
+        RouteAttribute::Via(gateway.into())
+    })
 }
 
-fn put_next_hop(message: &mut Message, route: &Route, hop: &NextHop) {
-    message.with_length(|m| {
-        let flags = if hop.onlink { RTNH_F_ONLINK } else { 0 };
-        // The kernel counts weights from 0.
-        let weight = u8::try_from(hop.weight.saturating_sub(1)).unwrap_or(u8::MAX);
-        m.raw(&[flags, weight]);
-        m.raw(&hop.ifindex.unwrap_or(0).to_ne_bytes());
-        put_gateway(m, route, hop);
-    });
+fn next_hop(route: &Route, hop: &NextHop) -> RouteNextHop {
+    let mut message = RouteNextHop::default();
+    message.flags.set(RouteNextHopFlags::Onlink, hop.onlink);
+    // The kernel counts weights from 0.
+    message.hops = u8::try_from(hop.weight.saturating_sub(1)).unwrap_or(u8::MAX);
+    message.interface_index = hop.ifindex.unwrap_or(0);
+    message.attributes.extend(gateway(route, hop));
+    message
 }
 
 impl KernelRoute {
     /// Reads the body of RTM_NEWROUTE or RTM_DELROUTE; `None` for what is no plain IP route (a cached clone, a route
     /// with type of service or source prefix, another family).
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
-        let header: &[u8; RTM_HEADER] = body.first_chunk()?;
-        let &[family, length, source_length, tos, table, protocol, _scope, route_type, ..] = header;
-        let flags = wire::u32_at(header, 8)?;
-        if source_length != 0 || tos != 0 || flags & RTM_F_CLONED != 0 {
+        let header = RouteHeader::parse(body).ok()?;
+        if header.source_prefix_length != 0 || header.tos != 0 || header.flags.contains(RouteFlags::Cloned) {
             return None;
         }
-        let unspecified: IpAddr = match family {
-            AF_INET => std::net::Ipv4Addr::UNSPECIFIED.into(),
-            AF_INET6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
-            _ => return None,
-        };
         let mut route = Self {
-            destination: IpNet::new(unspecified, length).ok()?,
-            table: table.into(),
+            destination: IpNet::new(unspecified(header.address_family)?, header.destination_prefix_length)
+                .ok()?,
+            table: header.table.into(),
             metric: 0,
-            protocol,
-            route_type: route_type.into(),
+            protocol: header.protocol.into(),
+            route_type: u8::from(header.kind).into(),
             next_hops: Vec::new(),
             source: None,
             mtu: None,
             extended: false,
         };
         // The flags of a lone next hop are the low byte of the route's.
-        let mut single = KernelNextHop::new(0, u8::try_from(flags & 0xff).unwrap_or(0), 0);
-        for (kind, value) in wire::attributes(body.get(RTM_HEADER..)?) {
-            match kind {
-                RTA_DST => route.destination = IpNet::new(wire::address(value)?, length).ok()?,
-                RTA_TABLE => route.table = wire::u32_at(value, 0)?,
-                RTA_PRIORITY => route.metric = wire::u32_at(value, 0)?,
-                RTA_PREFSRC => route.source = wire::address(value),
-                RTA_METRICS => {
-                    route.mtu = wire::attributes(value)
-                        .find(|(k, _)| *k == RTAX_MTU)
-                        .and_then(|(_, v)| wire::u32_at(v, 0));
-                }
-                RTA_OIF => single.ifindex = wire::u32_at(value, 0)?,
-                RTA_MULTIPATH => route.next_hops = parse_multipath(value, &mut route.extended),
-                RTA_NH_ID => route.extended = true,
-                kind => single.attribute(kind, value, &mut route.extended),
+        let flags = u8::try_from(header.flags.bits() & 0xff).unwrap_or(0);
+        let mut single = KernelNextHop::new(0, RouteNextHopFlags::from_bits_retain(flags), 0);
+        let asked = (header.address_family, header.kind, RouteLwEnCapType::None);
+        for attribute in packet::attributes(body, HEADER) {
+            match RouteAttribute::parse_with_param(&attribute, asked) {
+                Ok(attribute) => route.take(attribute, &mut single),
+                Err(_) => match attribute.kind() {
+                    // Without these it would be read as a route that it is not.
+                    libc::RTA_DST | libc::RTA_TABLE | libc::RTA_PRIORITY | libc::RTA_OIF => return None,
+                    // A next hop cannot be decoded: no route of ours.
+                    libc::RTA_MULTIPATH => route.extended = true,
+                    _ => {}
+                },
             }
         }
         if route.next_hops.is_empty() && (single.ifindex != 0 || single.gateway.is_some()) {
             route.next_hops.push(single);
         }
         Some(route)
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what is not asked for, the crate's enum is open")]
+    fn take(&mut self, attribute: RouteAttribute, single: &mut KernelNextHop) {
+        match attribute {
+            RouteAttribute::Destination(address) => {
+                let length = self.destination.prefix_len();
+                let destination = ip_address(&address).and_then(|address| IpNet::new(address, length).ok());
+                self.destination = destination.unwrap_or(self.destination);
+            }
+            RouteAttribute::Table(table) => self.table = table,
+            RouteAttribute::Priority(metric) => self.metric = metric,
+            RouteAttribute::PrefSource(address) => self.source = ip_address(&address),
+            RouteAttribute::Metrics(metrics) => {
+                self.mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
+            RouteAttribute::Oif(ifindex) => single.ifindex = ifindex,
+            RouteAttribute::MultiPath(hops) => {
+                for hop in hops {
+                    let mut found = KernelNextHop::new(hop.interface_index, hop.flags, hop.hops);
+                    hop.attributes.iter().for_each(|attribute| found.take(attribute, &mut self.extended));
+                    self.next_hops.push(found);
+                }
+            }
+            RouteAttribute::NhId(_) => self.extended = true,
+            other => single.take(&other, &mut self.extended),
+        }
     }
 
     /// As a value of ours; a shape that we never write becomes a unicast route without next hops, which no wanted route
@@ -294,50 +280,56 @@ impl KernelRoute {
 }
 
 impl KernelNextHop {
-    fn new(ifindex: u32, flags: u8, weight: u8) -> Self {
+    fn new(ifindex: u32, flags: RouteNextHopFlags, weight: u8) -> Self {
         Self {
             gateway: None,
             ifindex,
             weight: u16::from(weight) + 1,
-            onlink: flags & RTNH_F_ONLINK != 0,
-            dead: flags & (RTNH_F_DEAD | RTNH_F_LINKDOWN) != 0,
+            onlink: flags.contains(RouteNextHopFlags::Onlink),
+            dead: flags.intersects(RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown),
         }
     }
 
-    fn attribute(&mut self, kind: u16, value: &[u8], extended: &mut bool) {
-        match kind {
-            RTA_GATEWAY => self.gateway = wire::address(value),
-            RTA_VIA => self.gateway = value.get(2..).and_then(wire::address),
-            RTA_ENCAP_TYPE => *extended = true,
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what is not asked for, the crate's enum is open")]
+    fn take(&mut self, attribute: &RouteAttribute, extended: &mut bool) {
+        match attribute {
+            RouteAttribute::Gateway(address) => self.gateway = ip_address(address),
+            RouteAttribute::Via(RouteVia::Inet(v4)) => self.gateway = Some((*v4).into()),
+            RouteAttribute::Via(RouteVia::Inet6(v6)) => self.gateway = Some((*v6).into()),
+            RouteAttribute::EncapType(_) => *extended = true,
             _ => {}
         }
     }
 }
 
-fn parse_multipath(value: &[u8], extended: &mut bool) -> Vec<KernelNextHop> {
-    let mut hops = Vec::new();
-    let mut rest = value;
-    while let Some(&[l0, l1, flags, weight, ..]) = rest.first_chunk::<8>() {
-        let length = usize::from(u16::from_ne_bytes([l0, l1]));
-        let Some(ifindex) = wire::u32_at(rest, 4) else { break };
-        let Some(attributes) = rest.get(8..length) else { break };
-        let mut hop = KernelNextHop::new(ifindex, flags, weight);
-        wire::attributes(attributes).for_each(|(kind, value)| hop.attribute(kind, value, extended));
-        hops.push(hop);
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
+fn unspecified(family: AddressFamily) -> Option<IpAddr> {
+    if family == AddressFamily::Inet {
+        Some(Ipv4Addr::UNSPECIFIED.into())
+    } else {
+        (family == AddressFamily::Inet6).then(|| Ipv6Addr::UNSPECIFIED.into())
     }
-    hops
+}
+
+fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
+    if let RouteAddress::Inet(v4) = address {
+        Some((*v4).into())
+    } else if let RouteAddress::Inet6(v6) = address {
+        Some((*v6).into())
+    } else {
+        None
+    }
 }
 
 impl From<u8> for RouteType {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's other types, of which none forwards")]
     fn from(route_type: u8) -> Self {
-        match route_type {
-            RTN_UNICAST => Self::Unicast,
-            RTN_LOCAL => Self::Local,
-            RTN_BLACKHOLE => Self::Blackhole,
-            RTN_UNREACHABLE | RTN_PROHIBIT => Self::Reject,
-            RTN_THROW => Self::Throw,
-            other => Self::Other(other),
+        match KernelType::from(route_type) {
+            KernelType::Unicast => Self::Unicast,
+            KernelType::Local => Self::Local,
+            KernelType::BlackHole => Self::Blackhole,
+            KernelType::Unreachable | KernelType::Prohibit => Self::Reject,
+            KernelType::Throw => Self::Throw,
+            _ => Self::Other(route_type),
         }
     }
 }
