@@ -56,8 +56,16 @@ fn status(driver: &Driver) -> BgpdStatus {
         kernel_routes: report.programmed as u64,
         kernel_routes_wanted: report.desired as u64,
         kernel_multipath: report.multipath as u64,
-        kernel_refused: report.refused.iter().map(|(prefix, error)| (prefix.to_string(), error.clone())).collect(),
-        refused_peers: desire.refused.iter().map(|(peer, refusal)| (peer.clone(), refusal.message.clone())).collect(),
+        kernel_refused: report
+            .refused
+            .iter()
+            .map(|(prefix, error)| (prefix.to_string(), error.clone()))
+            .collect(),
+        refused_peers: desire
+            .refused
+            .iter()
+            .map(|(peer, refusal)| (peer.clone(), refusal.message.clone()))
+            .collect(),
         invalid: driver.objects.invalid.values().cloned().collect(),
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bgp_proto::config::{
-    AdminState, GracefulRestart, GracefulRestartMode, MaxPrefixes, MaxPrefixesAction, NextHopSelf, PeerConfig,
-    RemoteAsn, SpeakerConfig,
+    AdminState, GracefulRestart, GracefulRestartMode, MaxPrefixes, MaxPrefixesAction, NextHopSelf,
+    PeerConfig, RemoteAsn, SpeakerConfig,
 };
 use bgp_proto::policy::{ExportPolicy, ImportPolicy};
 use bgp_proto::route::{Audience, OwnRoute};
@@ -90,8 +90,14 @@ pub(crate) fn desire(objects: &Objects, node_name: &str, links: &dyn Fn(IpAddr) 
     let mut config = SpeakerConfig::new(asn, router_id);
     config.max_paths = settings::max_paths(configuration);
 
-    let world =
-        World { objects, configuration, effective: &effective, addresses: &addresses, blocks: &blocks, links };
+    let world = World {
+        objects,
+        configuration,
+        effective: &effective,
+        addresses: &addresses,
+        blocks: &blocks,
+        links,
+    };
     let chosen: Vec<&BGPPeer> = objects
         .peers
         .iter()
@@ -123,7 +129,10 @@ fn addresses(effective: &EffectiveNode, node: Option<&Node>) -> BTreeMap<AfiSafi
     let wanted = match effective.address.source {
         api::AddressSource::ExternalIP => "ExternalIP",
         // Interface and Subnet are read by felix, whose status carries the result; until then, the Node's word.
-        _ => "InternalIP",
+        api::AddressSource::InternalIP
+        | api::AddressSource::Interface
+        | api::AddressSource::Subnet
+        | api::AddressSource::Unknown(_) => "InternalIP",
     };
     let listed = node.and_then(|n| n.status.as_ref()).and_then(|s| s.addresses.as_ref());
     for address in listed.into_iter().flatten().filter(|a| a.type_ == wanted) {
@@ -137,7 +146,9 @@ fn addresses(effective: &EffectiveNode, node: Option<&Node>) -> BTreeMap<AfiSafi
 fn topology_remark(configuration: Option<&FabricConfiguration>) -> Option<String> {
     match settings::topology_mode(configuration) {
         api::TopologyMode::None => None,
-        mode => Some(format!(
+        mode @ (api::TopologyMode::FullMesh
+        | api::TopologyMode::RouteReflector
+        | api::TopologyMode::Unknown(_)) => Some(format!(
             "topology.mode {mode} opens no node-to-node session in this version: set topology.mode None and BGPPeers"
         )),
     }
@@ -146,9 +157,7 @@ fn topology_remark(configuration: Option<&FabricConfiguration>) -> Option<String
 /// Of two BGPPeers for one address the older is served (api.md §5.1); equal ages go by name.
 fn oldest_first<'a>(peers: &[&'a BGPPeer]) -> Vec<&'a BGPPeer> {
     let mut peers = peers.to_vec();
-    peers.sort_by_key(|peer| {
-        (peer.creation_timestamp().map(|t| t.0), peer.name_any())
-    });
+    peers.sort_by_key(|peer| (peer.creation_timestamp().map(|t| t.0), peer.name_any()));
     peers
 }
 
@@ -169,7 +178,10 @@ impl World<'_> {
             return Err(refusal("UnknownValue", "spec.address is missing".to_owned()));
         };
         if self.addresses.values().any(|own| *own == remote) {
-            return Err(refusal("AddressIsOurs", format!("spec.address {remote} is this node's own address")));
+            return Err(refusal(
+                "AddressIsOurs",
+                format!("spec.address {remote} is this node's own address"),
+            ));
         }
         if let Some(older) = taken.get(&remote) {
             let text = format!("spec.address {remote} is served by the older BGPPeer {older}");
@@ -177,7 +189,8 @@ impl World<'_> {
         }
         let passive_only = spec.passive && self.effective.bgp_port == 0;
         if passive_only {
-            let text = "spec.passive waits for the peer to dial, but node.bgpPort 0 listens nowhere".to_owned();
+            let text =
+                "spec.passive waits for the peer to dial, but node.bgpPort 0 listens nowhere".to_owned();
             return Err(refusal("NoListener", text));
         }
         let remote_asn = match (&spec.asn, &spec.asn_type) {
@@ -236,7 +249,8 @@ impl World<'_> {
     }
 
     fn admin(&self, spec: &api::BGPPeerSpec) -> AdminState {
-        let shutdown = |message: &Option<String>| AdminState::Shutdown { message: message.clone().unwrap_or_default() };
+        let shutdown =
+            |message: &Option<String>| AdminState::Shutdown { message: message.clone().unwrap_or_default() };
         if self.effective.admin_state == api::AdminState::Shutdown {
             return shutdown(&self.effective.admin_message);
         }
@@ -264,7 +278,11 @@ impl World<'_> {
 
     /// Every own prefix that some advertisement takes to some peer. A peer is told with the attributes of all
     /// advertisements that name it (api.md §5.3); peers that are told alike share one entry.
-    fn own_routes(&self, peers: &[&BGPPeer], labels: &BTreeMap<String, String>) -> BTreeMap<IpNet, Vec<OwnRoute>> {
+    fn own_routes(
+        &self,
+        peers: &[&BGPPeer],
+        labels: &BTreeMap<String, String>,
+    ) -> BTreeMap<IpNet, Vec<OwnRoute>> {
         let mut told: BTreeMap<IpNet, BTreeMap<PeerName, OwnRoute>> = BTreeMap::new();
         for advertisement in self.objects.advertisements.iter() {
             let spec = &advertisement.spec;
@@ -274,10 +292,15 @@ impl World<'_> {
                 continue;
             }
             let prefixes = self.prefixes(advertisement);
-            for peer in peers.iter().filter(|p| api::selector::selects_opt(spec.peer_selector.as_ref(), p.labels())) {
+            for peer in
+                peers.iter().filter(|p| api::selector::selects_opt(spec.peer_selector.as_ref(), p.labels()))
+            {
                 let name = PeerName::from(peer.name_any().as_str());
                 for prefix in &prefixes {
-                    self.add(told.entry(*prefix).or_default().entry(name.clone()).or_default(), advertisement);
+                    self.add(
+                        told.entry(*prefix).or_default().entry(name.clone()).or_default(),
+                        advertisement,
+                    );
                 }
             }
         }
@@ -328,7 +351,8 @@ fn share(by_peer: BTreeMap<PeerName, OwnRoute>) -> Vec<OwnRoute> {
     let mut routes: Vec<OwnRoute> = Vec::new();
     for (peer, mut route) in by_peer {
         route.audience = Audience::Only(BTreeSet::new());
-        let alike = |one: &OwnRoute| OwnRoute { audience: Audience::Only(BTreeSet::new()), ..one.clone() } == route;
+        let alike =
+            |one: &OwnRoute| OwnRoute { audience: Audience::Only(BTreeSet::new()), ..one.clone() } == route;
         let index = routes.iter().position(alike).unwrap_or_else(|| {
             routes.push(route.clone());
             routes.len() - 1
@@ -356,7 +380,9 @@ fn graceful_restart(session: &EffectiveSession) -> GracefulRestart {
         api::GracefulRestartMode::Full => GracefulRestartMode::Full,
         api::GracefulRestartMode::Helper => GracefulRestartMode::Helper,
         // What a newer schema knows and we do not must not keep routes alive.
-        _ => GracefulRestartMode::Disabled,
+        api::GracefulRestartMode::Disabled | api::GracefulRestartMode::Unknown(_) => {
+            GracefulRestartMode::Disabled
+        }
     };
     GracefulRestart { mode, restart_time: session.restart_time, ..GracefulRestart::default() }
 }
@@ -367,7 +393,9 @@ fn max_prefixes(session: &EffectiveSession) -> MaxPrefixes {
         ipv6: session.max_prefixes_ipv6,
         action: match session.max_prefixes_action {
             api::MaxPrefixesAction::Warn => MaxPrefixesAction::Warn,
-            _ => MaxPrefixesAction::Shutdown,
+            api::MaxPrefixesAction::Shutdown | api::MaxPrefixesAction::Unknown(_) => {
+                MaxPrefixesAction::Shutdown
+            }
         },
         warn_percent: session.warn_percent,
         restart_after: session.restart_after,

@@ -148,7 +148,10 @@ impl Driver {
             }
         }
         // Our own next hops may be addresses that came or went.
-        if events.iter().any(|event| !matches!(event, KernelEvent::Neighbour(_) | KernelEvent::NeighbourGone(_))) {
+        if events
+            .iter()
+            .any(|event| !matches!(event, KernelEvent::Neighbour(_) | KernelEvent::NeighbourGone(_)))
+        {
             self.look_at.get_or_insert(now + SETTLE);
         }
     }

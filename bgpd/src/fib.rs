@@ -113,10 +113,6 @@ impl Fib {
         self.send(Command::Look);
     }
 
-    pub(crate) fn routes(&self) -> &BTreeMap<IpNet, FibRoute> {
-        &self.learned
-    }
-
     pub(crate) fn report(&self) -> Report {
         self.report.borrow().clone()
     }
@@ -232,7 +228,8 @@ fn report(table: &RouteTable, error: Option<String>) -> Report {
     let mut report = Report { error, adopted: table.adopted().count(), ..Report::default() };
     for (key, route) in table.wanted() {
         report.desired += 1;
-        report.multipath += usize::from(matches!(&route.kind, RouteKind::Unicast { next_hops } if next_hops.len() > 1));
+        report.multipath +=
+            usize::from(matches!(&route.kind, RouteKind::Unicast { next_hops } if next_hops.len() > 1));
         match table.state(key) {
             RouteState::Installed => report.programmed += 1,
             RouteState::NotYet(refusal) | RouteState::Wrong(refusal) => {

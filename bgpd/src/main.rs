@@ -61,8 +61,10 @@ async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     private_directory(&options.run_dir)?;
     private_directory(&options.state_dir)?;
     let store = DirStore::open(&options.store).context("the datastore")?;
-    let questions = manx_daemon::control::listen(&options.run_dir.join(BGPD_SOCKET)).context("the control socket")?;
-    let monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL]).context("the kernel's links and routes")?;
+    let questions =
+        manx_daemon::control::listen(&options.run_dir.join(BGPD_SOCKET)).context("the control socket")?;
+    let monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL])
+        .context("the kernel's links and routes")?;
     let (fib, found) = fib::Fib::start().context("the kernel's routes")?;
     let started = Instant::now();
     let mut speaker = Speaker::new(seed()?, started);

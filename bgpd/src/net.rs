@@ -28,13 +28,26 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// What tasks report to the driver.
 #[derive(Debug)]
 pub(crate) enum NetEvent {
-    Dialled { peer: PeerName, attempt: u64, outcome: Result<TcpStream, DialError> },
+    Dialled {
+        peer: PeerName,
+        attempt: u64,
+        outcome: Result<TcpStream, DialError>,
+    },
     Accepted(TcpStream),
-    Bytes { conn: ConnId, bytes: Vec<u8> },
-    Closed { conn: ConnId, error: Option<String> },
+    Bytes {
+        conn: ConnId,
+        bytes: Vec<u8>,
+    },
+    Closed {
+        conn: ConnId,
+        error: Option<String>,
+    },
     Writable(ConnId),
     /// The listening socket of one family: none if it works, else what is wrong.
-    Listening { address: SocketAddr, error: Option<String> },
+    Listening {
+        address: SocketAddr,
+        error: Option<String>,
+    },
 }
 
 #[derive(Debug)]
@@ -280,13 +293,15 @@ async fn connect(remote: SocketAddr, local: Option<IpAddr>, max_hops: u8) -> io:
 }
 
 fn dial_error(error: &io::Error) -> DialError {
-    let kind = match error.kind() {
-        io::ErrorKind::ConnectionRefused => TransportErrorKind::Refused,
-        io::ErrorKind::TimedOut => TransportErrorKind::TimedOut,
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => TransportErrorKind::NoRoute,
-        io::ErrorKind::NetworkDown => TransportErrorKind::InterfaceDown,
-        _ => TransportErrorKind::Other,
-    };
+    let kinds = [
+        (io::ErrorKind::ConnectionRefused, TransportErrorKind::Refused),
+        (io::ErrorKind::TimedOut, TransportErrorKind::TimedOut),
+        (io::ErrorKind::HostUnreachable, TransportErrorKind::NoRoute),
+        (io::ErrorKind::NetworkUnreachable, TransportErrorKind::NoRoute),
+        (io::ErrorKind::NetworkDown, TransportErrorKind::InterfaceDown),
+    ];
+    let known = kinds.into_iter().find(|(kind, _)| *kind == error.kind());
+    let kind = known.map_or(TransportErrorKind::Other, |(_, kind)| kind);
     DialError { kind, text: error.to_string() }
 }
 

@@ -109,7 +109,8 @@ pub(crate) fn ready(
         sentences.push(format!("BGPPeer {peer} starts no session: {}", refusal.message));
     }
     if let Some((prefix, error)) = report.refused.iter().next() {
-        sentences.push(format!("the kernel refuses {} routes, such as {prefix}: {error}", report.refused.len()));
+        sentences
+            .push(format!("the kernel refuses {} routes, such as {prefix}: {error}", report.refused.len()));
     }
     condition("BGPReady", up, reason, sentences.join("; "), before, wall)
 }

@@ -168,7 +168,9 @@ impl Status {
             // Counts alone wait for the drift.
             let differs = tracked.wish != wish;
             let only_counts = differs && without_counts(&tracked.wish.1) == without_counts(&wish.1);
-            if differs && !(only_counts && tracked.written.is_some() && now.duration_since(live.since) > DRIFT) {
+            if differs
+                && !(only_counts && tracked.written.is_some() && now.duration_since(live.since) > DRIFT)
+            {
                 tracked.wish = wish;
                 tracked.due = due(tracked.written.as_ref().map(|(_, at)| *at), settled, now);
             }
@@ -225,7 +227,12 @@ impl Status {
     }
 }
 
-fn offer<T: Clone + PartialEq>(writes: &mpsc::Sender<Write>, write: Write, tracked: &mut Tracked<T>, now: Instant) {
+fn offer<T: Clone + PartialEq>(
+    writes: &mpsc::Sender<Write>,
+    write: Write,
+    tracked: &mut Tracked<T>,
+    now: Instant,
+) {
     if tracked.written.as_ref().is_some_and(|(written, _)| *written == tracked.wish) {
         // It changed and changed back within the hold.
         tracked.due = None;
@@ -258,7 +265,9 @@ pub(crate) fn condition(
 ) -> Condition {
     let status = if status { "True" } else { "False" };
     let last_transition_time = match before {
-        Some(before) if before.status == status && before.type_ == kind => before.last_transition_time.clone(),
+        Some(before) if before.status == status && before.type_ == kind => {
+            before.last_transition_time.clone()
+        }
         Some(_) | None => Time(now),
     };
     Condition {

@@ -22,12 +22,23 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) enum Write {
-    Session { name: String, spec: BGPSessionSpec, status: Box<BGPSessionStatus> },
-    Forget { session: String },
+    Session {
+        name: String,
+        spec: BGPSessionSpec,
+        status: Box<BGPSessionStatus>,
+    },
+    Forget {
+        session: String,
+    },
     /// Of the sessions that an earlier life wrote, these alone are still wanted.
     Keep(BTreeSet<String>),
     Node(Box<NodeWish>),
-    Event { session: String, reason: &'static str, warning: bool, note: String },
+    Event {
+        session: String,
+        reason: &'static str,
+        warning: bool,
+        note: String,
+    },
 }
 
 /// What bgpd says on the FabricNode.
@@ -58,7 +69,9 @@ pub(crate) async fn run<S: Store>(store: S, node: String, mut writes: mpsc::Rece
             () = tokio::time::sleep(AGAIN), if !idle => None,
         };
         match write {
-            Some(Write::Session { name, spec, status }) => drop(open.sessions.insert(name, Some((spec, status)))),
+            Some(Write::Session { name, spec, status }) => {
+                drop(open.sessions.insert(name, Some((spec, status))))
+            }
             Some(Write::Forget { session }) => drop(open.sessions.insert(session, None)),
             Some(Write::Node(wish)) => open.node = Some(wish),
             Some(Write::Keep(wanted)) => forget_others(&store, &node, &wanted, &mut open).await,
@@ -96,7 +109,8 @@ async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), S
             version: env!("CARGO_PKG_VERSION").to_owned(),
             schema_revision: SCHEMA_REVISION,
         };
-        let body = json!({"bgp": value(&wish.bgp), "agents": [value(&agent)], "conditions": [value(&wish.ready)]});
+        let body =
+            json!({"bgp": value(&wish.bgp), "agents": [value(&agent)], "conditions": [value(&wish.ready)]});
         store.apply::<FabricNode>(&key(node), MANAGER, Part::Status, body).await?;
         open.node = None;
     }

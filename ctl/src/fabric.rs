@@ -117,10 +117,8 @@ impl Fabric {
         let own = self.run_dir.join(node).join(name);
         let path = if own.exists() { own } else { self.run_dir.join(name) };
         let answer = manx_daemon::control::ask(&path, request, self.timeout).await.map_err(|error| {
-            match error.kind() {
-                std::io::ErrorKind::TimedOut => "Timeout".to_owned(),
-                _ => format!("{}: {error}", path.display()),
-            }
+            let late = error.kind() == std::io::ErrorKind::TimedOut;
+            if late { "Timeout".to_owned() } else { format!("{}: {error}", path.display()) }
         })?;
         match serde_json::from_value(answer) {
             Ok(Answer::Ok(answer)) => Ok(answer),

@@ -40,9 +40,14 @@ pub(crate) enum Stage {
     /// The Pod is not in the watch yet: nothing is guessed about its labels.
     WaitPod,
     Assigning,
-    Wiring { record: u64 },
+    Wiring {
+        record: u64,
+    },
     /// `generation`: the table that holds the pod, once it was handed over.
-    Programming { record: u64, generation: Option<Generation> },
+    Programming {
+        record: u64,
+        generation: Option<Generation>,
+    },
 }
 
 #[derive(Debug)]
@@ -87,7 +92,18 @@ impl<S: Store> Driver<S> {
         let mtu = self.pod_mtu();
         let deadline = began.checked_add(POD).unwrap_or(began);
         let stage = Stage::WaitPod;
-        let add = Add { request, reference, namespace, answer, ends, stage, began, deadline, addresses: Vec::new(), mtu };
+        let add = Add {
+            request,
+            reference,
+            namespace,
+            answer,
+            ends,
+            stage,
+            began,
+            deadline,
+            addresses: Vec::new(),
+            mtu,
+        };
         self.adds.insert(id, add);
         self.try_pod(id);
     }
@@ -99,7 +115,9 @@ impl<S: Store> Driver<S> {
             return;
         }
         let PodRef { namespace, name, uid } = &add.reference;
-        let Some(pod) = self.objects.pod(namespace, name).filter(|pod| is_meant(pod, uid.as_deref())) else { return };
+        let Some(pod) = self.objects.pod(namespace, name).filter(|pod| is_meant(pod, uid.as_deref())) else {
+            return;
+        };
         if pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true)) {
             let what = format!("pod {namespace}/{name} is on the host network");
             let error = CniError::new(Code::InvalidConfig, what).because(
@@ -129,8 +147,12 @@ impl<S: Store> Driver<S> {
 
     /// Pods have come or changed: somebody may have waited for them.
     pub(crate) fn retry_adds(&mut self) {
-        let waiting: Vec<RequestId> =
-            self.adds.iter().filter(|(_, add)| matches!(add.stage, Stage::WaitPod)).map(|(id, _)| *id).collect();
+        let waiting: Vec<RequestId> = self
+            .adds
+            .iter()
+            .filter(|(_, add)| matches!(add.stage, Stage::WaitPod))
+            .map(|(id, _)| *id)
+            .collect();
         for id in waiting {
             self.try_pod(id);
         }
@@ -156,19 +178,27 @@ impl<S: Store> Driver<S> {
             let Some(add) = self.adds.get(&id) else { continue };
             let PodRef { namespace, name, uid } = &add.reference;
             let error = if for_pod {
-                CniError::new(Code::TryAgainLater, format!("pod {namespace}/{name} is not known to felix yet")).because(
+                CniError::new(
+                    Code::TryAgainLater,
+                    format!("pod {namespace}/{name} is not known to felix yet"),
+                )
+                .because(
                     &format!("felix on {}, {}s after the call", self.node, POD.as_secs()),
                     &format!("the Pod object, uid {}", uid.as_deref().unwrap_or("any")),
                     "nothing: the runtime tries again by itself",
                 )
             } else {
-                let why = self.programming.error.clone().unwrap_or_else(|| "the kernel did not confirm".to_owned());
-                CniError::new(Code::TryAgainLater, format!("the policy of {namespace}/{name} is not in the kernel: {why}"))
-                    .because(
-                        &format!("felix on {}, {}s after the link was made", self.node, RULES.as_secs()),
-                        "nftables to take the ruleset",
-                        "manxctl status; the runtime tries again by itself",
-                    )
+                let why =
+                    self.programming.error.clone().unwrap_or_else(|| "the kernel did not confirm".to_owned());
+                CniError::new(
+                    Code::TryAgainLater,
+                    format!("the policy of {namespace}/{name} is not in the kernel: {why}"),
+                )
+                .because(
+                    &format!("felix on {}, {}s after the link was made", self.node, RULES.as_secs()),
+                    "nftables to take the ruleset",
+                    "manxctl status; the runtime tries again by itself",
+                )
             };
             self.fail_add(id, error);
         }
@@ -229,12 +259,14 @@ impl<S: Store> Driver<S> {
         let index = match outcome {
             Ok(index) => index,
             Err(error) => {
-                let place = format!("felix on {}, ADD {}/{}", self.node, add.reference.namespace, add.reference.name);
-                let error = CniError::new(Code::Internal, format!("the pod's link was not made: {error}")).because(
-                    &place,
-                    "the kernel to make a veth pair with addresses and routes",
-                    "look at felix's log; the runtime tries again by itself",
-                );
+                let place =
+                    format!("felix on {}, ADD {}/{}", self.node, add.reference.namespace, add.reference.name);
+                let error = CniError::new(Code::Internal, format!("the pod's link was not made: {error}"))
+                    .because(
+                        &place,
+                        "the kernel to make a veth pair with addresses and routes",
+                        "look at felix's log; the runtime tries again by itself",
+                    );
                 self.fail_add(id, error);
                 return;
             }
@@ -281,11 +313,12 @@ impl<S: Store> Driver<S> {
             .collect();
         for (id, record) in ready {
             if let Some(why) = self.journal_failed.get(&record) {
-                let error = CniError::new(Code::Io, format!("the address could not be recorded: {why}")).because(
-                    &format!("felix on {}, the journal in its state directory", self.node),
-                    "a file system that takes writes",
-                    "look at the disk; the runtime tries again by itself",
-                );
+                let error = CniError::new(Code::Io, format!("the address could not be recorded: {why}"))
+                    .because(
+                        &format!("felix on {}, the journal in its state directory", self.node),
+                        "a file system that takes writes",
+                        "look at the disk; the runtime tries again by itself",
+                    );
                 self.fail_add(id, error);
             } else if let Some(add) = self.adds.remove(&id) {
                 self.succeed(add);
@@ -326,7 +359,12 @@ impl<S: Store> Driver<S> {
     pub(crate) fn fail_add(&mut self, id: RequestId, error: CniError) {
         let Some(add) = self.adds.remove(&id) else { return };
         let PodRef { namespace, name, .. } = &add.reference;
-        tracing::warn!(pod = format!("{namespace}/{name}"), code = error.code, error = error.msg, "ADD failed");
+        tracing::warn!(
+            pod = format!("{namespace}/{name}"),
+            code = error.code,
+            error = error.msg,
+            "ADD failed"
+        );
         let attachment = add.attachment();
         match add.stage {
             Stage::WaitPod => {}

@@ -72,7 +72,7 @@ impl<S: Store> Driver<S> {
     fn ask_store(&self, id: StoreId, request: StoreRequest) {
         let (store, events) = (self.store.clone(), self.events.clone());
         tokio::spawn(async move {
-            let answer = ask(&store, request).await;
+            let answer = Box::new(ask(&store, request).await);
             drop(events.send(Event::Store { id, answer }));
         });
     }
@@ -90,15 +90,15 @@ pub(crate) fn release_gated<S: Store>(driver: &mut Driver<S>) {
 async fn ask<S: Store>(store: &S, request: StoreRequest) -> StoreAnswer {
     match request {
         StoreRequest::Get { cidr } => match store.get::<IPBlock>(&key(cidr)).await {
-            Ok(block) => StoreAnswer::Found(block.into()),
+            Ok(block) => StoreAnswer::Found(block),
             Err(error) => refused(error),
         },
         StoreRequest::Create(block) => match store.create::<IPBlock>(&block).await {
-            Ok(block) => StoreAnswer::Created(block.into()),
+            Ok(block) => StoreAnswer::Created(block),
             Err(error) => refused(error),
         },
         StoreRequest::Replace(block) => match store.replace::<IPBlock>(&block).await {
-            Ok(block) => StoreAnswer::Replaced(block.into()),
+            Ok(block) => StoreAnswer::Replaced(block),
             Err(error) => refused(error),
         },
         StoreRequest::Delete { cidr, uid, revision } => {

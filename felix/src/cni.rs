@@ -54,7 +54,12 @@ async fn serve(mut stream: UnixStream, calls: mpsc::Sender<Call>) {
     let response = match tokio::time::timeout(REQUEST, receive(&mut stream)).await {
         Err(_) => return,
         Ok(Err(error)) => {
-            tracing::warn!(code = error.code, error = error.msg, details = error.details, "CNI request refused");
+            tracing::warn!(
+                code = error.code,
+                error = error.msg,
+                details = error.details,
+                "CNI request refused"
+            );
             Response::Failed(error)
         }
         Ok(Ok((request, pod))) => {
@@ -130,9 +135,8 @@ async fn first_bytes(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)>
     loop {
         stream.readable().await?;
         let mut buffer = vec![0; 64 * 1024];
-        let received = stream.try_io(Interest::READABLE, || {
-            descriptor::receive_with_descriptors(stream.as_fd(), &mut buffer)
-        });
+        let received = stream
+            .try_io(Interest::READABLE, || descriptor::receive_with_descriptors(stream.as_fd(), &mut buffer));
         match received {
             Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok((n, descriptors)) => {
@@ -146,7 +150,11 @@ async fn first_bytes(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)>
 }
 
 fn refused(what: &str, expected: &str) -> CniError {
-    CniError::new(Code::InvalidConfig, what).because("felix, CNI socket", expected, "let the runtime call manx-cni")
+    CniError::new(Code::InvalidConfig, what).because(
+        "felix, CNI socket",
+        expected,
+        "let the runtime call manx-cni",
+    )
 }
 
 fn broken(error: &io::Error) -> CniError {

@@ -9,7 +9,8 @@ use felix_calc::{Direction, Endpoint, PolicyKey};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use manx_crds::report::{
-    BlockRow, EndpointRow, FelixEndpoints, FelixIpam, FelixPolicies, FelixRequest, FelixStatus, FelixTable, PolicyRow,
+    BlockRow, EndpointRow, FelixEndpoints, FelixIpam, FelixPolicies, FelixRequest, FelixStatus, FelixTable,
+    PolicyRow,
 };
 use manx_crds::store::{Key, Store};
 use manx_daemon::control::Question;
@@ -34,12 +35,10 @@ pub(crate) fn answer<S: Store>(driver: &Driver<S>, question: Question) {
                 Err(error) => question.answer(&error),
             }
         }
-        Ok(FelixRequest::Table) => {
-            match felix_kernel::nft::render(driver.graph.table()) {
-                Ok(table) => question.answer(&FelixTable { node: driver.node.clone(), table }),
-                Err(error) => question.answer(&serde_json::json!({"error": error.to_string()})),
-            }
-        }
+        Ok(FelixRequest::Table) => match felix_kernel::nft::render(driver.graph.table()) {
+            Ok(table) => question.answer(&FelixTable { node: driver.node.clone(), table }),
+            Err(error) => question.answer(&serde_json::json!({"error": error.to_string()})),
+        },
         Err(_) => question.unknown(&VERBS),
     }
 }
@@ -59,7 +58,11 @@ fn status<S: Store>(driver: &Driver<S>) -> FelixStatus {
         policies: driver.objects.policies.objects.len() as u64,
         dataplane,
         policy,
-        message: [text, policy_text].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; "),
+        message: [text, policy_text]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect::<Vec<_>>()
+            .join("; "),
         drift: driver.programming.refused_routes.len() as u64,
         invalid: driver.objects.invalid.values().cloned().collect(),
     }
@@ -124,11 +127,8 @@ fn policies<S: Store>(driver: &Driver<S>, question: Question) {
         if let Ok(counters) = read.await {
             for ((chain, position), count) in counters.rules {
                 let Some(reason) = places.get(&Place { chain, position }) else { continue };
-                let policy = match reason {
-                    Reason::Rule(rule) => rule.policy.clone(),
-                    _ => continue,
-                };
-                if let Some(row) = rows.get_mut(&policy) {
+                let Reason::Rule(rule) = reason else { continue };
+                if let Some(row) = rows.get_mut(&rule.policy) {
                     row.denied += count.packets;
                 }
             }

@@ -35,7 +35,14 @@ pub(crate) struct Controller {
 impl Controller {
     pub(crate) fn new(store: &Path, writes: mpsc::Sender<Write>) -> Self {
         let path = store.join(".controller.lock");
-        Self { path, writes, lock: None, tried: Instant::now(), written: BTreeMap::new(), rejected: BTreeMap::new() }
+        Self {
+            path,
+            writes,
+            lock: None,
+            tried: Instant::now(),
+            written: BTreeMap::new(),
+            rejected: BTreeMap::new(),
+        }
     }
 
     /// When to try again to become the one.
@@ -71,7 +78,12 @@ impl Controller {
         }
         let configuration = objects.configuration.iter().next();
         if let Some(object) = configuration {
-            self.say(AcceptedKind::FabricConfiguration, &object.name_any(), object.metadata.generation, Ok(()));
+            self.say(
+                AcceptedKind::FabricConfiguration,
+                &object.name_any(),
+                object.metadata.generation,
+                Ok(()),
+            );
         }
         for object in objects.peers.iter() {
             let verdict = acceptance::bgp_peer(object, configuration);
@@ -137,15 +149,21 @@ impl Controller {
     fn policies(&mut self, objects: &Objects) {
         self.rejected.retain(|key, _| objects.policies.objects.contains_key(key));
         for (key, object) in &objects.policies.objects {
-            let texts: Vec<String> =
-                felix_input::network_policy(object).rejected.into_iter().map(|rejected| rejected.text).collect();
+            let texts: Vec<String> = felix_input::network_policy(object)
+                .rejected
+                .into_iter()
+                .map(|rejected| rejected.text)
+                .collect();
             if texts.is_empty() {
                 self.rejected.remove(key);
                 continue;
             }
             let note = texts.join("; ");
             if self.rejected.get(key) != Some(&note)
-                && self.writes.try_send(Write::PolicyRejected { policy: key.clone(), note: note.clone() }).is_ok()
+                && self
+                    .writes
+                    .try_send(Write::PolicyRejected { policy: key.clone(), note: note.clone() })
+                    .is_ok()
             {
                 self.rejected.insert(key.clone(), note);
             }

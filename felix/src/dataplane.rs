@@ -61,16 +61,27 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The table of this generation decides now.
-    Switched { generation: Generation, took: Duration, changes: usize },
+    Switched {
+        generation: Generation,
+        took: Duration,
+        changes: usize,
+    },
     /// And nothing of the older ones is left.
-    Done { generation: Generation },
+    Done {
+        generation: Generation,
+    },
     /// The kernel refused; everything up to here is to be resynced.
-    Failed { generation: Generation, error: String },
+    Failed {
+        generation: Generation,
+        error: String,
+    },
     Connections(Vec<Entry>),
     /// How many connections were cut.
     Cut(usize),
     /// Somebody else changed our table.
-    Touched { what: String },
+    Touched {
+        what: String,
+    },
     /// The routes that the kernel does not take, by destination.
     RoutesRefused(BTreeMap<String, String>),
 }
@@ -98,7 +109,16 @@ impl Dataplane {
         let conntrack = Conntrack::open()?;
         let (commands, receiver) = mpsc::channel();
         let (outcomes, outcome) = queue::unbounded_channel();
-        let worker = Worker { nft, watch, conntrack, socket, routes, outcomes, poisoned: false, refused: BTreeMap::new() };
+        let worker = Worker {
+            nft,
+            watch,
+            conntrack,
+            socket,
+            routes,
+            outcomes,
+            poisoned: false,
+            refused: BTreeMap::new(),
+        };
         thread::Builder::new().name("dataplane".to_owned()).spawn(move || worker.run(&receiver))?;
         Ok((Self { commands }, outcome, adopted))
     }
@@ -143,10 +163,14 @@ impl Worker {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Apply { generation, plan, routes } => self.apply(generation, &plan, routes),
-            Command::Resync { generation, table, routes, sweep } => self.resync(generation, &table, routes, sweep),
+            Command::Resync { generation, table, routes, sweep } => {
+                self.resync(generation, &table, routes, sweep)
+            }
             Command::ListConnections { addresses } => match self.connections(&addresses) {
                 Ok(entries) => self.report(Outcome::Connections(entries)),
-                Err(error) => tracing::warn!(%error, effect = "established flows stay", "connections not listed"),
+                Err(error) => {
+                    tracing::warn!(%error, effect = "established flows stay", "connections not listed")
+                }
             },
             Command::Cut(entries) => self.cut(&entries),
             Command::DeleteLinks(names) => self.delete_links(&names),
@@ -185,7 +209,10 @@ impl Worker {
         match self.nft.read() {
             Ok(actual) => {
                 if !actual.unknown.is_empty() {
-                    tracing::warn!(objects = actual.unknown.join(" "), "somebody put these into our table: they go");
+                    tracing::warn!(
+                        objects = actual.unknown.join(" "),
+                        "somebody put these into our table: they go"
+                    );
                 }
                 let plan = plan(&actual.table, table);
                 self.execute(generation, &plan);
@@ -239,7 +266,8 @@ impl Worker {
             .routes
             .wanted()
             .filter_map(|(key, _)| match self.routes.state(key) {
-                felix_kernel::route::RouteState::NotYet(refusal) | felix_kernel::route::RouteState::Wrong(refusal) => {
+                felix_kernel::route::RouteState::NotYet(refusal)
+                | felix_kernel::route::RouteState::Wrong(refusal) => {
                     Some((key.destination.to_string(), refusal.to_string()))
                 }
                 felix_kernel::route::RouteState::Absent
@@ -260,10 +288,13 @@ impl Worker {
         match self.watch.look() {
             Ok(Foreign::Unchanged) => {}
             Ok(Foreign::Changed { by }) => {
-                let who = by.map_or_else(|| "somebody".to_owned(), |(pid, name)| format!("{name} (process {pid})"));
+                let who =
+                    by.map_or_else(|| "somebody".to_owned(), |(pid, name)| format!("{name} (process {pid})"));
                 self.touched(format!("table inet manx, changed by {who}"));
             }
-            Ok(Foreign::Unknown) => self.touched("table inet manx, perhaps: the kernel dropped news of it".to_owned()),
+            Ok(Foreign::Unknown) => {
+                self.touched("table inet manx, perhaps: the kernel dropped news of it".to_owned())
+            }
             Err(error) => tracing::warn!(%error, "nftables events"),
         }
     }

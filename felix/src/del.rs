@@ -25,9 +25,13 @@ use crate::wiring::Ends;
 
 #[derive(Debug)]
 enum Stage {
-    Unprogramming { generation: Option<Generation> },
+    Unprogramming {
+        generation: Option<Generation>,
+    },
     /// `record`: the removal in the journal, once the allocator has written it.
-    Releasing { record: Option<u64> },
+    Releasing {
+        record: Option<u64>,
+    },
 }
 
 #[derive(Debug)]
@@ -53,9 +57,16 @@ impl<S: Store> Driver<S> {
         let attachment = attachment(&call.request);
         self.cancel_add(&attachment);
         let ends = Ends::of(&attachment.container_id, &attachment.interface);
-        let known = self.attached.get(&attachment).map(|attached| (attached.namespace.clone(), attached.name.clone()));
+        let known = self
+            .attached
+            .get(&attachment)
+            .map(|attached| (attached.namespace.clone(), attached.name.clone()));
         if let Some((namespace, name)) = &known {
-            self.status.pod_addresses(&objects::key(namespace, name), &[], self.is_last(&attachment, namespace, name));
+            self.status.pod_addresses(
+                &objects::key(namespace, name),
+                &[],
+                self.is_last(&attachment, namespace, name),
+            );
         }
         let was_attached = self.detach(&attachment);
         let stage = if was_attached && self.objects.in_sync() {
@@ -80,7 +91,10 @@ impl<S: Store> Driver<S> {
 
     /// No other sandbox of the pod is left: its status says that it has no address.
     fn is_last(&self, gone: &Attachment, namespace: &str, name: &str) -> bool {
-        !self.attached.iter().any(|(key, other)| key != gone && other.namespace == namespace && other.name == name)
+        !self
+            .attached
+            .iter()
+            .any(|(key, other)| key != gone && other.namespace == namespace && other.name == name)
     }
 
     /// The rules of this generation decide: whoever waited for them gives its addresses back.
@@ -133,11 +147,12 @@ impl<S: Store> Driver<S> {
         for (id, record) in due {
             let Some(del) = self.dels.remove(&id) else { continue };
             if let Some(why) = self.journal_failed.get(&record) {
-                let error = CniError::new(Code::Io, format!("the release could not be recorded: {why}")).because(
-                    &format!("felix on {}, the journal in its state directory", self.node),
-                    "a file system that takes writes",
-                    "look at the disk; the runtime tries again by itself",
-                );
+                let error = CniError::new(Code::Io, format!("the release could not be recorded: {why}"))
+                    .because(
+                        &format!("felix on {}, the journal in its state directory", self.node),
+                        "a file system that takes writes",
+                        "look at the disk; the runtime tries again by itself",
+                    );
                 reply(del.answer, Response::Failed(error));
                 continue;
             }

@@ -43,10 +43,20 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// What tasks report.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Store { id: StoreId, answer: StoreAnswer },
-    Wired { id: RequestId, ends: Ends, outcome: Result<u32, WiringError> },
+    Store {
+        id: StoreId,
+        answer: Box<StoreAnswer>,
+    },
+    Wired {
+        id: RequestId,
+        ends: Ends,
+        outcome: Result<u32, WiringError>,
+    },
     /// Everything up to this record is on disk, or this one could not be written.
-    Journaled { sequence: u64, outcome: Result<(), String> },
+    Journaled {
+        sequence: u64,
+        outcome: Result<(), String>,
+    },
 }
 
 /// Everything that reaches the loop, beside its timer and the kernel.
@@ -124,7 +134,11 @@ pub(crate) struct Driver<S: Store> {
 
 impl<S: Store> Driver<S> {
     /// Runs until a signal asks for the end.
-    pub(crate) async fn run(mut self, mut sources: Sources, mut stop: oneshot::Receiver<()>) -> anyhow::Result<()> {
+    pub(crate) async fn run(
+        mut self,
+        mut sources: Sources,
+        mut stop: oneshot::Receiver<()>,
+    ) -> anyhow::Result<()> {
         self.begin();
         loop {
             let timer = self.deadline();
@@ -199,8 +213,8 @@ impl<S: Store> Driver<S> {
             self.controller.next_try().filter(|_| self.objects.in_sync()),
         ]
         .into_iter()
-            .flatten()
-            .min()
+        .flatten()
+        .min()
     }
 
     /// The allocator's two clocks.
@@ -221,7 +235,7 @@ impl<S: Store> Driver<S> {
         match event {
             Event::Store { id, answer } => {
                 let now = self.now();
-                self.allocator.handle_input(Input::Answer { id, answer }, now);
+                self.allocator.handle_input(Input::Answer { id, answer: *answer }, now);
             }
             Event::Wired { id, ends, outcome } => self.wired(id, &ends, outcome),
             Event::Journaled { sequence, outcome } => {
@@ -288,9 +302,15 @@ impl<S: Store> Driver<S> {
         self.programming.switched = generation;
         if changes > 0 || first {
             let policies = std::mem::take(&mut self.programming.last_policies);
-            tracing::info!(changes, policies = policies.join(" "), took = manx_daemon::log::took(took), "ruleset applied");
+            tracing::info!(
+                changes,
+                policies = policies.join(" "),
+                took = manx_daemon::log::took(took),
+                "ruleset applied"
+            );
         }
-        if !self.programming.complete && self.objects.in_sync() && generation == self.programming.handed_over {
+        if !self.programming.complete && self.objects.in_sync() && generation == self.programming.handed_over
+        {
             self.programming.complete = true;
             tracing::info!(pods = self.attached.len(), "in sync with the datastore and the kernel");
         }
@@ -301,7 +321,10 @@ impl<S: Store> Driver<S> {
         }
         if !addresses.is_empty() {
             let again = Instant::now().checked_add(SECOND_LOOK).unwrap_or_else(Instant::now);
-            self.second_look.get_or_insert_with(|| (again, BTreeSet::new())).1.extend(addresses.iter().copied());
+            self.second_look
+                .get_or_insert_with(|| (again, BTreeSet::new()))
+                .1
+                .extend(addresses.iter().copied());
             self.judge(addresses);
         }
         self.status.touch();
@@ -328,14 +351,16 @@ impl<S: Store> Driver<S> {
 
     /// Hands the next table over, when the last one decides and either somebody waits or nothing more is coming.
     fn flush(&mut self, now: Instant) {
-        let busy = self.programming.switched < self.programming.handed_over && self.programming.retry_at.is_none();
+        let busy =
+            self.programming.switched < self.programming.handed_over && self.programming.retry_at.is_none();
         let retry = self.programming.retry_at.is_some_and(|at| at <= now);
         if self.programming.retry_at.is_some() && !retry {
             return;
         }
-        let due = self.programming.dirty.is_some_and(|since| {
-            self.programming.urgent || now.duration_since(since) >= SETTLE
-        });
+        let due = self
+            .programming
+            .dirty
+            .is_some_and(|since| self.programming.urgent || now.duration_since(since) >= SETTLE);
         if busy || !(due || retry) || !self.may_program() {
             return;
         }

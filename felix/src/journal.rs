@@ -127,8 +127,13 @@ impl Writer {
         let bytes = self.state.compact(Timestamp::now());
         debug_assert!(bytes.starts_with(HEADER.as_bytes()), "a journal begins with its header");
         let temporary = self.path.with_extension("new");
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, &self.path)?;

@@ -54,9 +54,10 @@ impl<S: Store> Driver<S> {
         if let Some(mtu) = self.effective().mtu {
             return mtu.into();
         }
-        let uplinks = self.monitor.facts().links().filter(|link| {
-            !link.loopback && link.is_usable() && !link.name.starts_with(INTERFACE_PREFIX)
-        });
+        let uplinks =
+            self.monitor.facts().links().filter(|link| {
+                !link.loopback && link.is_usable() && !link.name.starts_with(INTERFACE_PREFIX)
+            });
         uplinks.map(|link| link.mtu).min().unwrap_or(MTU)
     }
 
@@ -129,9 +130,10 @@ impl<S: Store> Driver<S> {
         }
         for key in changed {
             let input = match self.objects.blocks.objects.get(key) {
-                Some(block) => Some(Input::Changed(block.clone().into())),
+                Some(block) => Some(Input::Changed(block.clone())),
                 None => {
-                    let held: Vec<IpNet> = self.allocator.blocks().map(manx_ipam::block::Block::cidr).collect();
+                    let held: Vec<IpNet> =
+                        self.allocator.blocks().map(manx_ipam::block::Block::cidr).collect();
                     cidr_of(held.into_iter(), key).map(Input::Gone)
                 }
             };

@@ -72,7 +72,9 @@ impl Objects {
                 news.node |= taken;
                 news.acceptance |= taken;
             }
-            Change::FabricNode(change) => news.node |= self.fabric_nodes.take(change, invalid) != Taken::Nothing,
+            Change::FabricNode(change) => {
+                news.node |= self.fabric_nodes.take(change, invalid) != Taken::Nothing
+            }
             Change::Node(change) => news.node |= self.nodes.take(change, invalid) != Taken::Nothing,
             Change::Pod(change) => note(self.pods.take(*change, invalid), &mut news.pods),
             Change::Namespace(change) => note(self.namespaces.take(change, invalid), &mut news.namespaces),

@@ -47,7 +47,11 @@ impl<S: Store> Driver<S> {
             // The kernel takes only an address that it holds.
             (own.contains(&named) && self.monitor.facts().is_local(named)).then_some(named)
         };
-        attached.addresses.iter().map(|address| wiring::pod_route(*address, attached.index, source(address))).collect()
+        attached
+            .addresses
+            .iter()
+            .map(|address| wiring::pod_route(*address, attached.index, source(address)))
+            .collect()
     }
 
     /// Tells the graph what is known of a pod now.
@@ -70,7 +74,10 @@ impl<S: Store> Driver<S> {
                 now.push((local_id(attachment, &namespace, &name), endpoint));
             }
         }
-        if !here && let Some(object) = object && let Some(endpoint) = pod::endpoint(object, None) {
+        if !here
+            && let Some(object) = object
+            && let Some(endpoint) = pod::endpoint(object, None)
+        {
             now.push((pod::endpoint_id(object), endpoint));
         }
         let ids: BTreeSet<EndpointId> = now.iter().map(|(id, _)| id.clone()).collect();

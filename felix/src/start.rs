@@ -33,7 +33,8 @@ pub(crate) async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     let store = DirStore::open(&options.store).context("the datastore")?;
     let questions =
         manx_daemon::control::listen(&options.run_dir.join(FELIX_SOCKET)).context("the control socket")?;
-    let monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL]).context("the kernel's links")?;
+    let monitor =
+        Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL]).context("the kernel's links")?;
     let (journal, replayed) = Journal::open(&options.state_dir.join("journal")).context("the journal")?;
     let (dataplane, outcomes, adopted) = Dataplane::start().context("the kernel's tables")?;
     // Behind the table, whose first rule loads connection tracking where it is a module.
@@ -47,7 +48,8 @@ pub(crate) async fn run(options: &Options, node: String) -> anyhow::Result<()> {
         "felix starts"
     );
     let me = Identity { node: node.clone(), incarnation: incarnation()? };
-    let restored = Restored { complete: replayed.complete() && replayed.valid_length > 0, state: replayed.state };
+    let restored =
+        Restored { complete: replayed.complete() && replayed.valid_length > 0, state: replayed.state };
     let (writes, written) = mpsc::channel(WRITES);
     tokio::spawn(writer::run(store.clone(), node.clone(), written));
     let (events, event) = mpsc::unbounded_channel();

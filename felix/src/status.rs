@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use felix_calc::{Change, Flush};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use manx_crds::conditions::{AddressesReady, ConditionReason, DataplaneReady, PolicyProgrammed, set_condition};
+use manx_crds::conditions::{
+    AddressesReady, ConditionReason, DataplaneReady, PolicyProgrammed, set_condition,
+};
 use manx_crds::store::{Key, Store};
 use manx_crds::v1alpha1::{Ip, NodeAddressesStatus};
 use tokio::sync::mpsc;
@@ -35,7 +37,15 @@ pub(crate) struct Status {
 
 impl Status {
     pub(crate) fn new(writes: mpsc::Sender<Write>, adopted_table: bool) -> Self {
-        Self { writes, adopted_table, dirty: true, wish: None, due: None, written: None, conditions: Vec::new() }
+        Self {
+            writes,
+            adopted_table,
+            dirty: true,
+            wish: None,
+            due: None,
+            written: None,
+            conditions: Vec::new(),
+        }
     }
 
     /// The kernel held our table when we started.
@@ -52,7 +62,11 @@ impl Status {
     }
 
     pub(crate) fn repaired(&mut self, what: &str) {
-        self.send(Write::NodeEvent { warning: true, reason: "RulesetRepaired", note: format!("{what} was gone") });
+        self.send(Write::NodeEvent {
+            warning: true,
+            reason: "RulesetRepaired",
+            note: format!("{what} was gone"),
+        });
     }
 
     pub(crate) fn pod_event(&mut self, pod: &Key, reason: &'static str, note: &str) {
@@ -75,8 +89,10 @@ impl Status {
     fn offer(&mut self, wish: NodeWish, settled: bool, now: Instant) {
         if self.wish.as_ref() != Some(&wish) {
             self.wish = Some(wish);
-            let earliest = self.written.as_ref().and_then(|(_, at)| at.checked_add(PAUSE)).unwrap_or(now).max(now);
-            let held = if settled { Some(earliest) } else { now.checked_add(HOLD).map(|held| held.max(earliest)) };
+            let earliest =
+                self.written.as_ref().and_then(|(_, at)| at.checked_add(PAUSE)).unwrap_or(now).max(now);
+            let held =
+                if settled { Some(earliest) } else { now.checked_add(HOLD).map(|held| held.max(earliest)) };
             // What else changed does not wait for a condition that is being held back.
             self.due = match (self.due, held) {
                 (Some(due), Some(held)) if !settled => Some(due.min(held)),
@@ -107,7 +123,8 @@ impl<S: Store> Driver<S> {
         }
         let wall = Timestamp::now();
         let mut conditions = std::mem::take(&mut self.status.conditions);
-        let generation = self.objects.fabric_nodes.named(&self.node).and_then(|node| node.metadata.generation);
+        let generation =
+            self.objects.fabric_nodes.named(&self.node).and_then(|node| node.metadata.generation);
         let (addresses, source, address_reason, address_text) = self.address_status();
         set_condition(&mut conditions, address_reason, address_text, generation, Time(wall));
         let (dataplane, text) = self.dataplane_state();
@@ -150,7 +167,10 @@ impl<S: Store> Driver<S> {
             return (DataplaneReady::KernelRejected, format!("the kernel refused the ruleset: {error}"));
         }
         if let Some((prefix, error)) = self.programming.refused_routes.iter().next() {
-            return (DataplaneReady::KernelRejected, format!("the kernel refuses the route to {prefix}: {error}"));
+            return (
+                DataplaneReady::KernelRejected,
+                format!("the kernel refuses the route to {prefix}: {error}"),
+            );
         }
         if !self.programming.complete {
             return (DataplaneReady::InitialSync, "the objects were not read whole yet".to_owned());
@@ -168,9 +188,10 @@ impl<S: Store> Driver<S> {
         }
         let behind = self.programming.dirty.map(|since| now.saturating_duration_since(since));
         match behind {
-            Some(behind) if behind > BEHIND => {
-                (PolicyProgrammed::Behind, format!("a change of {}s ago is not in the kernel", behind.as_secs()))
-            }
+            Some(behind) if behind > BEHIND => (
+                PolicyProgrammed::Behind,
+                format!("a change of {}s ago is not in the kernel", behind.as_secs()),
+            ),
             Some(_) | None if !self.programming.complete => {
                 (PolicyProgrammed::Behind, "the first table is not in the kernel yet".to_owned())
             }

@@ -31,7 +31,9 @@ pub(crate) fn trace(
         .iter()
         .flat_map(|s| receiver.iter().map(move |r| (*s, *r)))
         .find(|(s, r)| s.is_ipv4() == r.is_ipv4())
-        .ok_or_else(|| refused(format!("{from} and {to} share no address family"), "two addresses of one family"))?;
+        .ok_or_else(|| {
+            refused(format!("{from} and {to} share no address family"), "two addresses of one family")
+        })?;
     let [a, b] = SOURCE_PORT.to_be_bytes();
     let [c, d] = port.to_be_bytes();
     let evaluator = Evaluator::new(state);
@@ -82,10 +84,12 @@ fn steps(
     let decision = evaluator.verdict(endpoint, direction, packet);
     for (tier, _, policies) in evaluator.applicable(endpoint, direction) {
         for (key, _) in policies {
-            let rule = match &decision.reason {
-                Reason::Rule(rule) if rule.policy == *key => Some(u32::from(rule.index)),
-                _ => None,
-            };
+            let mut rule = None;
+            if let Reason::Rule(decided) = &decision.reason
+                && decided.policy == *key
+            {
+                rule = Some(u32::from(decided.index));
+            }
             considered.push(TraceStep {
                 direction: direction.as_str().to_owned(),
                 tier: tier.to_owned(),
@@ -122,15 +126,32 @@ fn decided(reason: &Reason, state: &NodeState) -> TraceStep {
             why: Some("policies select the pod and none allows the packet".to_owned()),
             ..TraceStep::default()
         },
-        other => TraceStep { why: Some(format!("{other:?}")), ..TraceStep::default() },
+        Reason::NoPolicy => because("no policy selects the pod in this direction"),
+        Reason::Established => because("part of a connection that was allowed"),
+        Reason::Itself => because("a pod may always talk to itself"),
+        Reason::NotOurs => because("neither end is a pod of this node"),
+        Reason::NeighborDiscovery => because("neighbour discovery"),
+        Reason::WorkloadToHost => because("policy.workloadToHost of FabricConfiguration"),
+        Reason::Invalid => because("connection tracking calls it invalid"),
+        Reason::Spoofed => because("the source is none of the pod's addresses"),
+        Reason::UnknownInterface => because("the interface belongs to no known pod"),
+        Reason::RouterAdvertisement => because("a pod is no router"),
+        Reason::Redirect => because("a pod redirects nobody"),
+        Reason::ProtectedPort => because("a port of bgpd"),
+        Reason::ServiceLoop => because("a Service address that nothing translated"),
     }
+}
+
+fn because(why: &str) -> TraceStep {
+    TraceStep { why: Some(why.to_owned()), ..TraceStep::default() }
 }
 
 fn addresses(state: &NodeState, name: &str) -> Result<Vec<IpAddr>, ControlError> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(vec![address]);
     }
-    let found = state.endpoints.values().find(|endpoint| format!("{}/{}", endpoint.namespace, endpoint.name) == name);
+    let found =
+        state.endpoints.values().find(|endpoint| format!("{}/{}", endpoint.namespace, endpoint.name) == name);
     match found {
         Some(endpoint) => Ok(endpoint.addresses.iter().copied().collect()),
         None => Err(refused(format!("no pod {name:?} is known here"), "namespace/pod, or an address")),

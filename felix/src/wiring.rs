@@ -34,7 +34,12 @@ pub(crate) struct Ends {
 
 impl Ends {
     pub(crate) fn of(container_id: &str, interface: &str) -> Self {
-        let digest: [u8; 32] = Sha256::new().chain_update(container_id).chain_update("/").chain_update(interface).finalize().into();
+        let digest: [u8; 32] = Sha256::new()
+            .chain_update(container_id)
+            .chain_update("/")
+            .chain_update(interface)
+            .finalize()
+            .into();
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] = digest;
         let hex: String = [a, b, c, d, e, f].iter().map(|byte| format!("{byte:02x}")).collect();
         // Locally administered, unicast.
@@ -84,7 +89,8 @@ pub(crate) fn wire(host: &RouteSocket, wire: &Wire<'_>) -> Result<u32, WiringErr
         return Err(WiringError::Ipv6Off(why.to_owned()));
     }
     let index = create(host, wire)?;
-    let outcome = host_end(host, wire, index).and_then(|()| pod_end(wire)).and_then(|()| settle(host, wire, index));
+    let outcome =
+        host_end(host, wire, index).and_then(|()| pod_end(wire)).and_then(|()| settle(host, wire, index));
     if let Err(error) = outcome {
         // Half a link is none; if this fails too, the start-up sweep and the runtime's DEL remain.
         if let Err(also) = link::delete(host, index) {

@@ -47,13 +47,31 @@ pub(crate) enum AcceptedKind {
 #[derive(Debug)]
 pub(crate) enum Write {
     Node(Box<NodeWish>),
-    PodAddresses { pod: Key, addresses: Vec<IpAddr> },
-    PodEvent { pod: Key, reason: &'static str, note: String },
-    NodeEvent { warning: bool, reason: &'static str, note: String },
+    PodAddresses {
+        pod: Key,
+        addresses: Vec<IpAddr>,
+    },
+    PodEvent {
+        pod: Key,
+        reason: &'static str,
+        note: String,
+    },
+    NodeEvent {
+        warning: bool,
+        reason: &'static str,
+        note: String,
+    },
     /// By the controller.
-    Accepted { kind: AcceptedKind, name: String, condition: Box<Condition> },
+    Accepted {
+        kind: AcceptedKind,
+        name: String,
+        condition: Box<Condition>,
+    },
     /// By the controller.
-    PolicyRejected { policy: Key, note: String },
+    PolicyRejected {
+        policy: Key,
+        note: String,
+    },
 }
 
 #[derive(Default)]
@@ -127,7 +145,9 @@ async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), S
     while let Some(((kind, name), condition)) = open.accepted.first_key_value() {
         let key = cluster_key(name);
         let outcome = match kind {
-            AcceptedKind::FabricConfiguration => accepted::<S, FabricConfiguration>(store, &key, condition).await,
+            AcceptedKind::FabricConfiguration => {
+                accepted::<S, FabricConfiguration>(store, &key, condition).await
+            }
             AcceptedKind::BGPPeer => accepted::<S, BGPPeer>(store, &key, condition).await,
             AcceptedKind::BGPAdvertisement => accepted::<S, BGPAdvertisement>(store, &key, condition).await,
             AcceptedKind::IPPool => accepted::<S, IPPool>(store, &key, condition).await,
@@ -180,7 +200,12 @@ async fn fabric_node<S: Store>(store: &S, node: &str, wish: &NodeWish) -> Result
 }
 
 /// Where there is no kubelet, felix says which addresses a pod has: all other nodes learn it from here.
-async fn pod_status<S: Store>(store: &S, node: &str, pod: &Key, addresses: &[IpAddr]) -> Result<(), StoreError> {
+async fn pod_status<S: Store>(
+    store: &S,
+    node: &str,
+    pod: &Key,
+    addresses: &[IpAddr],
+) -> Result<(), StoreError> {
     let body = if addresses.is_empty() {
         json!({"phase": "Pending"})
     } else {
@@ -199,7 +224,11 @@ async fn pod_status<S: Store>(store: &S, node: &str, pod: &Key, addresses: &[IpA
     Ok(())
 }
 
-async fn accepted<S: Store, K: Object>(store: &S, key: &Key, condition: &Condition) -> Result<(), StoreError> {
+async fn accepted<S: Store, K: Object>(
+    store: &S,
+    key: &Key,
+    condition: &Condition,
+) -> Result<(), StoreError> {
     let body = json!({"observedGeneration": condition.observed_generation, "conditions": [json(condition)]});
     store.apply::<K>(key, CONTROLLER, Part::Status, body).await?;
     Ok(())

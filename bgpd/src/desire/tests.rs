@@ -13,9 +13,11 @@ fn put<K: serde::de::DeserializeOwned>(wrap: fn(Followed<K>) -> Change, yaml: &s
     wrap(Followed::Put(parse(yaml)))
 }
 
-const NODE: &str = "{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {rack: '12'}}, status: {addresses: [
+const NODE: &str =
+    "{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {rack: '12'}}, status: {addresses: [
     {type: InternalIP, address: 10.0.0.11}, {type: InternalIP, address: 'fd00::11'}]}}";
-const POOL: &str = "{apiVersion: manx.dev/v1alpha1, kind: IPPool, metadata: {name: pods}, spec: {cidr: 10.244.0.0/16}}";
+const POOL: &str =
+    "{apiVersion: manx.dev/v1alpha1, kind: IPPool, metadata: {name: pods}, spec: {cidr: 10.244.0.0/16}}";
 const BLOCK: &str = "{apiVersion: manx.dev/v1alpha1, kind: IPBlock, metadata: {name: 10-244-0-0-26},
     spec: {cidr: 10.244.0.0/26, pool: pods, nodeName: n1}}";
 
@@ -26,11 +28,15 @@ fn peer(name: &str, spec: &str) -> String {
 }
 
 fn advertisement(name: &str, spec: &str) -> String {
-    format!("{{apiVersion: manx.dev/v1alpha1, kind: BGPAdvertisement, metadata: {{name: {name}}}, spec: {{{spec}}}}}")
+    format!(
+        "{{apiVersion: manx.dev/v1alpha1, kind: BGPAdvertisement, metadata: {{name: {name}}}, spec: {{{spec}}}}}"
+    )
 }
 
 fn configuration(spec: &str) -> String {
-    format!("{{apiVersion: manx.dev/v1alpha1, kind: FabricConfiguration, metadata: {{name: default}}, spec: {{{spec}}}}}")
+    format!(
+        "{{apiVersion: manx.dev/v1alpha1, kind: FabricConfiguration, metadata: {{name: default}}, spec: {{{spec}}}}}"
+    )
 }
 
 fn objects(changes: Vec<Change>) -> Objects {
@@ -64,7 +70,9 @@ fn a_plain_peer_gets_both_families_and_the_addresses_of_its_link() {
     assert_eq!(tor.next_hop.ipv4, Some(Ipv4Addr::new(10, 0, 1, 11)));
     assert_eq!(tor.next_hop.ipv6, Some("fd00:1::11".parse().unwrap()));
     assert_eq!((tor.max_hops, tor.local_address, tor.families.len()), (1, None, 2));
-    assert!(tor.import.never.contains(&net("10.244.0.0/26")) && tor.import.never.contains(&net("10.0.0.11/32")));
+    assert!(
+        tor.import.never.contains(&net("10.244.0.0/26")) && tor.import.never.contains(&net("10.0.0.11/32"))
+    );
     assert!(tor.import.within.contains(&net("10.244.0.0/16")) && tor.import.default_route);
     assert_eq!(desire.blackholes, BTreeSet::from([net("10.244.0.0/26")]));
     assert!(desire.own_routes.is_empty(), "nothing is originated without a BGPAdvertisement");
@@ -76,7 +84,10 @@ fn blocks_go_to_the_peers_that_advertisements_select_with_their_attributes() {
         put(Change::Peer, &peer("tor-a", "address: 10.0.1.1, asn: 65001")),
         put(Change::Peer, &peer("tor-b", "address: 10.0.2.1, asn: 65002")),
         put(Change::Peer, &peer("tor-c", "address: 10.0.3.1, asn: 65003")),
-        put(Change::Advertisement, &advertisement("all", "pools: {}, attributes: {communities: ['64512:1'], med: 5}")),
+        put(
+            Change::Advertisement,
+            &advertisement("all", "pools: {}, attributes: {communities: ['64512:1'], med: 5}"),
+        ),
         put(
             Change::Advertisement,
             &advertisement(
@@ -111,7 +122,10 @@ fn what_cannot_be_served_says_why_and_does_not_stop_the_others() {
         put(Change::Peer, &peer("twice", "address: 10.0.1.1, asn: 65001")),
         put(Change::Peer, &peer("own", "address: 10.0.0.11, asn: 65001")),
         put(Change::Peer, &peer("bfd", "address: 10.0.4.1, asn: 65001, session: {bfdProfile: fast}")),
-        put(Change::Peer, &peer("elsewhere", "address: 10.0.5.1, asn: 65001, nodeSelector: {matchLabels: {rack: '13'}}")),
+        put(
+            Change::Peer,
+            &peer("elsewhere", "address: 10.0.5.1, asn: 65001, nodeSelector: {matchLabels: {rack: '13'}}"),
+        ),
     ]);
     let reasons: Vec<(&str, &str)> = desire.refused.iter().map(|(n, r)| (n.as_str(), r.reason)).collect();
     assert_eq!(reasons, [("bfd", "UnknownValue"), ("own", "AddressIsOurs"), ("twice", "OverlapsPeer")]);

@@ -386,7 +386,7 @@ fn keep_unknown(attribute: &Attribute<'_>, scratch: &mut Scratch) -> Result<(), 
 /// The lengths of RFC 7606 §7 and of the attributes' own RFCs.
 fn check_length(code: u8, value: &[u8], receiver: &Receiver) -> Result<(), Bad> {
     let length = value.len();
-    let lists = |of: usize| length > 0 && length % of == 0;
+    let lists = |of: usize| length > 0 && length.is_multiple_of(of);
     match code {
         code::ORIGIN if length != 1 => withdraw("its length is not 1", "RFC 7606 §7.1"),
         code::NEXT_HOP if length != 4 => withdraw("its length is not 4", "RFC 7606 §7.3"),
