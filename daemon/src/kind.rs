@@ -57,7 +57,8 @@ impl<K: Object> Kind<K> {
                     error = what.error,
                     r#where = what.place,
                     expected = what.expected,
-                    in_force = if what.last_good { "the last good version" } else { "nothing: it was never valid" },
+                    in_force =
+                        if what.last_good { "the last good version" } else { "nothing: it was never valid" },
                     "an object does not validate"
                 );
                 invalid.insert((what.kind.clone(), key), what);

@@ -4,6 +4,7 @@ pub mod as_path;
 pub mod attr;
 pub mod canonical;
 pub mod capability;
+pub mod display;
 pub mod message;
 pub mod nlri;
 pub mod notification;
