@@ -63,7 +63,9 @@ fn next(bytes: &[u8]) -> Option<(u8, u8, &[u8], &[u8])> {
         [flags, kind, high, low, rest @ ..] if flags & EXTENDED_LENGTH != 0 => {
             (*flags, *kind, usize::from(u16::from_be_bytes([*high, *low])), rest)
         }
-        [flags, kind, length, rest @ ..] if flags & EXTENDED_LENGTH == 0 => (*flags, *kind, usize::from(*length), rest),
+        [flags, kind, length, rest @ ..] if flags & EXTENDED_LENGTH == 0 => {
+            (*flags, *kind, usize::from(*length), rest)
+        }
         _ => return None,
     };
     let (value, rest) = rest.split_at_checked(length)?;
@@ -82,7 +84,9 @@ fn decode(flags: u8, kind: u8, value: &[u8], shown: &mut Attributes) -> bool {
     if !whole {
         return false;
     }
-    let Ok(item) = BgpAttrItem::decode_from(&session(), kind, flags, value.len(), value) else { return false };
+    let Ok(item) = BgpAttrItem::decode_from(&session(), kind, flags, value.len(), value) else {
+        return false;
+    };
     if let BgpAttrItem::Origin(_) = &item {
         shown.origin = match value {
             [0] => "IGP",
@@ -94,9 +98,13 @@ fn decode(flags: u8, kind: u8, value: &[u8], shown: &mut Attributes) -> bool {
     } else if let BgpAttrItem::LocalPref(preference) = &item {
         shown.local_pref = Some(preference.value);
     } else if let BgpAttrItem::CommunityList(list) = &item {
-        shown.communities.extend(list.value.iter().map(|one| format!("{}:{}", one.value >> 16, one.value & 0xffff)));
+        shown
+            .communities
+            .extend(list.value.iter().map(|one| format!("{}:{}", one.value >> 16, one.value & 0xffff)));
     } else if let BgpAttrItem::LargeCommunityList(list) = &item {
-        shown.communities.extend(list.value.iter().map(|one| format!("{}:{}:{}", one.ga, one.ldp1, one.ldp2)));
+        shown
+            .communities
+            .extend(list.value.iter().map(|one| format!("{}:{}:{}", one.ga, one.ldp1, one.ldp2)));
     } else {
         return false;
     }
@@ -116,7 +124,11 @@ fn as_path(path: &[u8]) -> String {
     let mut words = Vec::new();
     for segment in segments(path, 4) {
         let numbers: Vec<String> = segment.asns().map(|asn| asn.to_string()).collect();
-        words.push(if segment.kind == AS_SET { format!("{{{}}}", numbers.join(",")) } else { numbers.join(" ") });
+        words.push(if segment.kind == AS_SET {
+            format!("{{{}}}", numbers.join(","))
+        } else {
+            numbers.join(" ")
+        });
     }
     words.join(" ")
 }
