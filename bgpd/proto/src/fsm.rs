@@ -1,6 +1,6 @@
 //! The finite state machine of one connection (RFC 4271 §8), as a table: what follows from a state and an event.
 //!
-//! The table decides; [`crate::peer`] carries out. Timers, sockets and routes are not known here.
+//! The table decides; `peer` carries out. Timers, sockets and routes are not known here.
 
 use std::fmt;
 
