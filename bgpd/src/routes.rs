@@ -73,9 +73,16 @@ fn row(
             }
         }
     };
+    let status = match view.status {
+        PathStatus::Rejected(rejection) => rejection.text().to_owned(),
+        PathStatus::Best(_)
+        | PathStatus::Multipath
+        | PathStatus::Beaten(_)
+        | PathStatus::NextHopUnreachable => view.status.to_string(),
+    };
     let why = match refused {
-        Some(error) if selected => format!("{}; the kernel refuses it: {error}", view.status),
-        Some(_) | None => view.status.to_string(),
+        Some(error) if selected => format!("{status}; the kernel refuses it: {error}"),
+        Some(_) | None => status,
     };
     RouteRow {
         node: driver.node.clone(),
