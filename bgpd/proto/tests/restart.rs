@@ -147,6 +147,10 @@ fn rfc4724_4_1_a_peer_that_restarts_itself_is_not_waited_for() {
     hand.bytes(ConnId(1), &open(&[Capability::GracefulRestart(restart)]));
     hand.bytes(ConnId(1), &keepalive());
     assert!(hand.speaker.selection_deferred_until().is_none());
+    assert_eq!(hand.fib_complete, 0, "the sweep of the kernel waits for its routes all the same");
+    hand.bytes(ConnId(1), &announce(1));
+    hand.bytes(ConnId(1), &end_of_rib());
+    assert_eq!((hand.fib_complete, hand.kernel.len()), (2, 1));
 }
 
 #[test]
