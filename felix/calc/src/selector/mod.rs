@@ -1,4 +1,4 @@
-//! Label selectors: the tree, what it means, and (in [`parse`]) the language people write it in.
+//! Label selectors: the tree, what it means, and (in `parse`) the language people write it in.
 //!
 //! Kubernetes label selectors map onto the same tree: `In` is [`Selector::In`], `NotIn` its negation (true
 //! when the label is absent, in both languages), `Exists` is [`Selector::Has`].
