@@ -23,7 +23,7 @@ help: ## this list
 
 .PHONY: rust root packages
 rust:
-	@command -v cargo >/dev/null || { echo "Rust is missing: apt-get install -y rustup && rustup toolchain install 1.95.0"; exit 1; }
+	@command -v cargo >/dev/null || { echo "Rust is missing: apt-get install -y curl && curl --proto '=https' -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal --default-toolchain 1.95.0 -c rustfmt -c clippy && . ~/.cargo/env"; exit 1; }
 
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "root is needed for network namespaces: sudo make $(MAKECMDGOALS)"; exit 1; }
@@ -39,6 +39,7 @@ build: rust ## the binaries, profile ci
 
 demo: rust root ## a fabric of 3 nodes and 2 FRR routers in namespaces, checked (KEEP=1, ONLY=6.1, TOR=manx)
 	@.ci/packages gcc libc6-dev
+	@[ -x $(BIN)/demo ] || echo "compiling the demo's own program first: half a minute on a new machine"
 	@cargo run --locked --quiet --profile $(PROFILE) -p e2e --bin demo -- up
 
 demo-down: rust root ## removes what KEEP=1 left
