@@ -194,7 +194,8 @@ fn stale_paths_stay_in_use_until_swept() {
     announce(&mut rib, 1, NET, &[]);
     announce(&mut rib, 1, other, &[]);
     settle(&mut rib);
-    (fib(&mut rib), heard(&mut rib, 2));
+    fib(&mut rib);
+    heard(&mut rib, 2);
     rib.peer_down(peer(1), &[V4].into());
     settle(&mut rib);
     assert_eq!((fib(&mut rib), heard(&mut rib, 2)), (vec![], told(&[], &[])));
