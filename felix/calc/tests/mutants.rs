@@ -114,9 +114,9 @@ fn caught(seed: u64, bug: &Bug) -> bool {
         Reads(change) => {
             let mut read = state.clone();
             change(&mut read);
-            SetsCompiler.compile(&read)
+            SetsCompiler::default().compile(&read)
         }
-        Writes(_) => SetsCompiler.compile(&state),
+        Writes(_) => SetsCompiler::default().compile(&state),
     };
     if let Writes(change) = bug {
         let before = compiled.table.clone();

@@ -22,7 +22,7 @@ use support::generate::{Random, Style, packet, state};
 use support::states;
 
 const CHANGES: usize = 4;
-const PACKETS: usize = 25;
+const PACKETS: usize = 15;
 
 #[test]
 fn plans_arrive_and_no_packet_falls_between() {
@@ -45,7 +45,7 @@ fn one_change(random: &mut Random, graph: &mut CalcGraph, updates: Vec<Update>, 
     let (old_state, old_table) = (graph.state().clone(), graph.table().clone());
     updates.iter().cloned().for_each(|update| graph.on_update(update));
     let flush = graph.flush();
-    let compiled = SetsCompiler.compile(graph.state());
+    let compiled = SetsCompiler::default().compile(graph.state());
     assert_eq!(*graph.table(), compiled.table, "{what}: table after {updates:#?}");
     assert_eq!(*graph.counters(), compiled.counters, "{what}: counters after {updates:#?}");
     assert_eq!(flush.plan, plan(&old_table, graph.table()), "{what}: plan after {updates:#?}");
@@ -70,6 +70,9 @@ fn one_change(random: &mut Random, graph: &mut CalcGraph, updates: Vec<Update>, 
 
 /// A verdict, at some moment of some transaction, that neither the old state nor the new one gives.
 fn violation(old: &NodeState, new: &NodeState, tables: &[Table], packet: &Packet) -> Option<String> {
+    if packet.source == packet.destination && packet.input != packet.output {
+        return None; // no route leads from a pod's own address to elsewhere
+    }
     let allowed = acceptable(old, new, packet);
     for (number, pair) in tables.windows(2).enumerate().filter(|(_, pair)| pair[0] != pair[1]) {
         for flips_at in 0.. {
@@ -115,8 +118,8 @@ fn acceptable(old: &NodeState, new: &NodeState, packet: &Packet) -> BTreeSet<Ver
 fn any_table_becomes_any_other() {
     for seed in 0..states() / 4 {
         let mut random = Random::new(seed);
-        let mut table = SetsCompiler.compile(&state(&mut random, Style::General)).table;
-        let wanted = SetsCompiler.compile(&state(&mut random, Style::General)).table;
+        let mut table = SetsCompiler::default().compile(&state(&mut random, Style::General)).table;
+        let wanted = SetsCompiler::default().compile(&state(&mut random, Style::General)).table;
         for transaction in plan(&table, &wanted).transactions() {
             apply(&mut table, transaction).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         }
@@ -127,7 +130,7 @@ fn any_table_becomes_any_other() {
 /// A table of another release: same names, other shapes.
 #[test]
 fn a_table_of_other_shapes_is_replaced() {
-    let wanted = SetsCompiler.compile(&state(&mut Random::new(1), Style::General)).table;
+    let wanted = SetsCompiler::default().compile(&state(&mut Random::new(1), Style::General)).table;
     let mut table = wanted.clone();
     table.sets.get_mut("known").unwrap().counter = true;
     table.chains.get_mut("fwd-e").unwrap().base.as_mut().unwrap().priority = 7;

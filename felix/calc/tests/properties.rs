@@ -27,7 +27,7 @@ fn check(seed: u64) {
     let mut random = Random::new(seed);
     let style = if seed.is_multiple_of(3) { Style::Kubernetes } else { Style::General };
     let state = state(&mut random, style);
-    let compiled = SetsCompiler.compile(&state);
+    let compiled = SetsCompiler::default().compile(&state);
     for _ in 0..PACKETS {
         let packet = packet(&mut random, &state);
         if disagreement(&state, &compiled, &packet).is_some() {
@@ -37,9 +37,9 @@ fn check(seed: u64) {
 }
 
 fn report(seed: u64, state: &NodeState, packet: &Packet) {
-    let differs = |state: &NodeState| disagreement(state, &SetsCompiler.compile(state), packet);
+    let differs = |state: &NodeState| disagreement(state, &SetsCompiler::default().compile(state), packet);
     let small = shrink::shrink(state.clone(), |state| differs(state).is_some());
     let why = differs(&small).unwrap();
-    let table = SetsCompiler.compile(&small).table;
+    let table = SetsCompiler::default().compile(&small).table;
     panic!("seed {seed}: {why}\n{packet:#?}\n{small:#?}\n{:#?}", table.chains);
 }

@@ -23,7 +23,7 @@ fn every_table_is_well_formed() {
         let mut random = Random::new(seed);
         let style = if seed.is_multiple_of(3) { Style::Kubernetes } else { Style::General };
         let state = state(&mut random, style);
-        let table = SetsCompiler.compile(&state).table;
+        let table = SetsCompiler::default().compile(&state).table;
         check(&table).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
         for (name, set) in &table.sets {
             // A name decides the shape, so that no plan has to make a live set anew.
@@ -48,7 +48,7 @@ fn long_names_are_shortened_and_told_apart() {
         }
         long.policies.insert(key, policy);
     }
-    let compiled = SetsCompiler.compile(&long);
+    let compiled = SetsCompiler::default().compile(&long);
     check(&compiled.table).unwrap();
     let reasons: BTreeSet<_> = compiled.counters.log_prefixes.values().collect();
     assert_eq!(reasons.len(), compiled.counters.log_prefixes.len(), "one prefix, one reason");
@@ -58,7 +58,7 @@ fn long_names_are_shortened_and_told_apart() {
 /// The checks themselves can fail.
 #[test]
 fn broken_tables_are_refused() {
-    let whole = SetsCompiler.compile(&state(&mut Random::new(5), Style::General)).table;
+    let whole = SetsCompiler::default().compile(&state(&mut Random::new(5), Style::General)).table;
     check(&whole).unwrap();
     type Break = fn(&mut Table);
     let breaks: [(&str, Break); 9] = [

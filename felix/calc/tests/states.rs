@@ -26,7 +26,7 @@ use support::{render, states};
 #[test]
 fn each_state_reaches_whom_it_says() {
     for NamedState { name, state, reaches } in all() {
-        let table = SetsCompiler.compile(&state).table;
+        let table = SetsCompiler::default().compile(&state).table;
         let by_evaluator = reached(&state, |packet| node(&state, packet).verdict == Verdict::Allow);
         let by_table = reached(&state, |packet| simulate(&table, packet).unwrap().verdict == Verdict::Allow);
         let differ = |by: &BTreeSet<String>| by.symmetric_difference(&reaches).cloned().collect::<Vec<_>>();
@@ -67,7 +67,7 @@ impl Node {
 
     fn check(&self, wanted: &NodeState, what: &str) {
         assert_eq!(self.graph.state(), wanted, "{what}");
-        let compiled = SetsCompiler.compile(wanted);
+        let compiled = SetsCompiler::default().compile(wanted);
         assert_eq!(*self.graph.table(), compiled.table, "{what}: the graph's table");
         assert_eq!(*self.graph.counters(), compiled.counters, "{what}: the graph's counters");
         assert_eq!(self.kernel, compiled.table, "{what}: the kernel's table");
@@ -137,7 +137,7 @@ fn the_order_of_facts_does_not_matter() {
         }
         graph.flush();
         assert_eq!(*graph.state(), state, "seed {seed}");
-        assert_eq!(*graph.table(), SetsCompiler.compile(&state).table, "seed {seed}");
+        assert_eq!(*graph.table(), SetsCompiler::default().compile(&state).table, "seed {seed}");
     }
 }
 

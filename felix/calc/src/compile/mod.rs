@@ -7,13 +7,13 @@ mod counters;
 mod digest;
 pub mod sets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 pub use counters::{CounterIndex, Place};
 
-use crate::model::NodeState;
+use crate::model::{NodeState, PolicyKey};
 use crate::plan::TableDelta;
 use crate::resolve::{Members, MembersDelta, Resolution};
 use crate::table::{Family, Table};
@@ -32,9 +32,10 @@ pub trait Compiler: fmt::Debug {
     fn compile(&self, state: &NodeState) -> Compiled;
 
     /// Brings `compiled` to `compile(state)`; returns the difference. `resolution` is that of `state`, and
-    /// `dirty` says what may differ from the state that `compiled` was made of.
+    /// `dirty` says what may differ from the state that `compiled` was made of. Called with one `compiled`
+    /// only, so that a compiler may remember what it made.
     fn refresh(
-        &self,
+        &mut self,
         compiled: &mut Compiled,
         state: &NodeState,
         resolution: &Resolution,
@@ -63,6 +64,10 @@ pub struct SetSource {
 pub struct Dirty {
     /// Local endpoints, policies that apply to them, tiers or settings.
     pub structure: bool,
+    /// Tiers or settings, which stand in every chain.
+    pub node_wide: bool,
+    /// Policies that are new, gone or different, whomever they apply to.
+    pub policies: BTreeSet<PolicyKey>,
     /// Members of peers that were named before and are named still.
     pub members: BTreeMap<Arc<Members>, MembersDelta>,
 }

@@ -78,7 +78,7 @@ struct Pending {
 impl CalcGraph {
     /// Knows nothing: its table is empty until the first flush, whose plan makes the closed table.
     pub fn new(settings: NodeSettings) -> Self {
-        Self::with_compiler(settings, Box::new(SetsCompiler))
+        Self::with_compiler(settings, Box::new(SetsCompiler::default()))
     }
 
     pub fn with_compiler(settings: NodeSettings, compiler: Box<dyn Compiler + Send>) -> Self {
@@ -139,7 +139,12 @@ impl CalcGraph {
         let mut round = Round::take(&mut self.pending, &self.state);
         round.structure |= std::mem::take(&mut self.first);
         round.work_in(&mut self.state, &mut self.resolution);
-        let dirty = Dirty { structure: round.structure, members: self.resolution.membership.take_changes() };
+        let dirty = Dirty {
+            structure: round.structure,
+            node_wide: round.node_wide,
+            policies: round.changed_policies.clone(),
+            members: self.resolution.membership.take_changes(),
+        };
         if round.structure {
             self.resolution.follow_policies(&self.state);
         }

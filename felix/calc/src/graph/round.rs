@@ -19,9 +19,10 @@ pub(super) struct Round {
     told: BTreeSet<EndpointId>,
     /// The chains of this node may differ.
     pub(super) structure: bool,
+    pub(super) node_wide: bool,
     pub(super) recheck: BTreeSet<IpAddr>,
     changed_endpoints: BTreeSet<EndpointId>,
-    changed_policies: BTreeSet<PolicyKey>,
+    pub(super) changed_policies: BTreeSet<PolicyKey>,
 }
 
 impl Round {
@@ -37,6 +38,7 @@ impl Round {
             policies: news(policies, &state.policies),
             settings: settings.filter(|settings| *settings != state.settings),
             structure: false,
+            node_wide: false,
             recheck: BTreeSet::new(),
             changed_endpoints: BTreeSet::new(),
             changed_policies: BTreeSet::new(),
@@ -55,7 +57,7 @@ impl Round {
         let changed: Vec<PolicyKey> = policies.keys().cloned().collect();
         let before: BTreeSet<PolicyKey> =
             changed.iter().filter(|key| resolution.applied.selects(key) > 0).cloned().collect();
-        self.note_node_wide(state);
+        self.note_node_wide(state, &resolution.applied);
         merge(&mut state.endpoints, std::mem::take(&mut self.endpoints));
         merge(&mut state.namespaces, std::mem::take(&mut self.namespaces));
         merge(&mut state.tiers, std::mem::take(&mut self.tiers));
@@ -119,13 +121,13 @@ impl Round {
     }
 
     /// Tiers and settings stand in every chain.
-    fn note_node_wide(&mut self, state: &NodeState) {
+    fn note_node_wide(&mut self, state: &NodeState, applied: &Applied) {
         if self.tiers.is_empty() && self.settings.is_none() {
             return;
         }
-        self.structure = true;
-        for (id, endpoint) in state.endpoints.iter().filter(|(_, endpoint)| endpoint.is_local()) {
-            self.recheck.extend(&endpoint.addresses);
+        (self.structure, self.node_wide) = (true, true);
+        for id in applied.endpoints() {
+            self.recheck.extend(state.endpoints.get(id).into_iter().flat_map(|endpoint| &endpoint.addresses));
             if !self.tiers.is_empty() {
                 self.changed_endpoints.insert(id.clone());
             }

@@ -9,6 +9,7 @@ use super::builder::{Builder, address_key, commented, rule};
 use super::peers::merged;
 use crate::host::INTERFACE_PREFIX;
 use crate::model::{Answer, Endpoint, EndpointId, HostAction, ICMPV6, NodeState};
+use crate::resolve::Applied;
 use crate::table::{
     Base, Chain, Data, DataType, Element, Family, Field, Hook, KeyType, Rule, Statement, Value, Verdict,
 };
@@ -28,8 +29,8 @@ pub(super) const ITSELF: &str = "self";
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_POLICY: i32 = -1;
 
-pub(super) fn build(builder: &mut Builder<'_>, state: &NodeState) {
-    endpoint_sets(builder, state);
+pub(super) fn build(builder: &mut Builder<'_>, state: &NodeState, applied: &Applied) {
+    endpoint_sets(builder, state, applied);
     let spoofed = spoofed(builder);
     let unknown = builder.deny(Reason::UnknownInterface, "unknown-interface", Answer::Drop);
     let invalid = builder.deny(Reason::Invalid, "invalid", Answer::Drop);
@@ -63,10 +64,14 @@ pub(super) fn build(builder: &mut Builder<'_>, state: &NodeState) {
 }
 
 /// Local endpoints by interface; the first by id if two claim one.
-pub(super) fn locals(state: &NodeState) -> BTreeMap<&str, (&EndpointId, &Endpoint)> {
+pub(super) fn locals<'a>(
+    state: &'a NodeState,
+    applied: &'a Applied,
+) -> BTreeMap<&'a str, (&'a EndpointId, &'a Endpoint)> {
     let mut locals = BTreeMap::new();
-    for (id, endpoint) in &state.endpoints {
-        if let Some(interface) = &endpoint.interface {
+    for id in applied.endpoints() {
+        let endpoint = state.endpoints.get(id);
+        if let Some((endpoint, interface)) = endpoint.and_then(|e| Some((e, e.interface.as_ref()?))) {
             locals.entry(interface.as_str()).or_insert((id, endpoint));
         }
     }
@@ -77,13 +82,13 @@ pub(super) fn interface(name: &str) -> Value {
     Value::Interface(name.to_owned())
 }
 
-fn endpoint_sets(builder: &mut Builder<'_>, state: &NodeState) {
+fn endpoint_sets(builder: &mut Builder<'_>, state: &NodeState, applied: &Applied) {
     let mut known = BTreeMap::new();
     // All endpoints, not only those that have policies: one that loses its last policy must not leave it
     // before a packet that still found the policy.
     let mut itself = BTreeMap::new();
     let (mut own4, mut own6) = (BTreeMap::new(), BTreeMap::new());
-    for (name, (_, endpoint)) in locals(state) {
+    for (name, (_, endpoint)) in locals(state, applied) {
         known.insert(Element::Exact(vec![interface(name)]), None);
         itself.insert(Element::Exact(vec![interface(name), interface(name)]), None);
         for address in &endpoint.addresses {

@@ -31,11 +31,29 @@ impl<'a> Builder<'a> {
 
     /// Without sets that were made for conditions which then turned out to exclude each other.
     pub(super) fn finish(mut self) -> Compiled {
-        let rules = self.compiled.table.chains.values().flat_map(|chain| &chain.rules);
-        let read: BTreeSet<String> = rules.flat_map(sets_read).map(str::to_owned).collect();
-        self.compiled.table.sets.retain(|name, _| read.contains(name));
-        self.compiled.members.retain(|name, _| read.contains(name));
+        let Compiled { table, members, .. } = &mut self.compiled;
+        let rules = table.chains.values().flat_map(|chain| &chain.rules);
+        let read: BTreeSet<&str> = rules.flat_map(sets_read).collect();
+        table.sets.retain(|name, _| read.contains(name.as_str()));
+        members.retain(|name, _| read.contains(name.as_str()));
         self.compiled
+    }
+
+    /// Takes over what another builder made; equal names are equal things.
+    pub(super) fn include(&mut self, made: &Compiled) {
+        fn copy<K: Ord + Clone, V: Clone>(into: &mut BTreeMap<K, V>, from: &BTreeMap<K, V>) {
+            for (key, value) in from {
+                if !into.contains_key(key) {
+                    into.insert(key.clone(), value.clone());
+                }
+            }
+        }
+        let Compiled { table, counters, members } = made;
+        copy(&mut self.compiled.table.sets, &table.sets);
+        copy(&mut self.compiled.table.chains, &table.chains);
+        copy(&mut self.compiled.counters.places, &counters.places);
+        copy(&mut self.compiled.counters.log_prefixes, &counters.log_prefixes);
+        copy(&mut self.compiled.members, members);
     }
 
     /// A base chain, or another that keeps its name.

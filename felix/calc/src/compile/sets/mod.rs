@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use self::builder::Builder;
+use self::profile::{Fragment, Profile};
 use super::{Compiled, Compiler, Dirty, SetSource};
 use crate::model::NodeState;
 use crate::plan::{SetDelta, TableDelta, diff};
@@ -32,13 +33,16 @@ use crate::table::{Data, Element, Family, Set, Value};
 
 pub use self::base::{FORWARD_EGRESS, FORWARD_INGRESS, INPUT_EGRESS, INPUT_HOST};
 
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SetsCompiler;
+#[derive(Debug, Default)]
+pub struct SetsCompiler {
+    /// What the last refresh made of each profile; never a different answer, only a faster one.
+    kept: BTreeMap<Profile, Fragment>,
+}
 
 impl Compiler for SetsCompiler {
     fn compile(&self, state: &NodeState) -> Compiled {
         let resolution = Resolution::of(state);
-        let mut compiled = structure(state, &resolution);
+        let mut compiled = structure(state, &resolution, &mut BTreeMap::new());
         for (name, source) in &compiled.members {
             if let Some(set) = compiled.table.sets.get_mut(name) {
                 set.elements = elements(source, resolution.membership.of(&source.members));
@@ -48,7 +52,7 @@ impl Compiler for SetsCompiler {
     }
 
     fn refresh(
-        &self,
+        &mut self,
         compiled: &mut Compiled,
         state: &NodeState,
         resolution: &Resolution,
@@ -56,7 +60,8 @@ impl Compiler for SetsCompiler {
     ) -> TableDelta {
         let mut delta = TableDelta { sets: apply_members(compiled, dirty), ..TableDelta::default() };
         if dirty.structure {
-            let mut next = structure(state, resolution);
+            self.kept.retain(|profile, _| !dirty.node_wide && !profile.reads(&dirty.policies));
+            let mut next = structure(state, resolution, &mut self.kept);
             let mut kept = take_member_sets(compiled);
             let mut named = take_member_sets(&mut next);
             let structural = diff(&compiled.table, &next.table);
@@ -82,10 +87,10 @@ impl Compiler for SetsCompiler {
 }
 
 /// Everything but the elements of member sets: its cost follows this node's endpoints and their rules.
-fn structure(state: &NodeState, resolution: &Resolution) -> Compiled {
+fn structure(state: &NodeState, resolution: &Resolution, kept: &mut BTreeMap<Profile, Fragment>) -> Compiled {
     let mut builder = Builder::new(state);
-    base::build(&mut builder, state);
-    profile::build(&mut builder, state, &resolution.applied);
+    base::build(&mut builder, state, &resolution.applied);
+    profile::build(&mut builder, state, &resolution.applied, kept);
     builder.finish()
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::Compiled;
 use super::base::{ITSELF, dispatch_maps, interface, locals};
 use super::builder::{Builder, commented, rule, rule_text};
 use super::peers::{address_field, conditions};
@@ -15,32 +16,59 @@ use crate::table::{Data, Element, Family, Field, Rule, Statement, Verdict};
 use crate::verdict::Reason;
 
 /// What decides an endpoint's chains: its policies, and its own numbers behind the port names they use.
-type Profile = (Direction, Tiers, BTreeSet<NamedPort>);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Profile {
+    direction: Direction,
+    tiers: Tiers,
+    own: BTreeSet<NamedPort>,
+}
 
-/// Every endpoint with at least one policy, by direction; the others are in no map and pass.
-pub(super) fn build(builder: &mut Builder<'_>, state: &NodeState, applied: &Applied) {
-    let mut known: BTreeMap<Profile, String> = BTreeMap::new();
+impl Profile {
+    pub(super) fn reads(&self, policies: &BTreeSet<PolicyKey>) -> bool {
+        self.tiers.iter().flat_map(|(_, keys)| keys).any(|key| policies.contains(key))
+    }
+}
+
+/// A profile's chain with everything that it needs: what a profile costs to compile is paid once for as
+/// long as its policies, the tiers and the settings stay as they are.
+#[derive(Clone, Debug)]
+pub(super) struct Fragment {
+    chain: String,
+    made: Compiled,
+}
+
+/// Every endpoint with at least one policy, by direction; the others are in no map and pass. `kept` holds
+/// fragments that are still true, and afterwards exactly those in use.
+pub(super) fn build(
+    builder: &mut Builder<'_>,
+    state: &NodeState,
+    applied: &Applied,
+    kept: &mut BTreeMap<Profile, Fragment>,
+) {
+    let mut before = std::mem::take(kept);
     let mut maps: BTreeMap<Direction, BTreeMap<Element, Option<Data>>> = BTreeMap::new();
-    for (name, (id, endpoint)) in locals(state) {
+    for (name, (id, endpoint)) in locals(state, applied) {
         for direction in Direction::BOTH {
             let tiers = applied.tiers(id, direction, state);
             if tiers.is_empty() {
                 continue;
             }
             let own = own_ports(&endpoint.ports, &tiers, direction, state);
-            let profile = (direction, tiers, own);
-            let chain = match known.get(&profile) {
-                Some(chain) => chain.clone(),
-                None => {
-                    let chain = profile_chain(builder, &profile);
-                    known.insert(profile, chain.clone());
-                    chain
-                }
-            };
+            let profile = Profile { direction, tiers, own };
+            let known = before.remove(&profile);
+            let fragment = kept.entry(profile).or_insert_with_key(|profile| {
+                known.unwrap_or_else(|| {
+                    let mut alone = Builder::new(state);
+                    let chain = profile_chain(&mut alone, profile);
+                    Fragment { chain, made: alone.finish() }
+                })
+            });
             let element = Element::Exact(vec![interface(name)]);
-            maps.entry(direction).or_default().insert(element, Some(Data::Verdict(Verdict::Goto(chain))));
+            let verdict = Data::Verdict(Verdict::Goto(fragment.chain.clone()));
+            maps.entry(direction).or_default().insert(element, Some(verdict));
         }
     }
+    kept.values().for_each(|fragment| builder.include(&fragment.made));
     let egress = maps.remove(&Direction::Egress).unwrap_or_default();
     let ingress = maps.remove(&Direction::Ingress).unwrap_or_default();
     dispatch_maps(builder, egress, ingress);
@@ -68,7 +96,7 @@ fn own_ports(
 }
 
 fn profile_chain(builder: &mut Builder<'_>, profile: &Profile) -> String {
-    let (direction, tiers, own) = profile;
+    let Profile { direction, tiers, own } = profile;
     let letter = match direction {
         Direction::Egress => "e",
         Direction::Ingress => "i",
