@@ -42,19 +42,14 @@ impl Rib {
     fn check_groups<A: Family>(&self) -> Result<(), String> {
         for group in self.groups.iter().filter(|group| !group.members.is_empty()) {
             let out = group.out.of(A::FAMILY);
-            // A member that walks is told later, and none is told its own routes: neither sets a bit.
-            let was_told = |member: &PeerId, source: PeerId| {
-                let peer = self.core.peer(*member);
-                let done =
-                    |peer: &super::core::Peer| peer.walk.of(A::FAMILY).is_empty() && peer.late.is_empty();
-                *member != source && peer.is_some_and(done)
-            };
+            // A member that walks sets the bits on its way; everybody else has set them, also for its own routes.
+            let walking = group.members.iter().all(|member| {
+                self.core.peer(*member).is_some_and(|peer| !peer.walk.of(A::FAMILY).is_empty())
+            });
             for slot in 0..A::plane(&self.core).table.slots() {
                 let verdict = group.verdict::<A>(slot, self.core.best::<A>(slot), &self.core);
                 let fits = match verdict {
-                    Verdict::Tell(_, source) => {
-                        out.bit(slot) || !group.members.iter().any(|member| was_told(member, source))
-                    }
+                    Verdict::Tell(..) => out.bit(slot) || walking,
                     Verdict::Not | Verdict::TooLong(_) => !out.bit(slot),
                 };
                 if !fits {

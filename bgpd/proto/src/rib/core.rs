@@ -113,7 +113,7 @@ pub(super) enum EndOfRib {
     None,
     /// It follows the initial table.
     Due,
-    /// It ends at this place of the group's log.
+    /// It ends at this place of the group's log; at 0 once it is all that is left in the peer's tail.
     Logged(u64),
     /// The peer has it.
     Sent,
@@ -155,6 +155,19 @@ impl Peer {
             walk: PerFamily { ipv4: 0..0, ipv6: 0..0 },
             late: BTreeSet::new(),
             end_of_rib: PerFamily::default(),
+        }
+    }
+
+    /// The peer leaves the log: `rest` of the message that it is in the middle of goes out from its tail. An End-of-RIB that it
+    /// has not begun to read is due again; one that it has begun is that message, and must not come twice.
+    pub(super) fn leave_log(&mut self, rest: Vec<u8>) {
+        let kept = self.cursor + rest.len() as u64;
+        self.tail.extend(rest);
+        for family in AfiSafi::ALL {
+            let end_of_rib = self.end_of_rib.of_mut(family);
+            if let EndOfRib::Logged(end) = *end_of_rib {
+                *end_of_rib = if end > kept { EndOfRib::Due } else { EndOfRib::Logged(0) };
+            }
         }
     }
 }

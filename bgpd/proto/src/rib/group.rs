@@ -191,14 +191,16 @@ impl Group {
 
     /// A route is told to one peer, outside of any change of it. `false`: it is not to be told.
     pub(super) fn tell<A: Family>(&mut self, slot: Slot, to: PeerId, core: &Core) -> bool {
-        let Some(best) = core.best::<A>(slot).filter(|(_, source)| *source != to) else { return false };
-        let verdict = self.verdict::<A>(slot, Some(best), core);
+        let verdict = self.verdict::<A>(slot, core.best::<A>(slot), core);
         let out = self.out.of_mut(A::FAMILY);
         match verdict {
             Verdict::Tell(attrs, source) => {
+                // The bit is the group's: it stands also where the only member is the source.
                 out.set_bit(slot, true);
-                out.pending.push((pack(attrs, source), slot));
-                true
+                if source != to {
+                    out.pending.push((pack(attrs, source), slot));
+                }
+                source != to
             }
             Verdict::Not => false,
             Verdict::TooLong(length) => {
@@ -251,15 +253,21 @@ impl Group {
         self.out.of(A::FAMILY).slots().filter(others)
     }
 
-    /// Prefixes that the peer may have been told and that a peer with this key is not, or not for sure.
-    pub(super) fn left_behind<A: Family>(&self, next: &Group, core: &Core) -> Vec<ipnet::IpNet> {
+    /// A member of `old` is about to move here. Of what it was told there, what this group tells too gets its bit, so that the
+    /// member hears of a change that comes before its walk has reached the prefix; the rest is returned: prefixes that it is not
+    /// to be told, or not for sure.
+    pub(super) fn take_over<A: Family>(&mut self, old: &Group, core: &Core) -> Vec<ipnet::IpNet> {
         let table = &A::plane(core).table;
-        let gone = |slot: &Slot| {
-            let dirty = table.entry(*slot).is_some_and(|entry| entry.has(Entry::<A>::DIRTY));
-            dirty || !matches!(next.verdict::<A>(*slot, core.best::<A>(*slot), core), Verdict::Tell(..))
-        };
-        let slots = self.out.of(A::FAMILY).slots().filter(gone);
-        slots.filter_map(|slot| table.prefix(slot)).map(|(addr, len)| addr.prefix(len)).collect()
+        let mut rest = Vec::new();
+        for slot in old.out.of(A::FAMILY).slots() {
+            let dirty = table.entry(slot).is_none_or(|entry| entry.has(Entry::<A>::DIRTY));
+            if !dirty && matches!(self.verdict::<A>(slot, core.best::<A>(slot), core), Verdict::Tell(..)) {
+                self.out.of_mut(A::FAMILY).set_bit(slot, true);
+            } else {
+                rest.extend(table.prefix(slot).map(|(addr, len)| addr.prefix(len)));
+            }
+        }
+        rest
     }
 
     /// Everything of the group that the last member leaves behind goes.

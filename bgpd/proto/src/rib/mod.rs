@@ -294,4 +294,6 @@ impl Rib {
 }
 
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
 mod tests;

@@ -109,7 +109,7 @@ impl Rib {
         }
         for family in AfiSafi::ALL {
             let end_of_rib = peer.end_of_rib.of_mut(family);
-            if matches!(*end_of_rib, EndOfRib::Logged(end) if end <= peer.cursor) {
+            if peer.tail.is_empty() && matches!(*end_of_rib, EndOfRib::Logged(end) if end <= peer.cursor) {
                 *end_of_rib = EndOfRib::Sent;
             }
         }
@@ -131,13 +131,7 @@ impl Rib {
             }
             let late = &mut peer.late;
             let rest = group.log.unread(*member, peer.cursor, |prefix| _ = late.insert(prefix));
-            peer.tail.extend(rest);
-            for family in AfiSafi::ALL {
-                let end_of_rib = peer.end_of_rib.of_mut(family);
-                if matches!(*end_of_rib, EndOfRib::Logged(end) if end > peer.cursor) {
-                    *end_of_rib = EndOfRib::Due;
-                }
-            }
+            peer.leave_log(rest);
             peer.cursor = head;
             let prefixes = u32::try_from(peer.late.len()).unwrap_or(u32::MAX);
             self.events.push_back(RibEvent::PeerFellBehind { peer: *member, prefixes });
@@ -149,30 +143,29 @@ impl Rib {
     pub(super) fn regroup(&mut self, id: PeerId) {
         let Some(peer) = self.core.peer(id) else { return };
         let Some(old) = peer.group else { return };
-        let (sent, cursor) = (peer.end_of_rib, peer.cursor);
+        let cursor = peer.cursor;
         let next = self.group_for(id);
         if next == Some(old) {
             return;
         }
         let mut late = std::collections::BTreeSet::new();
         let mut rest = Vec::new();
-        if let (Some(from), Some(to)) = (self.groups.get(old), next.and_then(|next| self.groups.get(next))) {
+        if let Some(Ok([from, to])) = next.map(|next| self.groups.get_disjoint_mut([old, next])) {
             rest = from.log.unread(id, cursor, |prefix| _ = late.insert(prefix));
-            late.extend(from.left_behind::<u32>(to, &self.core));
-            late.extend(from.left_behind::<V6>(to, &self.core));
+            late.extend(to.take_over::<u32>(from, &self.core));
+            late.extend(to.take_over::<V6>(from, &self.core));
         }
-        if let Some(peer) = self.core.peer_mut(id) {
-            late.append(&mut peer.late);
-            peer.tail.extend(rest);
-        }
+        let Some(peer) = self.core.peer_mut(id) else { return };
+        late.append(&mut peer.late);
+        peer.leave_log(rest);
+        let sent = peer.end_of_rib;
         self.leave(id);
         self.enter(id, next);
         if let Some(peer) = self.core.peer_mut(id) {
             peer.late = late;
             for family in AfiSafi::ALL {
-                let told = matches!(*sent.of(family), EndOfRib::Sent);
-                if told {
-                    *peer.end_of_rib.of_mut(family) = EndOfRib::Sent;
+                if matches!(*sent.of(family), EndOfRib::Sent | EndOfRib::Logged(_)) {
+                    *peer.end_of_rib.of_mut(family) = *sent.of(family);
                 }
             }
         }
