@@ -68,12 +68,6 @@ impl Tor {
         Ipv6Addr::new(0xfd00, self.number.into(), 0, 0, 0, 0, 0, 1)
     }
 
-    /// Also one on all links: whichever interface BGP takes it from, it is right on every link.
-    #[must_use]
-    pub fn link_local(self) -> Ipv6Addr {
-        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa, self.number.into())
-    }
-
     /// A node's interface to it.
     #[must_use]
     pub fn uplink(self) -> &'static str {
@@ -245,9 +239,10 @@ fn address(scope: &Scope) -> Result<()> {
     for tor in TORS {
         let (mine4, yours4) = tor.client_link_v4();
         let (mine6, yours6) = tor.client_link_v6();
-        let mut lines = format!(
+        let mut lines = loopback(tor);
+        lines.push_str(&format!(
             "addr add {mine4}/31 dev to-client\naddr add {mine6}/64 dev to-client\nlink set to-client up\n"
-        );
+        ));
         client.push_str(&format!(
             "addr add {yours4}/31 dev {0}\naddr add {yours6}/64 dev {0}\nlink set {0} up\n",
             tor.uplink()
@@ -272,18 +267,22 @@ fn address(scope: &Scope) -> Result<()> {
     Ok(())
 }
 
+/// FRR takes a session's interface, and its IPv6 next hop, from the first interface that has the session's local
+/// address. With the address on the loopback too, that is one that no cable takes down.
+fn loopback(tor: Tor) -> String {
+    format!("addr add {}/32 dev lo\naddr add {}/128 dev lo\n", tor.v4(), tor.v6())
+}
+
 /// The link comes up first: an IPv6 peer address added before that gets its route to the wrong end.
 fn downlink(tor: Tor, node: Node) -> String {
     let interface = node.downlink();
     format!(
-        "link set {interface} addrgenmode none\nlink set {interface} up\n\
-         addr add {} peer {}/32 dev {interface}\naddr add {} peer {}/128 dev {interface} nodad\n\
-         addr add {}/64 dev {interface} nodad\n",
+        "link set {interface} up\naddr add {} peer {}/32 dev {interface}\n\
+         addr add {} peer {}/128 dev {interface} nodad\n",
         tor.v4(),
         node.link_v4(tor),
         tor.v6(),
-        node.link_v6(tor),
-        tor.link_local()
+        node.link_v6(tor)
     )
 }
 
@@ -311,6 +310,9 @@ fn node_routes(tor: Tor, node: Node) -> String {
 }
 
 /// The configuration of one FRR ToR: nodes dial in, learn blocks and a default route; the client learns all.
+///
+/// The IPv6 next hop is spelled out: when any interface with that address goes down, FRR forgets it for all sessions and
+/// announces `::ffff:10.0.1.1` instead.
 #[must_use]
 pub fn tor_config(tor: Tor) -> String {
     let (_, client) = tor.client_link_v4();
@@ -330,7 +332,8 @@ pub fn tor_config(tor: Tor) -> String {
          route-map FROM-NODES permit 10\n match ip address prefix-list BLOCKS\nexit\n\
          route-map FROM-NODES permit 20\n match ipv6 address prefix-list BLOCKS\nexit\n\
          route-map TO-NODES permit 10\n match ip address prefix-list BLOCKS\nexit\n\
-         route-map TO-NODES permit 20\n match ipv6 address prefix-list BLOCKS\nexit\n!\n\
+         route-map TO-NODES permit 20\n match ipv6 address prefix-list BLOCKS\n \
+         set ipv6 next-hop global {id6}\nexit\n!\n\
          router bgp {asn}\n bgp router-id {id}\n bgp log-neighbor-changes\n bgp bestpath as-path multipath-relax\n \
          bgp graceful-restart\n neighbor NODES peer-group\n neighbor NODES remote-as external\n \
          neighbor NODES timers 3 9\n neighbor {client} remote-as {CLIENT_AS}\n neighbor {client} timers connect 1\n \
@@ -339,6 +342,7 @@ pub fn tor_config(tor: Tor) -> String {
         name = tor.name,
         asn = tor.asn,
         id = tor.v4(),
+        id6 = tor.v6(),
         v4 = family("ipv4"),
         v6 = family("ipv6"),
     )

@@ -86,6 +86,8 @@ pub(crate) struct Fabric {
     pub(crate) daemons: Vec<Daemons>,
     pub(crate) pods: Vec<Pod>,
     pub(crate) client: Option<EchoServer>,
+    /// How long after the first bgpd's start the routers had all sessions up, if they had them within 20 s.
+    pub(crate) established_after: Option<Duration>,
     pub(crate) notes: Notes,
 }
 

@@ -61,6 +61,7 @@ pub fn up(options: &Options) -> Result<bool> {
         daemons: Vec::new(),
         pods: Vec::new(),
         client: None,
+        established_after: None,
         notes: Notes::default(),
     };
     let built = build(&mut screen, &mut fabric);

@@ -14,7 +14,7 @@ use crate::probe::{self, EchoServer};
 use crate::process::{tail, wait_for};
 use crate::topology::{self, NODES, Routers, Scope, node};
 
-use super::fabric::{Daemons, Fabric, PODS, Places, Pod};
+use super::fabric::{Daemons, Fabric, PODS, Places, Pod, established, session_count};
 use super::screen::{Screen, State, Step};
 
 /// The product's binaries and the packages of the workspace that build them.
@@ -166,6 +166,13 @@ fn start_nodes(fabric: &mut Fabric) -> Result<()> {
             await_socket(fabric, node.name, daemon, socket)?;
         }
     }
+    // Whether they come up is check 1.1's business; here is when, which nobody can ask later to the millisecond.
+    let begun = fabric.daemons.first().map(|first| first.bgpd.started());
+    let routers = fabric.routers()?;
+    fabric.established_after = wait_for(Duration::from_secs(20), || {
+        let up = established(routers, &NODES).ok()?;
+        if up == session_count() { begun.map(|begun| begun.elapsed()) } else { None }
+    });
     Ok(())
 }
 

@@ -268,6 +268,15 @@ impl Made {
     }
 }
 
+impl Made {
+    /// As [`Made::compare`], but new routes are welcome.
+    fn still_there(&self, now: &Self, when: &str) -> Result<(), String> {
+        let routes = now.routes.iter().filter(|route| self.routes.contains(route)).cloned().collect();
+        let rules = now.rules.clone();
+        self.compare(&Self { links: now.links.clone(), routes, rules }, when)
+    }
+}
+
 /// The first object of a ruleset that is not in the other.
 pub(super) fn rule_difference(before: &Value, now: &Value) -> String {
     let empty = Vec::new();
@@ -298,30 +307,45 @@ fn kill_felix(fabric: &mut Fabric) -> Result<FelixCrash> {
     let started = fabric.launch("felix", n1).start()?;
     fabric.daemons(n1.name)?.felix = started;
     await_socket(fabric, n1.name, "felix", "felix.sock")?;
+    let adopted = settled(&netns, &before, Made::compare);
     let served = new_pod(fabric, n1);
     thread::sleep((begun + TRAFFIC).saturating_duration_since(Instant::now()));
     let (lost, sent, _) = finish(streams)?;
-    let mut compared = Err(String::new());
-    wait_for(Duration::from_secs(5), || {
-        compared = made(&netns)
-            .map_err(|error| format!("{error:#}"))
-            .and_then(|now| before.compare(&now, "after it came back"));
-        compared.is_ok().then_some(())
-    });
+    // A new pod may lead to a new block, never to the loss of anything.
+    let after = settled(&netns, &before, Made::still_there);
     let pods = fabric.pods_of(n1).len();
     let adopted = before
         .compare(&dead, "while felix was dead")
-        .and(compared)
+        .and(adopted)
         .and(served.map_err(|error| format!("a new pod: {error:#}")))
+        .and(after)
         .and_then(|()| {
-            if before.links.len() == pods {
-                Ok(())
-            } else {
-                Err(format!("{} interfaces for {pods} pods", before.links.len()))
-            }
+            let links = before.links.len();
+            if links == pods { Ok(()) } else { Err(format!("{links} interfaces for {pods} pods")) }
         })
         .map(|()| format!("{pods} pods, ruleset unchanged"));
     Ok(FelixCrash { lost, sent, adopted })
+}
+
+/// Compares until it is as it should be, and once more a second later: nothing may be taken away late.
+fn settled(
+    netns: &Netns,
+    before: &Made,
+    compare: fn(&Made, &Made, &str) -> Result<(), String>,
+) -> Result<(), String> {
+    let look = || {
+        made(netns)
+            .map_err(|error| format!("{error:#}"))
+            .and_then(|now| compare(before, &now, "after it came back"))
+    };
+    let mut last = Ok(());
+    wait_for(Duration::from_secs(5), || {
+        last = look();
+        last.is_ok().then_some(())
+    });
+    last?;
+    thread::sleep(Duration::from_secs(1));
+    look()
 }
 
 /// A pod that comes after the restart: it is served, and with an address that no pod has.

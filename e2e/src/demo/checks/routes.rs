@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::demo::check::{Verdict, count};
-use crate::demo::fabric::{Fabric, KernelRoute, established, kernel_routes, router_sessions, session_count};
+use crate::demo::fabric::{Fabric, KernelRoute, established, kernel_routes, session_count};
 use crate::demo::screen::duration;
 use crate::frr::Frr;
 use crate::process::wait_for;
@@ -21,7 +21,11 @@ pub(super) fn sessions(fabric: &mut Fabric) -> Result<Verdict> {
     if wait_for(PATIENCE, by_router).is_none() {
         return Ok(Verdict::fail(format!("{} of {total} by FRR", established(routers, &NODES)?)));
     }
-    let took = since_start(fabric)?;
+    let Some(took) = fabric.established_after else {
+        return Ok(Verdict::fail(format!(
+            "{total} of {total} by FRR, but later than 20s after bgpd started"
+        )));
+    };
     let mut by_manxctl = Err("manxctl was not asked".to_owned());
     wait_for(PATIENCE, || {
         by_manxctl = manxctl_sessions(fabric);
@@ -36,20 +40,6 @@ pub(super) fn sessions(fabric: &mut Fabric) -> Result<Verdict> {
         Ok(up) => Verdict::fail(format!("{total} of {total} by FRR, {up} of {total} by manxctl bgp peers")),
         Err(error) => Verdict::fail(format!("{total} of {total} by FRR; {error}")),
     })
-}
-
-/// The last session's start after the first bgpd's, by the routers' clocks.
-fn since_start(fabric: &Fabric) -> Result<Duration> {
-    let mut last = Duration::ZERO;
-    for (tor, router) in &fabric.routers()?.tors {
-        let sessions = router_sessions(router)?;
-        for daemons in &fabric.daemons {
-            if let Some(session) = sessions.get(&daemons.node.link_v4(*tor).to_string()) {
-                last = last.max(daemons.bgpd.started().elapsed().saturating_sub(session.uptime));
-            }
-        }
-    }
-    Ok(last)
 }
 
 /// Established sessions with a ToR, by `manxctl bgp peers -o json`.
@@ -172,12 +162,12 @@ pub(super) fn nodes_lack(fabric: &Fabric, blocks: &[(Node, String)]) -> (usize, 
     (total, failures)
 }
 
-/// One next hop by each ToR: its address on the right interface. IPv6 may use the router's link-local one.
+/// One next hop by each ToR: its address on the right interface.
 fn node_holds(kernel: &[KernelRoute], cidr: &str) -> Result<(), String> {
     let route = kernel.iter().find(|route| route.destination == cidr).ok_or("not in the kernel")?;
     let right = route.hops.len() == TORS.len()
         && TORS.iter().all(|tor| {
-            let addresses = [tor.v4().to_string(), tor.v6().to_string(), tor.link_local().to_string()];
+            let addresses = [tor.v4().to_string(), tor.v6().to_string()];
             route.hops.iter().any(|(gateway, device)| addresses.contains(gateway) && device == tor.uplink())
         });
     if right { Ok(()) } else { Err(format!("next hops {:?}", route.hops)) }
