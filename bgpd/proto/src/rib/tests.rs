@@ -211,6 +211,19 @@ fn stale_paths_stay_in_use_until_swept() {
     assert_eq!(rib.counts(peer(1), V4), Counts { received: 1, accepted: 1, stale: 0 });
 }
 
+#[test]
+fn a_session_that_comes_back_with_another_import_policy_judges_stale_paths_anew() {
+    let mut rib = rib_with(1);
+    announce(&mut rib, 1, NET, &[]);
+    settle(&mut rib);
+    assert_eq!(fib(&mut rib), one(NET, &[1]));
+    rib.peer_down(peer(1), &[V4].into());
+    rib.peer_up(peer(1), PeerFacts { import: ImportPolicy::default(), ..facts(1) });
+    settle(&mut rib);
+    assert_eq!(fib(&mut rib), one(NET, &[]));
+    assert_eq!(rib.counts(peer(1), V4), Counts { received: 1, accepted: 0, stale: 1 });
+}
+
 /// A path that was stale already goes when the session is lost again.
 #[test]
 fn a_second_loss_keeps_nothing_that_was_not_heard_again() {
