@@ -90,8 +90,8 @@ fn is_counted(state: &NodeState, reason: &Reason) -> bool {
     }
 }
 
-/// How many random states a property is tried on: `MANX_PROPERTY_STATES`, else 2,000, and in a build
-/// without optimisation a tenth of it.
+/// How many random states a property is tried on: `MANX_PROPERTY_STATES`, else 2,500, and 300 in a build
+/// without optimisation.
 pub fn states() -> u64 {
     let asked = std::env::var("MANX_PROPERTY_STATES").ok().and_then(|states| states.parse().ok());
     asked.unwrap_or(if optimised() { 2_500 } else { 300 })
