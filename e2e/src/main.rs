@@ -30,9 +30,18 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Up { keep, only } => {
+        Command::Up { keep, only } if tor_is_frr() => {
             let only = only.into_iter().filter(|id| !id.is_empty()).collect();
             demo::up(&Options { keep: keep || asked("KEEP"), only })
+        }
+        Command::Up { .. } => {
+            let _ = writeln!(
+                std::io::stderr(),
+                "error: bgpd cannot play the routers yet\n  where      TOR={}\n  expected   TOR=frr, or no TOR: a router hands on \
+                 what it learned, and spec.transit of BGPPeer is not there yet\n  do         make demo",
+                std::env::var("TOR").unwrap_or_default()
+            );
+            return ExitCode::from(2);
         }
         Command::Down => demo::down().map(|()| true),
     };
@@ -44,6 +53,11 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// The routers are FRR unless somebody asks for others.
+fn tor_is_frr() -> bool {
+    std::env::var("TOR").is_ok_and(|tor| tor.is_empty() || tor == "frr") || std::env::var_os("TOR").is_none()
 }
 
 /// `KEEP=1`, as make passes it on.
