@@ -40,6 +40,17 @@ pub(crate) struct Desire {
     pub(crate) addresses: BTreeSet<IpAddr>,
 }
 
+impl Desire {
+    /// A node whose settings became unusable keeps the last good ones, and says so: a wrong label must not
+    /// withdraw what its pods are reached by.
+    pub(crate) fn or_last_good(self, last: &Self) -> Self {
+        if self.speaker.is_some() || last.speaker.is_none() {
+            return self;
+        }
+        Self { problem: self.problem, ..last.clone() }
+    }
+}
+
 /// Our addresses on the interface by which a peer is reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LinkAddresses {
@@ -217,6 +228,13 @@ impl World<'_> {
             config.local_address = self.addresses.get(&AfiSafi::of_address(remote)).copied();
         }
         config.next_hop = self.next_hop(remote, config.max_hops);
+        // A change of next hop resets the session: an address of a family that is not offered must not.
+        if !config.families.contains(&AfiSafi::Ipv4Unicast) {
+            config.next_hop.ipv4 = None;
+        }
+        if !config.families.contains(&AfiSafi::Ipv6Unicast) {
+            config.next_hop.ipv6 = None;
+        }
         config.graceful_restart = graceful_restart(&session);
         config.max_prefixes = max_prefixes(&session);
         config.admin = self.admin(spec);

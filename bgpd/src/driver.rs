@@ -106,7 +106,7 @@ impl Driver {
         }
         let facts = self.monitor.facts();
         let links = |remote| nexthop::link_addresses(facts, remote);
-        let desire = desire::desire(&self.objects, &self.node, &links);
+        let desire = desire::desire(&self.objects, &self.node, &links).or_last_good(&self.desire);
         events::log_refusals(&self.desire, &desire);
         self.net.listen(desire.port);
         let before = std::mem::replace(&mut self.desire, desire);

@@ -101,6 +101,8 @@ pub(crate) fn log_refusals(before: &Desire, after: &Desire) {
     if let Some(problem) = &after.problem
         && before.problem.as_ref() != Some(problem)
     {
-        tracing::warn!(reason = problem.reason, problem.message, "this node speaks no BGP");
+        let effect =
+            if after.speaker.is_some() { "the last good settings stay" } else { "this node speaks no BGP" };
+        tracing::warn!(reason = problem.reason, problem.message, effect, "BGP of this node");
     }
 }

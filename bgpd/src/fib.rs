@@ -77,30 +77,37 @@ impl Fib {
 
     pub(crate) fn learned(&mut self, change: FibChange) {
         let FibChange { prefix, route } = change;
-        match route {
+        let changed = match route {
             Some(route) => {
-                let hops = route.next_hops.iter().map(|gateway| NextHop::via(*gateway));
-                self.send(Command::Set(Route::unicast(prefix, metric(&prefix), hops)));
                 self.learned.insert(prefix, route);
+                true
             }
-            None => {
-                if self.learned.remove(&prefix).is_some() {
-                    self.send(Command::Withdraw(key(&prefix)));
-                }
-            }
+            None => self.learned.remove(&prefix).is_some(),
+        };
+        if changed && !self.blackholes.contains(&prefix) {
+            self.settle(&prefix);
         }
     }
 
     /// Traffic to an own address that no pod has ends here, instead of circling between us and the router.
     pub(crate) fn blackholes(&mut self, wanted: &BTreeSet<IpNet>) {
-        let gone: Vec<IpNet> = self.blackholes.difference(wanted).copied().collect();
-        for prefix in gone {
-            self.send(Command::Withdraw(key(&prefix)));
+        let before = std::mem::replace(&mut self.blackholes, wanted.clone());
+        for prefix in before.symmetric_difference(wanted) {
+            self.settle(prefix);
         }
-        for prefix in wanted.difference(&self.blackholes) {
-            self.send(Command::Set(Route::blackhole(*prefix, metric(prefix))));
-        }
-        self.blackholes.clone_from(wanted);
+    }
+
+    /// Both kinds share one place in the kernel, so one going must leave the other; an own block wins.
+    fn settle(&self, prefix: &IpNet) {
+        let command = if self.blackholes.contains(prefix) {
+            Command::Set(Route::blackhole(*prefix, metric(prefix)))
+        } else if let Some(route) = self.learned.get(prefix) {
+            let hops = route.next_hops.iter().map(|gateway| NextHop::via(*gateway));
+            Command::Set(Route::unicast(*prefix, metric(prefix), hops))
+        } else {
+            Command::Withdraw(key(prefix))
+        };
+        self.send(command);
     }
 
     /// Every route of the family was handed over: what is left from before may go.
@@ -240,4 +247,52 @@ fn report(table: &RouteTable, error: Option<String>) -> Report {
     }
     report.pending = table.pending();
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fib() -> (Fib, mpsc::Receiver<Command>) {
+        let (commands, receiver) = mpsc::channel();
+        let (_, report) = watch::channel(Report::default());
+        (Fib { commands, report, learned: BTreeMap::new(), blackholes: BTreeSet::new() }, receiver)
+    }
+
+    /// What the commands so far leave in the kernel.
+    fn last(commands: &mpsc::Receiver<Command>) -> Option<bool> {
+        commands.try_iter().last().map(|command| match command {
+            Command::Set(route) => matches!(route.kind, RouteKind::Blackhole),
+            Command::Withdraw(_) | Command::Sweep(_) | Command::Look => panic!("no route was set"),
+        })
+    }
+
+    fn change(prefix: IpNet, learned: bool) -> FibChange {
+        let next_hops = vec!["10.0.0.1".parse().unwrap()];
+        FibChange { prefix, route: learned.then_some(FibRoute { next_hops, encap: None }) }
+    }
+
+    #[test]
+    fn a_blackhole_outlives_the_learned_route_it_replaced() {
+        let (mut fib, commands) = fib();
+        let prefix: IpNet = "10.244.0.0/26".parse().unwrap();
+        fib.learned(change(prefix, true));
+        assert_eq!(last(&commands), Some(false));
+        fib.blackholes(&BTreeSet::from([prefix]));
+        assert_eq!(last(&commands), Some(true));
+        fib.learned(change(prefix, false));
+        assert_eq!(last(&commands), None);
+    }
+
+    #[test]
+    fn a_learned_route_outlives_the_blackhole_it_waited_for() {
+        let (mut fib, commands) = fib();
+        let prefix: IpNet = "10.244.0.0/26".parse().unwrap();
+        fib.blackholes(&BTreeSet::from([prefix]));
+        assert_eq!(last(&commands), Some(true));
+        fib.learned(change(prefix, true));
+        assert_eq!(last(&commands), None);
+        fib.blackholes(&BTreeSet::new());
+        assert_eq!(last(&commands), Some(false));
+    }
 }

@@ -59,8 +59,16 @@ pub(crate) struct DialError {
 struct Connection {
     stream: Arc<TcpStream>,
     reader: AbortHandle,
-    /// A task waits for room in the socket.
-    full: bool,
+    /// The task that waits for room in a full socket; it holds the socket open.
+    waiter: Option<AbortHandle>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(waiter) = &self.waiter {
+            waiter.abort();
+        }
+    }
 }
 
 struct Attempt {
@@ -159,14 +167,14 @@ impl Net {
         let conn = ConnId(self.number());
         let stream = Arc::new(stream);
         let reader = tokio::spawn(read_all(conn, Arc::clone(&stream), self.events.clone())).abort_handle();
-        self.connections.insert(conn, Connection { stream, reader, full: false });
+        self.connections.insert(conn, Connection { stream, reader, waiter: None });
         Ok((conn, local, remote))
     }
 
     /// Writes what the socket takes; `None` if it is full or gone, and a `Writable` follows when it is not full.
     pub(crate) fn write(&mut self, conn: ConnId, bytes: &[u8]) -> Option<usize> {
         let connection = self.connections.get_mut(&conn)?;
-        if connection.full {
+        if connection.waiter.is_some() {
             return None;
         }
         match connection.stream.try_write(bytes) {
@@ -182,18 +190,18 @@ impl Net {
 
     fn wait_for_room(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        connection.full = true;
         let (stream, events) = (Arc::clone(&connection.stream), self.events.clone());
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             // An error shows at the next write and at the reader.
             drop(stream.writable().await);
             drop(events.send(NetEvent::Writable(conn)).await);
         });
+        connection.waiter = Some(task.abort_handle());
     }
 
     pub(crate) fn room(&mut self, conn: ConnId) {
         if let Some(connection) = self.connections.get_mut(&conn) {
-            connection.full = false;
+            connection.waiter = None;
         }
     }
 
@@ -204,8 +212,9 @@ impl Net {
 
     /// Sends the last bytes within a second, then closes.
     pub(crate) fn close(&mut self, conn: ConnId, last_bytes: Vec<u8>) -> Option<tokio::task::JoinHandle<()>> {
-        let Connection { stream, reader, .. } = self.connections.remove(&conn)?;
-        reader.abort();
+        let connection = self.connections.remove(&conn)?;
+        connection.reader.abort();
+        let stream = Arc::clone(&connection.stream);
         Some(tokio::spawn(async move {
             // The peer may be gone or may not read: the session is over either way.
             drop(tokio::time::timeout(LINGER, write_all(&stream, &last_bytes)).await);

@@ -165,12 +165,11 @@ impl Status {
                 written: None,
             });
             let wish = (spec, status);
-            // Counts alone wait for the drift.
+            // Counts alone are written while the session is young, then when the last write is old.
             let differs = tracked.wish != wish;
             let only_counts = differs && without_counts(&tracked.wish.1) == without_counts(&wish.1);
-            if differs
-                && !(only_counts && tracked.written.is_some() && now.duration_since(live.since) > DRIFT)
-            {
+            let fresh = tracked.written.as_ref().is_some_and(|(_, at)| now.duration_since(*at) < DRIFT);
+            if differs && !(only_counts && fresh && now.duration_since(live.since) > DRIFT) {
                 tracked.wish = wish;
                 tracked.due = due(tracked.written.as_ref().map(|(_, at)| *at), settled, now);
             }

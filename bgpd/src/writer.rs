@@ -93,15 +93,20 @@ pub(crate) async fn run<S: Store>(store: S, node: String, mut writes: mpsc::Rece
     }
 }
 
+/// Tries every object, so that one that is refused holds up no other; the first error.
 async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), StoreError> {
     let names: Vec<String> = open.sessions.keys().cloned().collect();
+    let mut outcome = Ok(());
     for name in names {
-        match open.sessions.get(&name) {
-            Some(Some((spec, status))) => session(store, &name, spec, status).await?,
-            Some(None) => gone(store.delete::<BGPSession>(&key(&name), None, None).await)?,
-            None => {}
+        let done = match open.sessions.get(&name) {
+            Some(Some((spec, status))) => session(store, &name, spec, status).await,
+            Some(None) => gone(store.delete::<BGPSession>(&key(&name), None, None).await),
+            None => Ok(()),
+        };
+        match done {
+            Ok(()) => drop(open.sessions.remove(&name)),
+            Err(error) => outcome = outcome.and(Err(error)),
         }
-        open.sessions.remove(&name);
     }
     if let Some(wish) = &open.node {
         let agent = AgentStatus {
@@ -111,10 +116,12 @@ async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), S
         };
         let body =
             json!({"bgp": value(&wish.bgp), "agents": [value(&agent)], "conditions": [value(&wish.ready)]});
-        store.apply::<FabricNode>(&key(node), MANAGER, Part::Status, body).await?;
-        open.node = None;
+        match store.apply::<FabricNode>(&key(node), MANAGER, Part::Status, body).await {
+            Ok(_) => open.node = None,
+            Err(error) => outcome = outcome.and(Err(error)),
+        }
     }
-    Ok(())
+    outcome
 }
 
 async fn session<S: Store>(

@@ -304,7 +304,7 @@ impl<S: Store> Driver<S> {
             .iter()
             .filter_map(|(id, add)| match add.stage {
                 Stage::Programming { record, generation: Some(generation) }
-                    if generation <= switched && record <= acked =>
+                    if generation <= switched && record <= acked && self.is_routed(&add.addresses) =>
                 {
                     Some((*id, record))
                 }
@@ -326,6 +326,12 @@ impl<S: Store> Driver<S> {
         }
         self.journal_failed = self.journal_failed.split_off(&acked.saturating_sub(1024));
         self.answer_dels();
+    }
+
+    /// The kernel has taken the routes to these addresses.
+    fn is_routed(&self, addresses: &[IpAddr]) -> bool {
+        let refused = &self.programming.refused_routes;
+        addresses.iter().all(|address| !refused.contains_key(&ipnet::IpNet::from(*address).to_string()))
     }
 
     fn succeed(&mut self, add: Add) {
@@ -368,8 +374,9 @@ impl<S: Store> Driver<S> {
         let attachment = add.attachment();
         match add.stage {
             Stage::WaitPod => {}
-            Stage::Assigning | Stage::Wiring { .. } => self.release(&attachment),
-            Stage::Programming { .. } => {
+            Stage::Assigning => self.release(&attachment),
+            // A repeated ADD replaces the link of the one before, whose endpoint goes with it.
+            Stage::Wiring { .. } | Stage::Programming { .. } => {
                 self.detach(&attachment);
                 self.delete_links(vec![add.ends.host_interface.clone()]);
                 self.release(&attachment);

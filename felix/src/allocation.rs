@@ -16,7 +16,7 @@ impl<S: Store> Driver<S> {
             match output {
                 Output::Journal(record) => self.append(record),
                 Output::Store { id, request } => {
-                    if self.journal_acked >= self.journal_next {
+                    if self.journal_saved >= self.journal_next {
                         self.ask_store(id, request);
                     } else {
                         self.gated.push_back((self.journal_next, id, request));
@@ -60,13 +60,10 @@ impl<S: Store> Driver<S> {
         }
         self.journal_next += 1;
         let sequence = self.journal_next;
-        let written = self.journal.append(record);
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            let outcome = written.await.unwrap_or_else(|_| Err("the journal's thread is gone".to_owned()));
+        if let Err(error) = self.journal.append(sequence, record) {
             // The loop is gone: the process ends.
-            drop(events.send(Event::Journaled { sequence, outcome }));
-        });
+            drop(self.events.send(Event::Journaled { sequence, outcome: Err(error) }));
+        }
     }
 
     fn ask_store(&self, id: StoreId, request: StoreRequest) {
@@ -80,7 +77,7 @@ impl<S: Store> Driver<S> {
 
 /// What waited for the journal may go.
 pub(crate) fn release_gated<S: Store>(driver: &mut Driver<S>) {
-    while driver.gated.front().is_some_and(|(sequence, ..)| *sequence <= driver.journal_acked) {
+    while driver.gated.front().is_some_and(|(sequence, ..)| *sequence <= driver.journal_saved) {
         if let Some((_, id, request)) = driver.gated.pop_front() {
             driver.ask_store(id, request);
         }

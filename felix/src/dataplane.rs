@@ -8,7 +8,7 @@
 //! ```
 //! An ADD waits for *switch* and never for *remove*.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::mpsc;
 use std::thread;
@@ -22,7 +22,7 @@ use felix_kernel::conntrack::{Conntrack, Wanted};
 use felix_kernel::link;
 use felix_kernel::netlink::RouteSocket;
 use felix_kernel::nft::{Counters, Foreign, NftError, PolicyTable, Watch};
-use felix_kernel::route::{Route, RouteKey, RouteTable};
+use felix_kernel::route::{Route, RouteKey, RouteState, RouteTable};
 use tokio::sync::mpsc as queue;
 
 /// How often the kernel is looked at when nothing happens: a foreign flush is repaired within this.
@@ -48,8 +48,10 @@ pub(crate) enum Command {
     Apply { generation: Generation, plan: Box<Plan>, routes: Routes },
     /// From whatever the kernel holds to this table and these routes. `sweep`: what else of ours is there goes.
     Resync { generation: Generation, table: Box<Table>, routes: Vec<Route>, sweep: bool },
+    /// The kernel may have dropped routes without a word: these are all that there should be.
+    LookRoutes(Vec<Route>),
     /// Connections of these addresses are wanted for judgement.
-    ListConnections { addresses: Vec<IpAddr> },
+    ListConnections { addresses: BTreeSet<IpAddr> },
     /// Connections that the policy now denies.
     Cut(Vec<Entry>),
     /// Links of pods that are gone.
@@ -61,27 +63,17 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The table of this generation decides now.
-    Switched {
-        generation: Generation,
-        took: Duration,
-        changes: usize,
-    },
+    Switched { generation: Generation, took: Duration, changes: usize },
     /// And nothing of the older ones is left.
-    Done {
-        generation: Generation,
-    },
+    Done { generation: Generation },
     /// The kernel refused; everything up to here is to be resynced.
-    Failed {
-        generation: Generation,
-        error: String,
-    },
-    Connections(Vec<Entry>),
+    Failed { generation: Generation, error: String },
+    /// What was asked for, beside for whom: several questions may be under way.
+    Connections { addresses: BTreeSet<IpAddr>, entries: Vec<Entry> },
     /// How many connections were cut.
     Cut(usize),
     /// Somebody else changed our table.
-    Touched {
-        what: String,
-    },
+    Touched { what: String },
     /// The routes that the kernel does not take, by destination.
     RoutesRefused(BTreeMap<String, String>),
 }
@@ -166,8 +158,14 @@ impl Worker {
             Command::Resync { generation, table, routes, sweep } => {
                 self.resync(generation, &table, routes, sweep)
             }
+            Command::LookRoutes(routes) => {
+                self.want(routes);
+                self.routes.mark_stale();
+                self.routes.wake();
+                self.apply_routes();
+            }
             Command::ListConnections { addresses } => match self.connections(&addresses) {
-                Ok(entries) => self.report(Outcome::Connections(entries)),
+                Ok(entries) => self.report(Outcome::Connections { addresses, entries }),
                 Err(error) => {
                     tracing::warn!(%error, effect = "established flows stay", "connections not listed")
                 }
@@ -259,21 +257,19 @@ impl Worker {
         if !self.routes.is_due(now) {
             return;
         }
-        if let Err(error) = self.routes.apply(&self.socket, now) {
-            tracing::warn!(%error, "routes to pods");
+        let lost = self.routes.apply(&self.socket, now).err().map(|error| error.to_string());
+        if let Some(error) = &lost {
+            tracing::warn!(error, "routes to pods");
         }
         let refused: BTreeMap<String, String> = self
             .routes
             .wanted()
             .filter_map(|(key, _)| match self.routes.state(key) {
-                felix_kernel::route::RouteState::NotYet(refusal)
-                | felix_kernel::route::RouteState::Wrong(refusal) => {
+                RouteState::NotYet(refusal) | RouteState::Wrong(refusal) => {
                     Some((key.destination.to_string(), refusal.to_string()))
                 }
-                felix_kernel::route::RouteState::Absent
-                | felix_kernel::route::RouteState::Adopted
-                | felix_kernel::route::RouteState::Pending
-                | felix_kernel::route::RouteState::Installed => None,
+                RouteState::Pending => lost.clone().map(|error| (key.destination.to_string(), error)),
+                RouteState::Absent | RouteState::Adopted | RouteState::Installed => None,
             })
             .collect();
         if refused != self.refused {
@@ -306,7 +302,7 @@ impl Worker {
     }
 
     /// Few addresses are asked for one by one, in both directions; many by one listing of everything.
-    fn connections(&mut self, addresses: &[IpAddr]) -> Result<Vec<Entry>, NftError> {
+    fn connections(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<Vec<Entry>, NftError> {
         if addresses.len() > FILTERED {
             return self.conntrack.list(Wanted::All);
         }

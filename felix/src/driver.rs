@@ -52,7 +52,7 @@ pub(crate) enum Event {
         ends: Ends,
         outcome: Result<u32, WiringError>,
     },
-    /// Everything up to this record is on disk, or this one could not be written.
+    /// Everything up to this record is on disk, or this one could not be written (yet). In the order of the records.
     Journaled {
         sequence: u64,
         outcome: Result<(), String>,
@@ -121,10 +121,14 @@ pub(crate) struct Driver<S: Store> {
     pub(crate) next_request: u64,
     pub(crate) programming: Programming,
     pub(crate) recheck: BTreeMap<Generation, BTreeSet<IpAddr>>,
-    pub(crate) second_look: Option<(Instant, BTreeSet<IpAddr>)>,
-    pub(crate) judging: BTreeSet<IpAddr>,
+    pub(crate) second_looks: VecDeque<(Instant, BTreeSet<IpAddr>)>,
+    /// When the routes to pods are compared with the kernel's.
+    pub(crate) look_routes: Option<Instant>,
     pub(crate) journal_next: u64,
+    /// The last record of which the journal has said anything.
     pub(crate) journal_acked: u64,
+    /// The last record of which it has said that it is on disk, with all before it.
+    pub(crate) journal_saved: u64,
     pub(crate) journal_failed: BTreeMap<u64, String>,
     /// Requests to the store that wait for the journal.
     pub(crate) gated: VecDeque<(u64, StoreId, StoreRequest)>,
@@ -184,10 +188,14 @@ impl<S: Store> Driver<S> {
         self.expire_adds(now);
         self.drain_allocator();
         self.flush(now);
-        if self.second_look.as_ref().is_some_and(|(at, _)| *at <= now)
-            && let Some((_, addresses)) = self.second_look.take()
+        while self.second_looks.front().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, addresses)) = self.second_looks.pop_front()
         {
             self.judge(addresses);
+        }
+        if self.look_routes.is_some_and(|at| at <= now) {
+            self.look_routes = None;
+            self.dataplane.send(Command::LookRoutes(self.pod_routes()));
         }
         if self.controller.next_try().is_some_and(|at| at <= now) {
             self.controller.judge(&self.objects);
@@ -197,17 +205,20 @@ impl<S: Store> Driver<S> {
 
     fn deadline(&self) -> Option<Instant> {
         let allocator = self.allocator.poll_timeout(self.now()).and_then(|due| self.started.checked_add(due));
+        // While nothing may be handed over, what ends that wakes the loop.
         let flush = match self.programming.dirty {
-            Some(_) if self.programming.urgent => None,
-            Some(since) => since.checked_add(SETTLE),
-            None => None,
+            Some(since) if !self.programming.urgent && !self.is_busy() && self.may_program() => {
+                since.checked_add(SETTLE).filter(|_| self.programming.retry_at.is_none())
+            }
+            Some(_) | None => None,
         };
-        let second_look = self.second_look.as_ref().map(|(at, _)| *at);
+        let second_look = self.second_looks.front().map(|(at, _)| *at);
         [
             allocator,
             flush,
             second_look,
-            self.programming.retry_at,
+            self.programming.retry_at.filter(|_| self.may_program()),
+            self.look_routes,
             self.next_add_deadline(),
             self.status.next_tick(),
             self.controller.next_try().filter(|_| self.objects.in_sync()),
@@ -240,8 +251,12 @@ impl<S: Store> Driver<S> {
             Event::Wired { id, ends, outcome } => self.wired(id, &ends, outcome),
             Event::Journaled { sequence, outcome } => {
                 self.journal_acked = self.journal_acked.max(sequence);
-                if let Err(error) = outcome {
-                    self.journal_failed.insert(sequence, error);
+                match outcome {
+                    Ok(()) => {
+                        self.journal_saved = self.journal_saved.max(sequence);
+                        self.journal_failed = self.journal_failed.split_off(&(sequence + 1));
+                    }
+                    Err(error) => drop(self.journal_failed.insert(sequence, error)),
                 }
                 allocation::release_gated(self);
                 self.answer_ready();
@@ -250,17 +265,28 @@ impl<S: Store> Driver<S> {
     }
 
     fn kernel(&mut self, events: &[KernelEvent]) {
-        let matters = events.iter().any(|event| match event {
-            KernelEvent::Link(_)
-            | KernelEvent::LinkGone(_)
-            | KernelEvent::Address(_)
-            | KernelEvent::AddressGone(_)
-            | KernelEvent::OwnRouteGone(_)
-            | KernelEvent::Resync => true,
-            KernelEvent::Neighbour(_) | KernelEvent::NeighbourGone(_) | KernelEvent::Routes => false,
-        });
-        if matters {
-            self.objects.news.node = true;
+        // With an interface or the node's address the kernel drops routes, and says so of none or of few of them.
+        let (mut node, mut routes) = (false, false);
+        for event in events {
+            match event {
+                KernelEvent::Link(link) | KernelEvent::LinkGone(link) => {
+                    node = true;
+                    routes |= self.attached.values().any(|attached| attached.index == link.index);
+                }
+                KernelEvent::Address(_) | KernelEvent::AddressGone(_) | KernelEvent::Resync => {
+                    (node, routes) = (true, true);
+                }
+                // Our own removals are heard too: those are of pods that are no longer attached.
+                KernelEvent::OwnRouteGone(gone) => {
+                    let gone = gone.destination.addr();
+                    routes |= self.attached.values().any(|attached| attached.addresses.contains(&gone));
+                }
+                KernelEvent::Neighbour(_) | KernelEvent::NeighbourGone(_) | KernelEvent::Routes => {}
+            }
+        }
+        self.objects.news.node |= node;
+        if routes {
+            self.look_routes = self.look_routes.or_else(|| Instant::now().checked_add(SETTLE));
         }
     }
 
@@ -271,10 +297,11 @@ impl<S: Store> Driver<S> {
                 if generation == self.programming.handed_over {
                     self.programming.failures = 0;
                     self.programming.error = None;
+                    self.status.touch();
                 }
             }
             Outcome::Failed { generation, error } => self.failed(generation, error),
-            Outcome::Connections(entries) => self.cut_denied(entries),
+            Outcome::Connections { addresses, entries } => self.cut_denied(&addresses, &entries),
             Outcome::Cut(cut) => {
                 if cut > 0 {
                     tracing::info!(cut, "connections cut that the policy denies now");
@@ -284,8 +311,9 @@ impl<S: Store> Driver<S> {
                 tracing::warn!(gone = what, "the ruleset was changed by somebody else");
                 self.status.repaired(&what);
                 self.programming.resync = true;
-                self.programming.urgent = true;
-                self.programming.dirty.get_or_insert_with(Instant::now);
+                // What was handed over in the meantime is not carried out, and nothing more is said of it.
+                self.programming.retry_at = Some(Instant::now());
+                self.dirty(true);
             }
             Outcome::RoutesRefused(refused) => {
                 for (prefix, error) in &refused {
@@ -293,6 +321,7 @@ impl<S: Store> Driver<S> {
                 }
                 self.programming.refused_routes = refused;
                 self.status.touch();
+                self.answer_ready();
             }
         }
     }
@@ -321,10 +350,7 @@ impl<S: Store> Driver<S> {
         }
         if !addresses.is_empty() {
             let again = Instant::now().checked_add(SECOND_LOOK).unwrap_or_else(Instant::now);
-            self.second_look
-                .get_or_insert_with(|| (again, BTreeSet::new()))
-                .1
-                .extend(addresses.iter().copied());
+            self.second_looks.push_back((again, addresses.clone()));
             self.judge(addresses);
         }
         self.status.touch();
@@ -351,8 +377,6 @@ impl<S: Store> Driver<S> {
 
     /// Hands the next table over, when the last one decides and either somebody waits or nothing more is coming.
     fn flush(&mut self, now: Instant) {
-        let busy =
-            self.programming.switched < self.programming.handed_over && self.programming.retry_at.is_none();
         let retry = self.programming.retry_at.is_some_and(|at| at <= now);
         if self.programming.retry_at.is_some() && !retry {
             return;
@@ -361,7 +385,7 @@ impl<S: Store> Driver<S> {
             .programming
             .dirty
             .is_some_and(|since| self.programming.urgent || now.duration_since(since) >= SETTLE);
-        if busy || !(due || retry) || !self.may_program() {
+        if self.is_busy() || !(due || retry) || !self.may_program() {
             return;
         }
         self.programming.retry_at = None;
@@ -389,6 +413,11 @@ impl<S: Store> Driver<S> {
         self.dataplane.send(command);
     }
 
+    /// The last table handed over does not decide yet, and nobody has said that it will not.
+    fn is_busy(&self) -> bool {
+        self.programming.switched < self.programming.handed_over && self.programming.retry_at.is_none()
+    }
+
     /// Before the objects are known whole, a table that is already there is left as it is.
     fn may_program(&self) -> bool {
         self.objects.in_sync() || self.programming.complete || !self.status.adopted_table()
@@ -399,14 +428,12 @@ impl<S: Store> Driver<S> {
         self.attached.values().flat_map(|attached| self.routes_of(attached)).collect()
     }
 
-    fn judge(&mut self, addresses: BTreeSet<IpAddr>) {
-        self.judging.extend(addresses.iter().copied());
-        self.dataplane.send(Command::ListConnections { addresses: addresses.into_iter().collect() });
+    fn judge(&self, addresses: BTreeSet<IpAddr>) {
+        self.dataplane.send(Command::ListConnections { addresses });
     }
 
-    fn cut_denied(&mut self, entries: Vec<felix_calc::conntrack::Entry>) {
-        let addresses = std::mem::take(&mut self.judging);
-        let denied = felix_calc::conntrack::denied(self.graph.state(), &addresses, &entries);
+    fn cut_denied(&self, addresses: &BTreeSet<IpAddr>, entries: &[felix_calc::conntrack::Entry]) {
+        let denied = felix_calc::conntrack::denied(self.graph.state(), addresses, entries);
         if !denied.is_empty() {
             self.dataplane.send(Command::Cut(denied));
         }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::controller::Controller;
 use crate::dataplane::Dataplane;
-use crate::driver::{Attached, Driver, Programming, Sources};
+use crate::driver::{Attached, Driver, Event, Programming, Sources};
 use crate::journal::Journal;
 use crate::status::Status;
 use crate::{cni, objects, writer};
@@ -35,7 +35,13 @@ pub(crate) async fn run(options: &Options, node: String) -> anyhow::Result<()> {
         manx_daemon::control::listen(&options.run_dir.join(FELIX_SOCKET)).context("the control socket")?;
     let monitor =
         Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL]).context("the kernel's links")?;
-    let (journal, replayed) = Journal::open(&options.state_dir.join("journal")).context("the journal")?;
+    let (events, event) = mpsc::unbounded_channel();
+    let (journal, replayed) = {
+        let events = events.clone();
+        // The loop is gone: the process ends.
+        let heard = move |sequence, outcome| drop(events.send(Event::Journaled { sequence, outcome }));
+        Journal::open(&options.state_dir.join("journal"), heard).context("the journal")?
+    };
     let (dataplane, outcomes, adopted) = Dataplane::start().context("the kernel's tables")?;
     // Behind the table, whose first rule loads connection tracking where it is a module.
     let settings_problems = settings(options, &monitor)?;
@@ -52,7 +58,6 @@ pub(crate) async fn run(options: &Options, node: String) -> anyhow::Result<()> {
         Restored { complete: replayed.complete() && replayed.valid_length > 0, state: replayed.state };
     let (writes, written) = mpsc::channel(WRITES);
     tokio::spawn(writer::run(store.clone(), node.clone(), written));
-    let (events, event) = mpsc::unbounded_channel();
     // Last of all, so that nobody is answered before there is something to answer with.
     let calls = cni::listen(&options.run_dir.join(manx_cni::SOCKET)).context("the CNI socket")?;
     let changes = objects::watch(&store, &node);
@@ -76,10 +81,11 @@ pub(crate) async fn run(options: &Options, node: String) -> anyhow::Result<()> {
         next_request: 0,
         programming: Programming::default(),
         recheck: BTreeMap::new(),
-        second_look: None,
-        judging: std::collections::BTreeSet::new(),
+        second_looks: std::collections::VecDeque::new(),
+        look_routes: None,
         journal_next: 0,
         journal_acked: 0,
+        journal_saved: 0,
         journal_failed: BTreeMap::new(),
         gated: std::collections::VecDeque::new(),
         settings_problems,

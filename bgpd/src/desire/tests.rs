@@ -144,6 +144,19 @@ fn the_asn_comes_from_the_label_or_there_is_none() {
 }
 
 #[test]
+fn a_label_that_becomes_invalid_changes_nothing_but_the_problem() {
+    let good = of(vec![
+        put(Change::Peer, &peer("tor-a", "address: 10.0.1.1, asn: 65001")),
+        put(Change::Advertisement, &advertisement("all", "pools: {}")),
+    ]);
+    let wrong = configuration("node: {asnFromLabel: {key: site, base: 4200000000}}");
+    let kept = of(vec![put(Change::Configuration, &wrong)]).or_last_good(&good);
+    assert_eq!(kept.problem.as_ref().unwrap().reason, "InvalidASNLabel");
+    assert_eq!(Desire { problem: None, ..kept.clone() }, good);
+    assert_eq!(good.clone().or_last_good(&kept), good, "and it ends with the label");
+}
+
+#[test]
 fn another_topology_than_none_is_said_to_open_nothing() {
     assert!(of(vec![]).remarks[0].starts_with("topology.mode FullMesh opens no node-to-node session"));
     let none = of(vec![put(Change::Configuration, &configuration("topology: {mode: None}"))]);
