@@ -148,13 +148,13 @@ fn a_busy_neighbour_does_not_starve_reading() {
     put(&mut kernel, &Table::default(), &wanted).unwrap();
     namespace.sh("nft add table ip other");
     let mut neighbour = namespace.run(|| {
-        Command::new("sh")
-            .args([
-                "-c",
-                "n=0; while n=$((n+1)); do echo \"add chain ip other c$n\"; done | nft -i >/dev/null 2>&1",
-            ])
-            .spawn()
-            .unwrap()
+        let mut nft = Command::new("nft");
+        nft.arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    });
+    let mut input = neighbour.stdin.take().unwrap();
+    // Ends with the pipe, when the neighbour is killed.
+    let typist = std::thread::spawn(move || {
+        (0..).take_while(|n| writeln!(input, "add chain ip other c{n}").is_ok()).count()
     });
     let first = kernel.generation().unwrap();
     for _ in 0..50 {
@@ -163,6 +163,7 @@ fn a_busy_neighbour_does_not_starve_reading() {
     let moved = kernel.generation().unwrap().wrapping_sub(first);
     neighbour.kill().unwrap();
     neighbour.wait().unwrap();
+    typist.join().unwrap();
     assert!(moved > 0, "the neighbour did nothing");
 }
 
