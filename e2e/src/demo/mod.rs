@@ -51,6 +51,7 @@ pub fn up(options: &Options) -> Result<bool> {
     let _lock = lock()?;
     interrupt::listen()?;
     setup::remove(&places.run).context("removing what an earlier demo left")?;
+    sweep(&places)?;
     let mut screen = Screen::new();
     greet(&screen);
     let mut fabric = Fabric {
@@ -128,24 +129,25 @@ fn places() -> Result<Places> {
         bail!("{} is not the checkout: run make demo there", root.display());
     }
     let home = root.join(&shown);
-    let logs = home.join("logs");
-    if logs.exists() {
-        fs::remove_dir_all(&logs)?;
-    }
-    let state = home.join("state");
-    if state.exists() {
-        fs::remove_dir_all(&state)?;
-    }
-    fs::create_dir_all(&logs).with_context(|| format!("{}", logs.display()))?;
     Ok(Places {
         shown,
         objects: home.join("objects"),
-        state,
+        state: home.join("state"),
+        logs: home.join("logs"),
         home,
-        logs,
         run: PathBuf::from(RUN),
         binaries: setup::binaries()?,
     })
+}
+
+/// Removes what an earlier run left in target/demo: its evidence must not be taken for this one's.
+fn sweep(places: &Places) -> Result<()> {
+    let evidence =
+        checks::ALL.iter().map(|check| places.home.join(check.id)).chain([places.home.join("setup")]);
+    for old in evidence.chain([places.logs.clone(), places.state.clone()]).filter(|old| old.exists()) {
+        fs::remove_dir_all(&old).with_context(|| format!("{}", old.display()))?;
+    }
+    fs::create_dir_all(&places.logs).with_context(|| format!("{}", places.logs.display()))
 }
 
 /// One demo at a time: its namespaces have fixed names, so that people can type them.
@@ -200,7 +202,8 @@ fn run_checks(screen: &mut Screen, fabric: &mut Fabric, chosen: &[Check], report
         }
         step.update(&format!("{} of {}   {} {}", report.done.len(), chosen.len(), check.id, check.title));
         let done = make(fabric, check);
-        if done.verdict.state != State::Ok {
+        if done.verdict.state == State::Fail || (done.verdict.state == State::Skip && !interrupt::requested())
+        {
             step.interject(|| say(&done.form()));
         }
         report.done.push(done);
@@ -216,8 +219,12 @@ fn run_checks(screen: &mut Screen, fabric: &mut Fabric, chosen: &[Check], report
 
 fn make(fabric: &mut Fabric, check: &Check) -> Done {
     let begun = Instant::now();
-    let verdict = (check.run)(fabric).unwrap_or_else(|error| Verdict::fail(format!("{error:#}")));
-    let evidence = if verdict.state == State::Ok { None } else { evidence::collect(fabric, check.id) };
+    let mut verdict = (check.run)(fabric).unwrap_or_else(|error| Verdict::fail(format!("{error:#}")));
+    if verdict.state == State::Fail && interrupt::requested() {
+        // Nobody waited long enough to know.
+        verdict = Verdict::skip("interrupted");
+    }
+    let evidence = if verdict.state == State::Fail { evidence::collect(fabric, check.id) } else { None };
     Done {
         id: check.id,
         title: check.title,
