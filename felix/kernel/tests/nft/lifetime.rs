@@ -1,6 +1,6 @@
 //! The table outlives us, and others: adoption, foreign flushes, removal.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -153,7 +153,7 @@ fn a_busy_neighbour_does_not_starve_reading() {
     });
     let mut input = neighbour.stdin.take().unwrap();
     // Ends with the pipe, when the neighbour is killed.
-    let typist = std::thread::spawn(move || {
+    let typist = thread::spawn(move || {
         (0..).take_while(|n| writeln!(input, "add chain ip other c{n}").is_ok()).count()
     });
     let first = kernel.generation().unwrap();
