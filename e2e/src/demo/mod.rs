@@ -14,7 +14,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
 
@@ -153,9 +153,9 @@ fn sweep(places: &Places) -> Result<()> {
 /// One demo at a time: its namespaces have fixed names, so that people can type them.
 fn lock() -> Result<Flock<fs::File>> {
     let file = fs::File::create(LOCK).context(LOCK)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, error)| error)
-        .with_context(|| format!("another demo runs on this machine ({LOCK} is locked)"))
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        anyhow!("another demo runs on this machine\n  where      {LOCK}: {error}\n  expected   one at a time\n  do         fuser -v {LOCK}; wait for it, or end it with SIGINT")
+    })
 }
 
 fn greet(screen: &Screen) {
