@@ -100,7 +100,7 @@ async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), S
     for name in names {
         let done = match open.sessions.get(&name) {
             Some(Some((spec, status))) => session(store, &name, spec, status).await,
-            Some(None) => gone(store.delete::<BGPSession>(&key(&name), None, None).await),
+            Some(None) => gone(store.delete::<BGPSession>(&Key::cluster(&name), None, None).await),
             None => Ok(()),
         };
         match done {
@@ -116,7 +116,7 @@ async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), S
         };
         let body =
             json!({"bgp": value(&wish.bgp), "agents": [value(&agent)], "conditions": [value(&wish.ready)]});
-        match store.apply::<FabricNode>(&key(node), MANAGER, Part::Status, body).await {
+        match store.apply::<FabricNode>(&Key::cluster(node), MANAGER, Part::Status, body).await {
             Ok(_) => open.node = None,
             Err(error) => outcome = outcome.and(Err(error)),
         }
@@ -130,12 +130,12 @@ async fn session<S: Store>(
     spec: &BGPSessionSpec,
     status: &BGPSessionStatus,
 ) -> Result<(), StoreError> {
-    let applied = store.apply::<BGPSession>(&key(name), MANAGER, Part::Status, value(status)).await;
+    let applied = store.apply::<BGPSession>(&Key::cluster(name), MANAGER, Part::Status, value(status)).await;
     match applied {
         Ok(held) if held.spec == *spec => Ok(()),
         // The remote changed, which is identity: another session.
         Ok(_) => {
-            gone(store.delete::<BGPSession>(&key(name), None, None).await)?;
+            gone(store.delete::<BGPSession>(&Key::cluster(name), None, None).await)?;
             create(store, name, spec, status).await
         }
         Err(StoreError::NotFound { .. }) => create(store, name, spec, status).await,
@@ -150,7 +150,7 @@ async fn create<S: Store>(
     spec: &BGPSessionSpec,
     status: &BGPSessionStatus,
 ) -> Result<(), StoreError> {
-    let owner = match store.get::<FabricNode>(&key(&spec.node_name)).await {
+    let owner = match store.get::<FabricNode>(&Key::cluster(&spec.node_name)).await {
         Ok(node) => node.owner_ref(&()),
         Err(StoreError::NotFound { .. }) => None,
         Err(error) => return Err(error),
@@ -165,7 +165,7 @@ async fn create<S: Store>(
         Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
         Err(error) => return Err(error),
     }
-    store.apply::<BGPSession>(&key(name), MANAGER, Part::Status, value(status)).await?;
+    store.apply::<BGPSession>(&Key::cluster(name), MANAGER, Part::Status, value(status)).await?;
     Ok(())
 }
 
@@ -185,7 +185,7 @@ async fn forget_others<S: Store>(store: &S, node: &str, wanted: &BTreeSet<String
 }
 
 async fn event<S: Store>(store: &S, node: &str, session: String, reason: &str, warning: bool, note: String) {
-    let about = match store.get::<BGPSession>(&key(&session)).await {
+    let about = match store.get::<BGPSession>(&Key::cluster(&session)).await {
         Ok(session) => session,
         // Its object is not written yet: the Event names it all the same.
         Err(_) => BGPSession::new(&session, BGPSessionSpec::default()),
@@ -201,10 +201,6 @@ async fn event<S: Store>(store: &S, node: &str, session: String, reason: &str, w
     if let Err(error) = store.record_event(&about, event).await {
         tracing::debug!(%error, reason, "an Event was not recorded");
     }
-}
-
-fn key(name: &str) -> Key {
-    Key { namespace: None, name: name.to_owned() }
 }
 
 /// What is gone already is what we wanted.

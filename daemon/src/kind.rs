@@ -84,7 +84,7 @@ impl<K: Object> Kind<K> {
 
     /// A cluster-scoped object.
     pub fn named(&self, name: &str) -> Option<&K> {
-        self.objects.get(&Key { namespace: None, name: name.to_owned() })
+        self.objects.get(&Key::cluster(name))
     }
 }
 

@@ -19,7 +19,7 @@ use kube::ResourceExt as _;
 use manx_cni::error::{CniError, Code};
 use manx_cni::request::{PodRef, Request, Response};
 use manx_cni::result::PodNetwork;
-use manx_crds::store::Store;
+use manx_crds::store::{Key, Store};
 use manx_ipam::allocator::{AssignError, AssignRequest, Input, RequestId};
 use manx_ipam::journal::Attachment;
 use tokio::sync::oneshot;
@@ -27,7 +27,6 @@ use tokio::sync::oneshot;
 use crate::cni::Call;
 use crate::dataplane::Generation;
 use crate::driver::{Attached, Driver, Event};
-use crate::objects;
 use crate::wiring::{self, Ends, Wire, WiringError};
 
 /// How long an ADD waits for its Pod to appear in the watch.
@@ -213,7 +212,7 @@ impl<S: Store> Driver<S> {
                 (Code::TryAgainLater, error.to_string())
             }
         };
-        let key = objects::key(namespace, name);
+        let key = Key::namespaced(namespace, name);
         self.status.pod_event(&key, "AddressAssignmentFailed", &text);
         let error = CniError::new(code, text).because(
             &format!("felix on {}, ADD", self.node),
@@ -344,7 +343,7 @@ impl<S: Store> Driver<S> {
             took = manx_daemon::log::took(add.began.elapsed()),
             "pod added"
         );
-        self.status.pod_addresses(&objects::key(namespace, name), &add.addresses, true);
+        self.status.pod_addresses(&Key::namespaced(namespace, name), &add.addresses, true);
         let gateways = add.addresses.iter().map(|address| match address {
             IpAddr::V4(_) => IpAddr::V4(POD_GATEWAY_V4),
             IpAddr::V6(_) => IpAddr::V6(POD_GATEWAY_V6),

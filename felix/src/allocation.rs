@@ -120,7 +120,7 @@ fn refused(error: StoreError) -> StoreAnswer {
 }
 
 fn key(cidr: ipnet::IpNet) -> Key {
-    Key { namespace: None, name: Cidr::masked(cidr).block_name() }
+    Key::cluster(Cidr::masked(cidr).block_name())
 }
 
 /// The CIDR of a block object by its key, for a watch that says only that it is gone.

@@ -152,7 +152,7 @@ fn policy_rows<S: Store>(driver: &Driver<S>) -> BTreeMap<PolicyKey, PolicyRow> {
             })
             .filter(|endpoint| evaluator.selects(&policy.applies_to, endpoint))
             .count();
-        let object = Key { namespace: Some(key.namespace.clone()), name: key.name.clone() };
+        let object = Key::namespaced(&key.namespace, &key.name);
         let rejected = driver.objects.policies.objects.get(&object).map(|object| {
             felix_input::network_policy(object).rejected.into_iter().map(|r| r.text).collect::<Vec<_>>()
         });

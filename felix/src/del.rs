@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use manx_cni::error::{CniError, Code};
 use manx_cni::request::Response;
-use manx_crds::store::Store;
+use manx_crds::store::{Key, Store};
 use manx_ipam::allocator::{Input, RequestId};
 use manx_ipam::journal::Attachment;
 use tokio::sync::oneshot;
@@ -20,7 +20,6 @@ use crate::add::{attachment, reply};
 use crate::cni::Call;
 use crate::dataplane::Generation;
 use crate::driver::Driver;
-use crate::objects;
 use crate::wiring::Ends;
 
 #[derive(Debug)]
@@ -63,7 +62,7 @@ impl<S: Store> Driver<S> {
             .map(|attached| (attached.namespace.clone(), attached.name.clone()));
         if let Some((namespace, name)) = &known {
             self.status.pod_addresses(
-                &objects::key(namespace, name),
+                &Key::namespaced(namespace, name),
                 &[],
                 self.is_last(&attachment, namespace, name),
             );

@@ -115,13 +115,8 @@ impl Objects {
     }
 
     pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
-        self.pods.objects.get(&key(namespace, name))
+        self.pods.objects.get(&Key::namespaced(namespace, name))
     }
-}
-
-/// The key of a namespaced object.
-pub(crate) fn key(namespace: &str, name: &str) -> Key {
-    Key { namespace: Some(namespace.to_owned()), name: name.to_owned() }
 }
 
 fn note(taken: Taken, keys: &mut BTreeSet<Key>) {

@@ -10,13 +10,12 @@ use manx_crds::store::{Key, Store};
 use manx_ipam::journal::Attachment;
 
 use crate::driver::{Attached, Driver};
-use crate::objects;
 use crate::wiring;
 
 impl<S: Store> Driver<S> {
     /// A link exists: its pod joins the graph, its addresses are routed to it.
     pub(crate) fn attach(&mut self, attachment: Attachment, attached: Attached) {
-        let key = objects::key(&attached.namespace, &attached.name);
+        let key = Key::namespaced(&attached.namespace, &attached.name);
         let routes = self.routes_of(&attached);
         self.programming.routes.set.extend(routes);
         self.attached.insert(attachment, attached);
@@ -34,7 +33,7 @@ impl<S: Store> Driver<S> {
             self.programming.routes.set.retain(|set| set.key() != key);
             self.programming.routes.withdraw.push(key);
         }
-        self.refresh_pod(&objects::key(&attached.namespace, &attached.name));
+        self.refresh_pod(&Key::namespaced(&attached.namespace, &attached.name));
         self.dirty(true);
         true
     }

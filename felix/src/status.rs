@@ -218,8 +218,3 @@ impl<S: Store> Driver<S> {
 pub(crate) fn words<R: ConditionReason>(state: (R, String)) -> (String, String) {
     (state.0.as_str().to_owned(), state.1)
 }
-
-/// The key of a cluster-scoped object.
-pub(crate) fn cluster_key(name: &str) -> Key {
-    Key { namespace: None, name: name.to_owned() }
-}

@@ -16,8 +16,6 @@ use manx_crds::v1alpha1::{
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::status::cluster_key;
-
 const FELIX: &str = "manx-felix";
 const CONTROLLER: &str = "manx-controller";
 const AGAIN: Duration = Duration::from_secs(5);
@@ -125,7 +123,7 @@ async fn take<S: Store>(store: &S, node: &str, open: &mut Open, write: Write) {
             event::<S, Pod>(store, &pod, node, FELIX, true, reason, note).await;
         }
         Write::NodeEvent { warning, reason, note } => {
-            event::<S, FabricNode>(store, &cluster_key(node), node, FELIX, warning, reason, note).await;
+            event::<S, FabricNode>(store, &Key::cluster(node), node, FELIX, warning, reason, note).await;
         }
         Write::PolicyRejected { policy, note } => {
             event::<S, NetworkPolicy>(store, &policy, node, CONTROLLER, true, "PolicyRejected", note).await;
@@ -143,7 +141,7 @@ async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), S
         open.pods.pop_first();
     }
     while let Some(((kind, name), condition)) = open.accepted.first_key_value() {
-        let key = cluster_key(name);
+        let key = Key::cluster(name);
         let outcome = match kind {
             AcceptedKind::FabricConfiguration => {
                 accepted::<S, FabricConfiguration>(store, &key, condition).await
@@ -160,7 +158,7 @@ async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), S
 
 /// The FabricNode: made empty where it is not there, labels copied from the Node, status by field manager.
 async fn fabric_node<S: Store>(store: &S, node: &str, wish: &NodeWish) -> Result<(), StoreError> {
-    let key = cluster_key(node);
+    let key = Key::cluster(node);
     if let Err(StoreError::NotFound { .. }) = store.get::<FabricNode>(&key).await {
         let owner = wish.owner.as_ref().map(|uid| {
             vec![OwnerReference {
@@ -210,7 +208,7 @@ async fn pod_status<S: Store>(
         json!({"phase": "Pending"})
     } else {
         let ips: Vec<Value> = addresses.iter().map(|address| json!({"ip": address})).collect();
-        let host = store.get::<Node>(&cluster_key(node)).await.ok().and_then(|node| {
+        let host = store.get::<Node>(&Key::cluster(node)).await.ok().and_then(|node| {
             let listed = node.status?.addresses?;
             Some(listed.into_iter().find(|address| address.type_ == "InternalIP")?.address)
         });

@@ -112,8 +112,8 @@ impl Role {
         let name = object_name(file)?.to_owned();
         match self {
             Self::Base => None,
-            Self::Folder(_) => Some(Key { namespace: None, name }),
-            Self::Namespace(_, namespace) => Some(Key { namespace: Some(namespace.clone()), name }),
+            Self::Folder(_) => Some(Key::cluster(name)),
+            Self::Namespace(_, namespace) => Some(Key::namespaced(namespace, name)),
         }
     }
 }

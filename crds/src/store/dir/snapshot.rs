@@ -103,11 +103,11 @@ impl Inner {
 fn collect(folder: &Path, namespaced: bool, keys: &mut BTreeSet<Key>) -> io::Result<()> {
     for (name, is_dir) in list(folder)? {
         if let Some(object) = object_name(&name).filter(|_| !is_dir) {
-            keys.insert(Key { namespace: None, name: object.to_owned() });
+            keys.insert(Key::cluster(object));
         } else if is_dir && namespaced && !name.starts_with('.') {
             for (file, _) in list(&folder.join(&name))? {
                 if let Some(object) = object_name(&file) {
-                    keys.insert(Key { namespace: Some(name.clone()), name: object.to_owned() });
+                    keys.insert(Key::namespaced(&name, object));
                 }
             }
         }
