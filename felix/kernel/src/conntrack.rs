@@ -82,7 +82,7 @@ impl Conntrack {
         };
         let mut entries = Vec::new();
         for family in families {
-            let answers = self.socket.dump("list connections", &listing(*family, wanted))?;
+            let answers = self.socket.dump("list connections", &listing(*family, wanted), |_| false)?;
             entries.extend(answers.iter().filter_map(read_entry));
         }
         // Unfiltered: all IPv6, and what a kernel before 5.8 lists.

@@ -192,7 +192,7 @@ fn consistent(socket: &mut NetfilterSocket, kinds: &Kinds) -> Result<Option<List
 fn list(socket: &mut NetfilterSocket, kinds: &Kinds) -> Result<Listing, NftError> {
     let mut listing = Listing::default();
     if kinds.chains {
-        for answer in ours(socket.dump("list chains", &nft_message(kind::GETCHAIN, 0))?) {
+        for answer in ours(socket.dump("list chains", &nft_message(kind::GETCHAIN, 0), first_is_ours)?) {
             if let Some(name) = find_string(answer.attributes(), chain::NAME) {
                 listing.chains.insert(name, read_base(answer.attributes()));
             }
@@ -200,7 +200,7 @@ fn list(socket: &mut NetfilterSocket, kinds: &Kinds) -> Result<Listing, NftError
     }
     let mut request = nft_message(kind::GETRULE, 0);
     request.attribute_str(TABLE_NAME, TABLE);
-    for answer in ours(socket.dump("list rules", &request)?) {
+    for answer in ours(socket.dump("list rules", &request, only_ours)?) {
         let attributes = answer.attributes();
         let handle = find(attributes, rule::HANDLE).and_then(wire::be64_of).unwrap_or(0);
         if let Some(chain) = find_string(attributes, rule::CHAIN) {
@@ -209,7 +209,7 @@ fn list(socket: &mut NetfilterSocket, kinds: &Kinds) -> Result<Listing, NftError
     }
     let mut request = nft_message(kind::GETSET, 0);
     request.attribute_str(TABLE_NAME, TABLE);
-    for answer in ours(socket.dump("list sets", &request)?) {
+    for answer in ours(socket.dump("list sets", &request, only_ours)?) {
         let Some(name) = find_string(answer.attributes(), set::NAME) else {
             continue;
         };
@@ -270,17 +270,32 @@ fn elements_once(
     let mut request = nft_message(kind::GETSETELEM, 0);
     request.attribute_str(TABLE_NAME, TABLE);
     request.attribute_str(element::LIST_SET, name);
-    let answers = socket.dump("list elements", &request)?;
+    let answers = socket.dump("list elements", &request, only_ours)?;
     let raw: Option<Vec<_>> =
         answers.iter().flat_map(|answer| items(answer.attributes())).map(read_item).collect();
     Ok(raw.map(|raw| (raw, answers.len())))
 }
 
+/// The kernel goes on with a dump at the number of the thing at which it stopped. It counts rules, sets and elements of
+/// the table that was asked for, so that other tables' changes do not move the place; whether ours changed, the watch
+/// tells.
+fn only_ours(_: &[Answer]) -> bool {
+    true
+}
+
+/// Chains are counted through all tables of the family, in the order in which the tables were made: what comes after
+/// ours moves nothing.
+fn first_is_ours(answers: &[Answer]) -> bool {
+    answers.first().is_some_and(is_ours)
+}
+
+fn is_ours(answer: &Answer) -> bool {
+    find_string(answer.attributes(), TABLE_NAME).is_some_and(|name| name == TABLE)
+}
+
 /// Those of the answers that are about our table.
 fn ours(answers: Vec<Answer>) -> impl Iterator<Item = Answer> {
-    answers
-        .into_iter()
-        .filter(|answer| find_string(answer.attributes(), TABLE_NAME).is_some_and(|name| name == TABLE))
+    answers.into_iter().filter(is_ours)
 }
 
 /// Where a chain is entered; outer `None`: a hook or a type that we do not use.

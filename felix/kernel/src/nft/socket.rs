@@ -72,6 +72,15 @@ impl Frame<'_> {
     }
 }
 
+/// How a dump went.
+enum Dump {
+    Whole(Vec<Answer>),
+    /// All parts came, and some table changed between two of them.
+    Interrupted(Vec<Answer>),
+    /// The kernel gave up in the middle.
+    Ended,
+}
+
 impl NetfilterSocket {
     /// Opens a socket in the calling thread's network namespace.
     pub(crate) fn open() -> Result<Self, NftError> {
@@ -151,17 +160,25 @@ impl NetfilterSocket {
         first
     }
 
-    /// Everything that matches `message`, of one moment: begun again when something changed meanwhile.
-    pub(crate) fn dump(&mut self, what: &str, message: &Message) -> Result<Vec<Answer>, NftError> {
+    /// Everything that matches `message`: begun again when any table changed meanwhile, unless `place_kept` of what
+    /// came tells that the change cannot have moved the place at which the kernel went on.
+    pub(crate) fn dump(
+        &mut self,
+        what: &str,
+        message: &Message,
+        place_kept: impl Fn(&[Answer]) -> bool,
+    ) -> Result<Vec<Answer>, NftError> {
         for _ in 0..DUMP_ATTEMPTS {
-            if let Some(answers) = self.dump_once(what, message.clone())? {
-                return Ok(answers);
+            match self.dump_once(what, message.clone())? {
+                Dump::Whole(answers) => return Ok(answers),
+                Dump::Interrupted(answers) if place_kept(&answers) => return Ok(answers),
+                Dump::Interrupted(_) | Dump::Ended => {}
             }
         }
         Err(NftError::Interrupted { what: what.to_owned(), attempts: DUMP_ATTEMPTS })
     }
 
-    fn dump_once(&mut self, what: &str, mut message: Message) -> Result<Option<Vec<Answer>>, NftError> {
+    fn dump_once(&mut self, what: &str, mut message: Message) -> Result<Dump, NftError> {
         message.add_flags(wire::NLM_F_DUMP);
         let sequence = self.take_sequences(1);
         let mut bytes = Vec::with_capacity(message.len());
@@ -185,10 +202,11 @@ impl NetfilterSocket {
             })?;
         }
         match end.flatten() {
-            // nf_tables ends a dump across a change with EINTR instead of the flag.
-            Some(refusal) if refusal.errno == libc::EINTR => Ok(None),
+            // A dump may end with EINTR instead of the flag.
+            Some(refusal) if refusal.errno == libc::EINTR => Ok(Dump::Ended),
             Some(refusal) => Err(NftError::Refused { what: what.to_owned(), refusal }),
-            None => Ok((!interrupted).then_some(answers)),
+            None if interrupted => Ok(Dump::Interrupted(answers)),
+            None => Ok(Dump::Whole(answers)),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use felix_calc::plan::plan;
@@ -139,6 +139,35 @@ fn lost_news_are_admitted() {
     assert!(matches!(hear(&mut watch), Foreign::Changed { .. }));
 }
 
+/// An `nft` that adds and deletes a chain of another table without a pause, until it is dropped.
+struct Neighbour {
+    nft: Child,
+    typist: Option<JoinHandle<()>>,
+}
+
+impl Neighbour {
+    fn start(namespace: &Namespace, number: usize) -> Self {
+        let mut nft = namespace.run(|| {
+            let mut nft = Command::new("nft");
+            nft.arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        });
+        let mut input = nft.stdin.take().unwrap();
+        // Ends with the pipe, when the process is killed.
+        let typist = thread::spawn(move || {
+            while writeln!(input, "add chain ip other c{number}\ndelete chain ip other c{number}").is_ok() {}
+        });
+        Self { nft, typist: Some(typist) }
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.nft.kill().unwrap();
+        self.nft.wait().unwrap();
+        self.typist.take().unwrap().join().unwrap();
+    }
+}
+
 /// Others commit all the time, to their own tables: we still get our reading.
 #[test]
 fn a_busy_neighbour_does_not_starve_reading() {
@@ -147,23 +176,14 @@ fn a_busy_neighbour_does_not_starve_reading() {
     let wanted = everything();
     put(&mut kernel, &Table::default(), &wanted).unwrap();
     namespace.sh("nft add table ip other");
-    let mut neighbour = namespace.run(|| {
-        let mut nft = Command::new("nft");
-        nft.arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-    });
-    let mut input = neighbour.stdin.take().unwrap();
-    // Ends with the pipe, when the neighbour is killed.
-    let typist = thread::spawn(move || {
-        (0..).take_while(|n| writeln!(input, "add chain ip other c{n}").is_ok()).count()
-    });
+    // Several, so that something changes within each dump, however quick this machine is.
+    let neighbours: Vec<_> = (0..8).map(|number| Neighbour::start(&namespace, number)).collect();
     let first = kernel.generation().unwrap();
-    for _ in 0..50 {
+    for _ in 0..200 {
         assert_eq!(kernel.read().unwrap().table, wanted);
     }
     let moved = kernel.generation().unwrap().wrapping_sub(first);
-    neighbour.kill().unwrap();
-    neighbour.wait().unwrap();
-    typist.join().unwrap();
+    drop(neighbours);
     assert!(moved > 0, "the neighbour did nothing");
 }
 
