@@ -14,8 +14,9 @@ APT_TEST := frr bird2 nftables iproute2 conntrack tcpdump util-linux procps
 
 FAST := -p bgp-proto -p felix-calc -p felix-input -p manx-ipam -p manx-crds -p manx-cni -p manx-daemon -p manxctl
 KERNEL := -p felix-kernel -p felix -p bgpd
-# Chosen by name from the whole workspace: `-p e2e` alone would compile its dependencies with other features again.
-INTEROP := --bin demo --test interop_core --test probe --test topology
+# With bgpd beside it, which has none of these, the dependencies have the features that the workspace gives them, and
+# are not compiled again.
+INTEROP := -p e2e -p bgpd --lib --bin demo --test interop_core --test probe --test topology
 
 .PHONY: help
 help: ## this list
@@ -86,7 +87,7 @@ kernel: rust root ## the real kernel, in namespaces that each test makes
 	@cargo test --locked --profile $(PROFILE) $(KERNEL) --no-fail-fast -- --test-threads=2
 
 interop-core: rust root build ## bgpd against FRR and BIRD
-	@cargo test --locked --profile $(PROFILE) --workspace $(INTEROP) --no-fail-fast -- --test-threads=1
+	@cargo test --locked --profile $(PROFILE) $(INTEROP) --no-fail-fast -- --test-threads=1
 
 # ---------------------------------------------------------------- by hand
 

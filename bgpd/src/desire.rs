@@ -214,7 +214,8 @@ impl World<'_> {
         };
         taken.insert(remote, peer.name_any());
         let session = EffectiveSession::of_peer(peer, self.configuration);
-        let mut config = PeerConfig::new(remote, remote_asn, self.import(peer), ExportPolicy::default());
+        let mut config =
+            PeerConfig::new(remote, remote_asn, self.import(peer), ExportPolicy { transit: spec.transit });
         config.port = spec.port.unwrap_or(api::settings::DEFAULT_BGP_PORT);
         config.local_asn = spec.local_asn.map(|asn| Asn(asn.0));
         config.families = families(spec);

@@ -161,9 +161,9 @@ impl Driver {
         let Some(config) = &self.desire.speaker else { return Vec::new() };
         let direct = config.peers.iter().filter(|(_, peer)| peer.max_hops == 1);
         direct
-            .filter_map(|(name, _)| {
+            .filter_map(|(name, peer)| {
                 let local = self.speaker.peer(name)?.local?.ip();
-                let text = nexthop::unusable(self.monitor.facts(), local)?;
+                let text = nexthop::unusable(self.monitor.facts(), local, peer.remote)?;
                 Some((name.clone(), text))
             })
             .collect()

@@ -70,12 +70,18 @@ pub(crate) fn link_addresses(facts: &Facts, remote: IpAddr) -> LinkAddresses {
     link
 }
 
-/// Why packets from `local` cannot leave, if so: its interface is down, or nobody has the address any more.
-pub(crate) fn unusable(facts: &Facts, local: IpAddr) -> Option<String> {
-    let Some(held) = facts.addresses().find(|held| held.address.addr() == local) else {
+/// Why packets from `local` to the neighbour `remote` cannot leave, if so: nobody has the address any more, or the
+/// interface is down. A router may have one address on every link: then it is the neighbour that tells the interface.
+pub(crate) fn unusable(facts: &Facts, local: IpAddr, remote: IpAddr) -> Option<String> {
+    let mut held = facts.addresses().filter(|held| held.address.addr() == local);
+    let Some(first) = held.next() else {
         return Some(format!("address {local} is gone from this node"));
     };
-    let link = facts.link(held.ifindex)?;
+    if held.next().is_some() {
+        let connected = facts.resolve(remote, None).is_some_and(|found| found.is_connected());
+        return (!connected).then(|| format!("no interface that is up leads to {remote}"));
+    }
+    let link = facts.link(first.ifindex)?;
     if link.is_usable() {
         return None;
     }

@@ -71,7 +71,6 @@ pub fn bgp_peer(peer: &BGPPeer, configuration: Option<&FabricConfiguration>) -> 
         (!spec.filters.is_empty()).then_some("spec.filters"),
         (spec.next_hop != NextHop::Auto).then_some("spec.nextHop"),
         spec.reflector_client.then_some("spec.reflectorClient"),
-        spec.transit.then_some("spec.transit"),
         spec.role.is_some().then_some("spec.role"),
         (!matches!(spec.admin_state, AdminState::Up | AdminState::Shutdown)).then_some("spec.adminState"),
     ];
@@ -149,7 +148,6 @@ mod tests {
             ("address: 10.0.0.1, session: {ttlSecurity: true}", "spec.session.ttlSecurity"),
             ("address: 10.0.0.1, session: {addPath: {receive: true}}", "spec.session.addPath"),
             ("address: 10.0.0.1, filters: [a]", "spec.filters"),
-            ("address: 10.0.0.1, transit: true", "spec.transit"),
             ("address: 10.0.0.1, nextHop: Self", "spec.nextHop"),
             ("address: 10.0.0.1, role: Customer", "spec.role"),
             ("address: 10.0.0.1, sourceInterface: lo", "spec.sourceInterface"),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use e2e::demo::{self, Options};
+use e2e::router::Kind;
 
 /// A Manx fabric of three nodes and two routers in network namespaces of this machine, checked.
 #[derive(Parser)]
@@ -20,6 +21,9 @@ enum Command {
         /// Leave it up (KEEP=1).
         #[arg(long)]
         keep: bool,
+        /// What plays the routers: frr, or manx for our own bgpd (TOR=manx).
+        #[arg(long, env = "TOR", default_value = "frr")]
+        tor: String,
         /// Only these checks or groups, such as 6.1,7 (ONLY=6.1,7).
         #[arg(long, env = "ONLY", value_delimiter = ',')]
         only: Vec<String>,
@@ -30,19 +34,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Up { keep, only } if tor_is_frr() => {
+        Command::Up { keep, tor, only } => Kind::parse(&tor).and_then(|tor| {
             let only = only.into_iter().filter(|id| !id.is_empty()).collect();
-            demo::up(&Options { keep: keep || asked("KEEP"), only })
-        }
-        Command::Up { .. } => {
-            let _ = writeln!(
-                std::io::stderr(),
-                "error: bgpd cannot play the routers yet\n  where      TOR={}\n  expected   TOR=frr, or no TOR: a router hands on \
-                 what it learned, and spec.transit of BGPPeer is not there yet\n  do         make demo",
-                std::env::var("TOR").unwrap_or_default()
-            );
-            return ExitCode::from(2);
-        }
+            demo::up(&Options { keep: keep || asked("KEEP"), tor, only })
+        }),
         Command::Down => demo::down().map(|()| true),
     };
     match outcome {
@@ -53,11 +48,6 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// The routers are FRR unless somebody asks for others.
-fn tor_is_frr() -> bool {
-    std::env::var("TOR").is_ok_and(|tor| tor.is_empty() || tor == "frr") || std::env::var_os("TOR").is_none()
 }
 
 /// `KEEP=1`, as make passes it on.

@@ -5,12 +5,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 
-use crate::frr::{self, Frr};
+use crate::frr;
 use crate::netns::{self, Netns};
 
 /// The client's addresses, on its loopback.
@@ -72,6 +70,12 @@ impl Tor {
     #[must_use]
     pub fn uplink(self) -> &'static str {
         if self.number == 1 { "eth0" } else { "eth1" }
+    }
+
+    /// The client's address on the link to it.
+    #[must_use]
+    pub fn client_address(self) -> Ipv4Addr {
+        self.client_link_v4().1
     }
 
     fn client_link_v4(self) -> (Ipv4Addr, Ipv4Addr) {
@@ -309,6 +313,21 @@ fn node_routes(tor: Tor, node: Node) -> String {
     )
 }
 
+/// How the client reaches the nodes' InternalIPs where its ToRs announce blocks only: from the same addressing plan.
+pub fn client_routes(scope: &Scope) -> Result<()> {
+    let mut lines = String::new();
+    for node in NODES {
+        let hops = |address: &dyn Fn(Tor) -> IpAddr| {
+            TORS.map(|tor| format!(" nexthop via {} dev {}", address(tor), tor.uplink())).concat()
+        };
+        let v4 = hops(&|tor| tor.client_link_v4().0.into());
+        let v6 = hops(&|tor| tor.client_link_v6().0.into());
+        lines.push_str(&format!("route add {}/32 proto static{v4}\n", node.v4()));
+        lines.push_str(&format!("route add {}/128 proto static{v6}\n", node.v6()));
+    }
+    scope.netns("client").ip(&lines)
+}
+
 /// The configuration of one FRR ToR: nodes dial in, learn blocks and a default route; the client learns all.
 ///
 /// The IPv6 next hop is spelled out: when any interface with that address goes down, FRR forgets it for all sessions and
@@ -348,9 +367,10 @@ pub fn tor_config(tor: Tor) -> String {
     )
 }
 
-/// The client's FRR: it announces its two addresses, and never what it learned, so it is no way between ToRs.
+/// The client's FRR: it announces its two addresses, and never what it learned, so it is no way between ToRs. With
+/// `default_originate` it is the way to everywhere for ToRs that originate nothing themselves.
 #[must_use]
-pub fn client_config() -> String {
+pub fn client_config(default_originate: bool) -> String {
     let mut neighbors = String::new();
     let mut activated = String::new();
     for tor in TORS {
@@ -361,6 +381,9 @@ pub fn client_config() -> String {
         ));
         activated
             .push_str(&format!("  neighbor {address} activate\n  neighbor {address} route-map OWN out\n"));
+        if default_originate {
+            activated.push_str(&format!("  neighbor {address} default-originate\n"));
+        }
     }
     format!(
         "frr defaults datacenter\nhostname client\n!\n\
@@ -371,57 +394,4 @@ pub fn client_config() -> String {
          address-family ipv4 unicast\n  network {CLIENT_V4}/32\n{activated}  maximum-paths 64\n exit-address-family\n \
          address-family ipv6 unicast\n  network {CLIENT_V6}/128\n{activated}  maximum-paths 64\n exit-address-family\nexit\n"
     )
-}
-
-/// The routers of a fabric, and the one in the client.
-#[derive(Debug)]
-pub struct Routers {
-    pub tors: Vec<(Tor, Frr)>,
-    pub client: Frr,
-}
-
-impl Routers {
-    /// Starts all three and waits until the ToRs know the client.
-    pub fn start(scope: &Scope, logs: &Path) -> Result<Self> {
-        let mut tors = Vec::new();
-        for tor in TORS {
-            let router = Frr::start(&scope.router(tor.name), &scope.netns(tor.name), logs, &tor_config(tor))?;
-            tors.push((tor, router));
-        }
-        let client = Frr::start(&scope.router("client"), &scope.netns("client"), logs, &client_config())?;
-        let routers = Self { tors, client };
-        for (tor, router) in &routers.tors {
-            crate::process::wait_for(Duration::from_secs(20), || knows_client(router).ok()?.then_some(()))
-                .with_context(|| format!("{} learned no route to the client", tor.name))?;
-        }
-        Ok(routers)
-    }
-
-    /// The router of that name.
-    pub fn tor(&self, name: &str) -> Result<&Frr> {
-        let found = self.tors.iter().find(|(tor, _)| tor.name == name);
-        found.map(|(_, router)| router).with_context(|| format!("no router {name}"))
-    }
-
-    pub fn leave(self) {
-        self.client.leave();
-        for (_, router) in self.tors {
-            router.leave();
-        }
-    }
-
-    pub fn stop(self) {
-        self.client.stop();
-        for (_, router) in self.tors {
-            router.stop();
-        }
-    }
-}
-
-fn knows_client(router: &Frr) -> Result<bool> {
-    let v4 = router.json(&format!("show bgp ipv4 unicast {CLIENT_V4}/32 json"))?;
-    let v6 = router.json(&format!("show bgp ipv6 unicast {CLIENT_V6}/128 json"))?;
-    let known =
-        |answer: &Value| answer.get("paths").and_then(Value::as_array).is_some_and(|paths| !paths.is_empty());
-    Ok(known(&v4) && known(&v6))
 }

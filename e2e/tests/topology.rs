@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use e2e::bird::Bird;
 use e2e::netns;
 use e2e::process::wait_for;
-use e2e::topology::{self, NODES, Node, Routers, Scope, TORS};
+use e2e::router::{Kind, Router, RouterPlaces, Routers};
+use e2e::topology::{self, NODES, Node, Scope, TORS};
 
 /// Takes the namespaces away whatever the test came to.
 struct Cleanup(Scope);
@@ -70,7 +71,8 @@ fn one_router_address_serves_every_link() {
     let begun = Instant::now();
     topology::build(&scope).unwrap();
     let built = begun.elapsed();
-    let routers = Routers::start(&scope, &directory).unwrap();
+    let places = RouterPlaces { logs: &directory, home: &directory, run: &directory, binaries: &directory };
+    let routers = Routers::start(Kind::Frr, &scope, &places).unwrap();
     println!("built {built:?}, routers {:?}", begun.elapsed());
     let mut birds: Vec<Bird> = Vec::new();
     for node in NODES {
@@ -88,10 +90,7 @@ fn one_router_address_serves_every_link() {
                 });
                 if seen.is_none() {
                     for (_, router) in &routers.tors {
-                        println!(
-                            "{}",
-                            router.vtysh(&["show bgp summary", "show bgp ipv4", "show bgp ipv6"]).unwrap()
-                        );
+                        println!("{}", router.evidence().unwrap());
                     }
                     println!("{}", birds[0].ask("show route all").unwrap());
                 }
@@ -122,6 +121,7 @@ fn assert_graceful_restart(routers: &Routers, birds: &mut [Bird]) {
     birds[0].kill().unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     for (tor, router) in &routers.tors {
+        let Router::Frr(router) = router else { panic!("{} is FRR", tor.name) };
         let answer = router.json("show bgp ipv4 unicast 10.244.0.0/26 json").unwrap();
         let stale = answer["paths"][0]["stale"].as_bool();
         assert_eq!(stale, Some(true), "{}: {answer}", tor.name);

@@ -183,3 +183,14 @@ fn a_shut_down_node_shuts_every_session_with_its_words() {
     let peer = &desire.speaker.unwrap().peers[&PeerName::from("tor-a")];
     assert_eq!(peer.admin, AdminState::Shutdown { message: "fan swap".into() });
 }
+
+#[test]
+fn learned_routes_are_told_where_transit_asks_for_it_alone() {
+    let desire = of(vec![
+        put(Change::Peer, &peer("tor-a", "address: 10.0.1.1, asn: 65001")),
+        put(Change::Peer, &peer("spine", "address: 10.0.2.1, asn: 65002, transit: true")),
+    ]);
+    let peers = desire.speaker.unwrap().peers;
+    assert!(!peers[&PeerName::from("tor-a")].export.transit);
+    assert!(peers[&PeerName::from("spine")].export.transit);
+}

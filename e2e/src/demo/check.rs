@@ -31,7 +31,7 @@ pub(crate) struct Verdict {
 #[derive(Clone, Debug)]
 pub(crate) struct Done {
     pub(crate) id: &'static str,
-    pub(crate) title: &'static str,
+    pub(crate) title: String,
     pub(crate) expected: &'static str,
     pub(crate) verdict: Verdict,
     pub(crate) took: Duration,
@@ -151,7 +151,7 @@ mod tests {
     fn a_table_line_has_the_columns_of_the_mock() {
         let done = Done {
             id: "1.1",
-            title: "sessions Established, by FRR and by manxctl",
+            title: "sessions Established, by FRR and by manxctl".to_owned(),
             expected: "",
             verdict: Verdict::ok("6 of 6, 1.1s after bgpd started"),
             took: Duration::ZERO,

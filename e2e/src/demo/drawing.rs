@@ -1,6 +1,6 @@
 //! The fabric as it stands at the end, drawn.
 
-use super::fabric::{Fabric, router_sessions};
+use super::fabric::Fabric;
 use crate::topology::{CLIENT_V4, CLIENT_V6, NODES, Node, TORS};
 
 /// One node's box.
@@ -41,7 +41,7 @@ pub(crate) fn look(fabric: &Fabric, router: &str) -> Picture {
                 .join(" "),
             legs: TORS.map(|tor| {
                 let up = fabric.routers.as_ref().and_then(|routers| {
-                    let sessions = router_sessions(routers.tor(tor.name).ok()?).ok()?;
+                    let sessions = routers.tor(tor.name).ok()?.sessions().ok()?;
                     Some(sessions.get(&node.link_v4(tor).to_string())?.families == 2)
                 });
                 (up != Some(true)).then(|| reason(report.as_ref(), node.name, tor.name))

@@ -34,9 +34,7 @@ pub(crate) fn collect(fabric: &Fabric, id: &str) -> Option<String> {
     }
     if let Some(routers) = &fabric.routers {
         for (tor, router) in &routers.tors {
-            let commands =
-                ["show bgp summary", "show bgp ipv4 unicast", "show bgp ipv6 unicast", "show bgp neighbors"];
-            keep(&directory, &format!("{}.bgp", tor.name), router.vtysh(&commands));
+            keep(&directory, &format!("{}.bgp", tor.name), router.evidence());
         }
     }
     for arguments in [["bgp", "peers"], ["bgp", "routes"], ["policy", "list"], ["ipam", "show"]] {

@@ -1,6 +1,5 @@
 //! The running fabric: what the steps built, and how checks look at it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::{IpAddr, SocketAddr};
@@ -16,8 +15,9 @@ use crate::netns::Netns;
 use crate::pod::{Addresses, Runtime, Sandbox};
 use crate::probe::{self, EchoServer};
 use crate::process::{Launch, Process};
+use crate::router::{Kind, RouterPlaces, Routers};
 use crate::store::Objects;
-use crate::topology::{CLIENT_V4, CLIENT_V6, NODES, Node, Routers, Scope, node};
+use crate::topology::{CLIENT_V4, CLIENT_V6, NODES, Node, Scope, node};
 
 use super::checks::Notes;
 
@@ -82,6 +82,7 @@ pub(crate) struct Fabric {
     pub(crate) scope: Scope,
     pub(crate) places: Places,
     pub(crate) objects: Objects,
+    pub(crate) kind: Kind,
     pub(crate) routers: Option<Routers>,
     pub(crate) daemons: Vec<Daemons>,
     pub(crate) pods: Vec<Pod>,
@@ -117,6 +118,13 @@ impl LogMark {
             Ok(_) => String::from_utf8_lossy(&text).lines().map(str::to_owned).collect(),
             Err(_) => Vec::new(),
         }
+    }
+}
+
+impl Places {
+    /// Where the routers' files are.
+    pub(crate) fn of_routers(&self) -> RouterPlaces<'_> {
+        RouterPlaces { logs: &self.logs, home: &self.state, run: &self.run, binaries: &self.binaries }
     }
 }
 
@@ -436,45 +444,11 @@ fn sort(value: &mut Value) {
     }
 }
 
-/// What a router says about its sessions with nodes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RouterSession {
-    /// Families in state Established.
-    pub(crate) families: usize,
-    pub(crate) uptime: Duration,
-    pub(crate) established: u64,
-    pub(crate) dropped: u64,
-}
-
-/// Sessions of one ToR by remote address; both families are counted.
-pub(crate) fn router_sessions(router: &crate::frr::Frr) -> Result<BTreeMap<String, RouterSession>> {
-    let answer = router.json("show bgp summary json")?;
-    let mut sessions: BTreeMap<String, RouterSession> = BTreeMap::new();
-    for family in ["ipv4Unicast", "ipv6Unicast"] {
-        let Some(peers) =
-            answer.get(family).and_then(|family| family.get("peers")).and_then(Value::as_object)
-        else {
-            continue;
-        };
-        for (address, peer) in peers {
-            let number = |key: &str| peer.get(key).and_then(Value::as_u64).unwrap_or_default();
-            let session = sessions.entry(address.clone()).or_insert(RouterSession {
-                families: 0,
-                uptime: Duration::from_millis(number("peerUptimeMsec")),
-                established: number("connectionsEstablished"),
-                dropped: number("connectionsDropped"),
-            });
-            session.families += usize::from(peer.get("state").and_then(Value::as_str) == Some("Established"));
-        }
-    }
-    Ok(sessions)
-}
-
 /// Whether every node's session with every ToR carries both families.
 pub(crate) fn established(routers: &Routers, nodes: &[Node]) -> Result<usize> {
     let mut up = 0;
     for (tor, router) in &routers.tors {
-        let sessions = router_sessions(router)?;
+        let sessions = router.sessions()?;
         up += nodes
             .iter()
             .filter(|node| {

@@ -20,6 +20,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::frr;
 use crate::interrupt;
+use crate::router::{self, Kind};
 use crate::store::Objects;
 use crate::topology::{NODES, Scope};
 
@@ -34,10 +35,12 @@ const RUN: &str = "/run/manx-demo";
 const LOCK: &str = "/run/manx-demo.lock";
 
 /// What the user asked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Leave the fabric up.
     pub keep: bool,
+    /// What plays the ToRs.
+    pub tor: Kind,
     /// Checks whose id begins with one of these; empty: all.
     pub only: Vec<String>,
 }
@@ -52,12 +55,13 @@ pub fn up(options: &Options) -> Result<bool> {
     interrupt::listen()?;
     setup::remove(&places.run).context("removing what an earlier demo left")?;
     sweep(&places)?;
-    let mut screen = Screen::new();
-    greet(&screen);
+    let mut screen = Screen::new(note(options.tor));
+    greet(&screen, options.tor);
     let mut fabric = Fabric {
         scope: Scope::demo(),
         objects: Objects::create(&places.objects)?,
         places,
+        kind: options.tor,
         routers: None,
         daemons: Vec::new(),
         pods: Vec::new(),
@@ -72,7 +76,7 @@ pub fn up(options: &Options) -> Result<bool> {
         checks_took: Duration::ZERO,
         took: Duration::ZERO,
         versions: Vec::new(),
-        tor: "frr",
+        tor: options.tor.name(),
         planned: chosen.len(),
         done: Vec::new(),
         drawing: String::new(),
@@ -85,7 +89,8 @@ pub fn up(options: &Options) -> Result<bool> {
     report.checks_took = checks_begun.elapsed();
     report.versions = setup::versions(true);
     if report.broken_off.is_none() {
-        report.drawing = drawing::look(&fabric, &format!("FRR {}", frr::version()?)).draw();
+        let router = router::version(options.tor, &fabric.places.binaries)?;
+        report.drawing = drawing::look(&fabric, &router).draw();
     }
     report.took = begun.elapsed();
     report.write(&fabric.places.home)?;
@@ -158,12 +163,23 @@ fn lock() -> Result<Flock<fs::File>> {
     })
 }
 
-fn greet(screen: &Screen) {
+/// The first line and every other say who plays the routers, where that is not FRR.
+fn note(tor: Kind) -> &'static str {
+    match tor {
+        Kind::Frr => "",
+        Kind::Manx => "   TOR=manx",
+    }
+}
+
+fn greet(screen: &Screen, tor: Kind) {
     let missing = setup::missing_packages();
     let now = if missing.is_empty() { "nothing".to_owned() } else { missing.join(" ") };
-    let frr = frr::version().map_or_else(|_| "FRR".to_owned(), |version| format!("FRR {version}"));
+    let routers = match tor {
+        Kind::Frr => frr::version().map_or_else(|_| "FRR".to_owned(), |version| format!("FRR {version}")),
+        Kind::Manx => "TOR=manx: our bgpd".to_owned(),
+    };
     screen.say(&format!(
-        "Manx demo: {} nodes, 2 ToR routers ({frr}), 1 client and 6 pods in network namespaces of this\n\
+        "Manx demo: {} nodes, 2 ToR routers ({routers}), 1 client and 6 pods in network namespaces of this\n\
          machine. Installs what is missing with apt (now: {now}). Everything else stays in target/demo.",
         NODES.len()
     ));
@@ -224,10 +240,18 @@ fn make(fabric: &mut Fabric, check: &Check) -> Done {
         // Nobody waited long enough to know.
         verdict = Verdict::skip("interrupted");
     }
+    verdict.seen = match verdict.seen.split_once('\n') {
+        Some((first, rest)) => format!("{first}{}\n{rest}", note(fabric.kind)),
+        None => format!("{}{}", verdict.seen, note(fabric.kind)),
+    };
     let evidence = if verdict.state == State::Fail { evidence::collect(fabric, check.id) } else { None };
     Done {
         id: check.id,
-        title: check.title,
+        title: if fabric.kind == Kind::Manx {
+            check.title.replace("FRR", "bgpd")
+        } else {
+            check.title.to_owned()
+        },
         expected: check.expected,
         verdict,
         took: begun.elapsed(),
@@ -267,9 +291,15 @@ fn leave_or_remove(mut fabric: Fabric, keep: bool) -> Result<()> {
     if let Some(routers) = fabric.routers.take() {
         routers.leave();
     }
-    say(
-        "Up. Look: . target/demo/env; manxctl status; manxctl bgp peers; vtysh -N tor-a. Remove: make demo-down",
-    );
+    let router = match fabric.kind {
+        Kind::Frr => "vtysh -N tor-a",
+        Kind::Manx => {
+            "manxctl --store target/demo/state/tor-a/objects --run-dir /run/manx-demo/routers bgp routes"
+        }
+    };
+    say(&format!(
+        "Up. Look: . target/demo/env; manxctl status; manxctl bgp peers; {router}. Remove: make demo-down"
+    ));
     Ok(())
 }
 

@@ -138,7 +138,7 @@ impl Report {
 fn entry(done: &Done) -> Entry<'_> {
     Entry {
         id: done.id,
-        title: done.title,
+        title: &done.title,
         result: done.verdict.state.word(),
         expected: done.expected,
         seen: &done.verdict.seen,
@@ -158,7 +158,7 @@ mod tests {
             .iter()
             .map(|state| Done {
                 id: "1.1",
-                title: "t",
+                title: "t".to_owned(),
                 expected: "e",
                 verdict: Verdict { state: *state, ..Verdict::ok("seen") },
                 took: Duration::from_secs(1),

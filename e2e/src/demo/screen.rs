@@ -12,6 +12,8 @@ pub(crate) struct Screen {
     terminal: bool,
     colour: bool,
     steps: usize,
+    /// Behind every step: a choice that changes what the whole run shows.
+    note: &'static str,
 }
 
 /// A step that is under way. [`Step::end`] prints its last line.
@@ -30,6 +32,7 @@ struct Line {
     name: String,
     text: String,
     begun: Instant,
+    note: &'static str,
 }
 
 /// How a step or check ended.
@@ -98,21 +101,22 @@ impl Line {
     fn render(&self, state: &str) -> String {
         let text: String = self.text.chars().take(50).collect();
         format!(
-            "{:>4}  {:<16}{:<51}{:<4}{:>9}",
+            "{:>4}  {:<16}{:<51}{:<4}{:>9}{}",
             self.number,
             self.name,
             text,
             state,
-            step_time(self.begun.elapsed())
+            step_time(self.begun.elapsed()),
+            self.note
         )
     }
 }
 
 impl Screen {
     #[must_use]
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(note: &'static str) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        Self { terminal, colour: colour(terminal), steps: 0 }
+        Self { terminal, colour: colour(terminal), steps: 0, note }
     }
 
     /// A line of its own.
@@ -123,18 +127,17 @@ impl Screen {
     /// Begins the next numbered step.
     pub(crate) fn begin(&mut self, name: &str, text: &str) -> Step {
         self.steps += 1;
-        let line =
-            Line { number: self.steps, name: name.to_owned(), text: text.to_owned(), begun: Instant::now() };
+        let line = Line {
+            number: self.steps,
+            name: name.to_owned(),
+            text: text.to_owned(),
+            begun: Instant::now(),
+            note: self.note,
+        };
         let line = Arc::new(Mutex::new(line));
         let over = Arc::new(AtomicBool::new(false));
         let ticker = self.terminal.then(|| tick(Arc::clone(&line), Arc::clone(&over)));
         Step { line, over, ticker, terminal: self.terminal, colour: self.colour }
-    }
-}
-
-impl Default for Screen {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -187,7 +190,7 @@ mod tests {
     #[test]
     fn a_step_line_has_the_columns_of_the_mock() {
         let begun = Instant::now().checked_sub(Duration::from_millis(21_400)).unwrap();
-        let line = Line { number: 1, name: "packages".to_owned(), text: "frr".to_owned(), begun };
+        let line = Line { number: 1, name: "packages".to_owned(), text: "frr".to_owned(), begun, note: "" };
         let mock = "   1  packages        frr                                                ok      21.4s";
         assert_eq!(line.render("ok"), mock);
     }

@@ -12,7 +12,8 @@ use crate::netns::{self, Netns};
 use crate::pod::Sandbox;
 use crate::probe::{self, EchoServer};
 use crate::process::{tail, wait_for};
-use crate::topology::{self, NODES, Routers, Scope, node};
+use crate::router::Routers;
+use crate::topology::{self, NODES, Scope, node};
 
 use super::fabric::{Daemons, Fabric, PODS, Places, Pod, established, session_count};
 use super::screen::{Screen, State, Step};
@@ -132,12 +133,12 @@ pub(crate) fn namespaces(screen: &mut Screen, scope: &Scope) -> Result<()> {
     finish(step, text, made)
 }
 
-/// FRR in both ToRs and in the client.
+/// FRR or bgpd in both ToRs, FRR in the client.
 pub(crate) fn routers(screen: &mut Screen, fabric: &mut Fabric) -> Result<()> {
     let text = "tor-a AS 65001, tor-b AS 65002";
     let step = screen.begin("ToR routers", text);
-    let started =
-        Routers::start(&fabric.scope, &fabric.places.logs).map(|routers| fabric.routers = Some(routers));
+    let started = Routers::start(fabric.kind, &fabric.scope, &fabric.places.of_routers())
+        .map(|routers| fabric.routers = Some(routers));
     finish(step, text, started)
 }
 

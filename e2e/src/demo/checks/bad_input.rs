@@ -10,9 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::demo::check::{Verdict, count, some};
-use crate::demo::fabric::{
-    Fabric, KernelRoute, LogMark, Question, Want, ask, kernel_routes, router_sessions, ruleset,
-};
+use crate::demo::fabric::{Fabric, KernelRoute, LogMark, Question, Want, ask, kernel_routes, ruleset};
 use crate::demo::setup::sandbox;
 use crate::netns::{self, Netns};
 use crate::pod;
@@ -38,7 +36,7 @@ pub(super) struct Snapshot {
 fn snapshot(fabric: &Fabric) -> Result<Snapshot> {
     let mut taken = Snapshot { sessions: BTreeMap::new(), routes: BTreeMap::new(), rules: BTreeMap::new() };
     for (tor, router) in &fabric.routers()?.tors {
-        let sessions = router_sessions(router)?;
+        let sessions = router.sessions()?;
         for node in NODES {
             let session = sessions.get(&node.link_v4(*tor).to_string());
             let state = session.map_or((0, 0), |session| (session.families, session.established));

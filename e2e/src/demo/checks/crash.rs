@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::demo::check::{Verdict, count, thousands};
-use crate::demo::fabric::{Fabric, KernelRoute, kernel_routes, router_sessions, ruleset};
+use crate::demo::fabric::{Fabric, KernelRoute, kernel_routes, ruleset};
 use crate::demo::screen::duration;
 use crate::demo::setup::{await_socket, sandbox};
 use crate::netns::Netns;
@@ -160,7 +160,7 @@ fn same(before: &[KernelRoute], now: &[KernelRoute], when: &str) -> Result<(), S
 fn connections(fabric: &Fabric, node: Node) -> Result<Vec<u64>> {
     let mut all = Vec::new();
     for (tor, router) in &fabric.routers()?.tors {
-        let sessions = router_sessions(router)?;
+        let sessions = router.sessions()?;
         all.push(sessions.get(&node.link_v4(*tor).to_string()).map_or(0, |session| session.established));
     }
     Ok(all)
@@ -169,7 +169,7 @@ fn connections(fabric: &Fabric, node: Node) -> Result<Vec<u64>> {
 /// Whether both ToRs established a new session since, in both families. A dynamic neighbour may be a new one.
 fn back(fabric: &Fabric, node: Node, before: &[u64]) -> Result<bool> {
     for ((tor, router), old) in fabric.routers()?.tors.iter().zip(before) {
-        let sessions = router_sessions(router)?;
+        let sessions = router.sessions()?;
         let Some(session) = sessions.get(&node.link_v4(*tor).to_string()) else { return Ok(false) };
         let renewed = session.established != *old || session.uptime < DEAD;
         if session.families != 2 || !renewed {

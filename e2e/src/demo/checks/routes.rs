@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::demo::check::{Verdict, count};
 use crate::demo::fabric::{Fabric, KernelRoute, established, kernel_routes, session_count};
 use crate::demo::screen::duration;
-use crate::frr::Frr;
 use crate::process::wait_for;
-use crate::topology::{NODES, Node, Routers, TORS, Tor};
+use crate::router::{Router, Routers};
+use crate::topology::{NODES, Node, TORS, Tor};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -19,11 +19,11 @@ pub(super) fn sessions(fabric: &mut Fabric) -> Result<Verdict> {
     let routers = fabric.routers()?;
     let by_router = || established(routers, &NODES).ok().filter(|up| *up == total);
     if wait_for(PATIENCE, by_router).is_none() {
-        return Ok(Verdict::fail(format!("{} of {total} by FRR", established(routers, &NODES)?)));
+        return Ok(Verdict::fail(format!("{} of {total} by the ToRs", established(routers, &NODES)?)));
     }
     let Some(took) = fabric.established_after else {
         return Ok(Verdict::fail(format!(
-            "{total} of {total} by FRR, but later than 20s after bgpd started"
+            "{total} of {total} by the ToRs, but later than 20s after bgpd started"
         )));
     };
     let mut by_manxctl = Err("manxctl was not asked".to_owned());
@@ -99,32 +99,19 @@ fn routers_lack(fabric: &Fabric, routers: &Routers, blocks: &[(Node, String)]) -
 /// In BGP: the best path is the owner's own, its next hop the owner. In the kernel: the owner's link, only.
 fn router_holds(
     tor: Tor,
-    router: &Frr,
+    router: &Router,
     kernel: &[KernelRoute],
     owner: Node,
     cidr: &str,
 ) -> Result<(), String> {
-    let family = if cidr.contains(':') { "ipv6" } else { "ipv4" };
-    let answer = router
-        .json(&format!("show bgp {family} unicast {cidr} json"))
-        .map_err(|error| format!("{error:#}"))?;
-    let paths = answer.get("paths").and_then(Value::as_array).ok_or("not in BGP")?;
-    let best = paths
-        .iter()
-        .find(|path| path.pointer("/bestpath/overall").and_then(Value::as_bool) == Some(true))
-        .ok_or("no best path")?;
-    let as_path = best.pointer("/aspath/string").and_then(Value::as_str).unwrap_or_default();
-    if as_path != owner.asn.to_string() {
-        return Err(format!("AS path {as_path:?}"));
+    let best = router.best_path(cidr).map_err(|error| format!("{error:#}"))?;
+    if best.as_path != owner.asn.to_string() {
+        return Err(format!("AS path {:?}", best.as_path));
     }
-    let hops: Vec<&str> = best
-        .get("nexthops")
-        .and_then(Value::as_array)
-        .map(|list| list.iter().filter_map(|hop| hop.get("ip").and_then(Value::as_str)).collect())
-        .unwrap_or_default();
+    let hops = best.next_hops;
     let address =
-        if family == "ipv4" { owner.link_v4(tor).to_string() } else { owner.link_v6(tor).to_string() };
-    if !hops.contains(&address.as_str()) {
+        if cidr.contains(':') { owner.link_v6(tor).to_string() } else { owner.link_v4(tor).to_string() };
+    if !hops.contains(&address) {
         return Err(format!("next hop {hops:?} instead of {address}"));
     }
     let route = kernel.iter().find(|route| route.destination == cidr).ok_or("not in the kernel")?;
