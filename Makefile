@@ -48,6 +48,12 @@ demo: rust root ## a fabric of 3 nodes and 2 FRR routers in namespaces, checked 
 demo-down: rust root ## removes what KEEP=1 left
 	@cargo run --locked --quiet --profile $(PROFILE) -p e2e --bin demo -- down
 
+# ---------------------------------------------------------------- a real Kubernetes on this machine
+
+.PHONY: kubernetes
+kubernetes: root ## Kubernetes 1.34, CoreDNS and test images from Go modules: minutes once, then cached in ~/.cache/manx
+	@e2e/kubernetes/build
+
 # ---------------------------------------------------------------- the gate, lane by lane
 
 .PHONY: test lanes style size generated compile fast kernel interop-core demo-lane

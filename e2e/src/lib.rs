@@ -3,6 +3,7 @@
 //! DESIGN.md of this folder says how the parts hang together.
 
 pub mod bird;
+pub mod cluster;
 pub mod demo;
 pub mod frr;
 pub mod interrupt;
