@@ -5,6 +5,7 @@
 //!   acceptance what this version honours of an object, and why not of the rest
 //!   conditions condition types and reasons as enums
 //!   store      the trait Store and its backends: a directory of YAML now, the Kubernetes API next
+//!   services   which addresses of Services a node originates
 //!   report     what `manxctl -o json` and the daemons' sockets print
 //!   host       paths on a node
 //! ```
@@ -14,6 +15,7 @@ pub mod community;
 pub mod conditions;
 pub mod host;
 pub mod report;
+pub mod services;
 pub mod store;
 pub mod v1alpha1;
 pub mod validate;
