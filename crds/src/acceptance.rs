@@ -5,8 +5,8 @@
 //! object and whoever writes its condition ask the same function.
 
 use crate::v1alpha1::{
-    AdminState, BGPAdvertisement, BGPPeer, EffectiveSession, Encapsulation, FabricConfiguration, IPPool,
-    NatOutgoing, Neighbor, NextHop,
+    AdminState, Assignment, BGPAdvertisement, BGPPeer, EffectiveSession, Encapsulation, FabricConfiguration,
+    IPPool, LoadBalancerPool, NatOutgoing, Neighbor, NextHop,
 };
 
 /// Why an object is not accepted.
@@ -19,6 +19,16 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// A kind that a later version will act on. Its objects are stored and change nothing.
+    pub fn of_kind(kind: &str) -> Self {
+        Self {
+            reason: "UnknownValue",
+            message: format!(
+                "{kind} is not supported by this version and changes nothing: remove it, or upgrade the agents first"
+            ),
+        }
+    }
+
     /// A field that a later version will honour.
     fn later(field: &str) -> Self {
         Self {
@@ -123,6 +133,26 @@ pub fn ip_pool(pool: &IPPool) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether addresses of a LoadBalancerPool may be given to Services, as far as the pool alone tells.
+///
+/// # Errors
+/// `InvalidRange` with the first range that holds no address, `UnknownValue` for an assignment of a newer schema.
+pub fn load_balancer_pool(pool: &LoadBalancerPool) -> Result<(), Refusal> {
+    let spec = &pool.spec;
+    for (field, ranges) in [("addresses", &spec.addresses), ("excluded", &spec.excluded)] {
+        if let Some((index, _)) = ranges.iter().enumerate().find(|(_, range)| !range.is_ordered()) {
+            return Err(Refusal {
+                reason: "InvalidRange",
+                message: format!("{field}[{index}]: the first address is above the last"),
+            });
+        }
+    }
+    match spec.assignment {
+        Assignment::Automatic | Assignment::Manual | Assignment::None => Ok(()),
+        Assignment::Unknown(_) => Err(Refusal::later("spec.assignment")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,5 +220,29 @@ mod tests {
         assert!(refusal.message.starts_with("spec.nodeAddresses"));
         let unknown = advertisement("pools: {}, attributes: {communities: [from-k8s]}");
         assert_eq!(bgp_advertisement(&unknown, None).unwrap_err().reason, "UnknownCommunity");
+    }
+
+    #[test]
+    fn ranges_that_hold_nothing_are_named() {
+        let pool = |spec: &str| -> LoadBalancerPool {
+            serde_saphyr::from_str(&format!(
+                "{{apiVersion: manx.dev/v1alpha1, kind: LoadBalancerPool, metadata: {{name: a}}, spec: {{{spec}}}}}"
+            ))
+            .unwrap()
+        };
+        assert_eq!(load_balancer_pool(&pool("addresses: [192.0.2.0/24, 192.0.2.9-192.0.2.9]")), Ok(()));
+        let refusal =
+            load_balancer_pool(&pool("addresses: [192.0.2.0/25, 192.0.2.20-192.0.2.10]")).unwrap_err();
+        assert_eq!(refusal.reason, "InvalidRange");
+        assert_eq!(refusal.message, "addresses[1]: the first address is above the last");
+        let newer = pool("addresses: [192.0.2.0/24], assignment: Weekly");
+        assert_eq!(load_balancer_pool(&newer).unwrap_err().reason, "UnknownValue");
+    }
+
+    #[test]
+    fn a_kind_of_a_later_version_says_so() {
+        let refusal = Refusal::of_kind("BGPFilter");
+        assert_eq!(refusal.reason, "UnknownValue");
+        assert!(refusal.message.starts_with("BGPFilter is not supported by this version"), "{refusal:?}");
     }
 }

@@ -57,7 +57,8 @@ reasons! {
     Accepted "Accepted" {
         Accepted |
         UnknownValue, DuplicateCommunity, OverlapsPeer, AddressIsOurs, NoListener, UnknownCommunity, Overlaps,
-        InvalidSelector, InvalidRule, TierNotFound, PolicyRejected,
+        InvalidSelector, InvalidRule, TierNotFound, PolicyRejected, InvalidRange, SameOrder, Terminating,
+        NoMatchingNode,
     }
 }
 reasons! {

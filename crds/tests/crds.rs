@@ -52,7 +52,7 @@ fn the_types_make_the_crds_of_the_api() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/crds.yaml");
     let wanted: Vec<Value> = serde_saphyr::from_multiple(&std::fs::read_to_string(path).unwrap()).unwrap();
     let made = manx_crds::v1alpha1::crds().unwrap();
-    assert_eq!(made.len(), 7);
+    assert_eq!(made.len(), 10);
     let mut differences = Vec::new();
     for mut wanted in wanted {
         let name = wanted["metadata"]["name"].clone();

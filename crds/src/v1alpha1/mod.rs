@@ -4,26 +4,34 @@
 #![expect(unreachable_pub, reason = "kube-derive repeats each pub struct inside a function")]
 #![expect(clippy::duplicated_attributes, reason = "every printcolumn has a type_")]
 
+mod bfd_profile;
 mod bgp_advertisement;
+mod bgp_filter;
 mod bgp_peer;
 mod bgp_session;
 mod fabric_configuration;
 mod fabric_node;
 mod ip_block;
 mod ip_pool;
+mod load_balancer_pool;
+mod range;
 pub mod schema;
 pub mod selector;
 mod session;
 pub mod settings;
 mod values;
 
+pub use bfd_profile::*;
 pub use bgp_advertisement::*;
+pub use bgp_filter::*;
 pub use bgp_peer::*;
 pub use bgp_session::*;
 pub use fabric_configuration::*;
 pub use fabric_node::*;
 pub use ip_block::*;
 pub use ip_pool::*;
+pub use load_balancer_pool::*;
+pub use range::*;
 pub use selector::selects;
 pub use session::*;
 pub use values::*;
@@ -46,7 +54,10 @@ pub fn crds() -> Result<Vec<serde_json::Value>, serde_json::Error> {
         schema::crd::<BGPPeer>()?,
         schema::crd::<BGPSession>()?,
         schema::crd::<BGPAdvertisement>()?,
+        schema::crd::<BGPFilter>()?,
+        schema::crd::<BFDProfile>()?,
         schema::crd::<IPPool>()?,
         schema::crd::<IPBlock>()?,
+        schema::crd::<LoadBalancerPool>()?,
     ])
 }

@@ -42,6 +42,8 @@ pub(crate) const CIDR_MESSAGE: &str =
     "must be a CIDR in canonical form with no host bits set, such as 10.244.0.0/16 or fd00:10::/48";
 pub(crate) const IP_RULE: &str = "isIP(self) && ip.isCanonical(self)";
 pub(crate) const IP_MESSAGE: &str = "must be an IP address in canonical form, such as 10.0.0.1 or fd00::1";
+pub(crate) const RANGE_RULE: &str = "isCIDR(self) ? string(cidr(self).masked()) == self : self.split('-').size() == 2 && self.split('-').all(a, isIP(a) && ip.isCanonical(a)) && ip(self.split('-')[0]).family() == ip(self.split('-')[1]).family()";
+pub(crate) const RANGE_MESSAGE: &str = "must be a CIDR with no host bits set, or a range first-last, such as 192.0.2.0/24 or 192.0.2.10-192.0.2.20";
 pub(crate) const COMMUNITY_RULE: &str = "self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') || (self.matches('^[0-9]{1,5}:[0-9]{1,5}$') && self.split(':').all(n, int(n) <= 65535)) || (self.matches('^[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}$') && self.split(':').all(n, int(n) <= 4294967295))";
 pub(crate) const COMMUNITY_MESSAGE: &str =
     "must be n:n with n up to 65535, n:n:n with n up to 4294967295, or the name of a community";

@@ -514,7 +514,8 @@ async fn good_yaml_is_served_as_files() {
             served += store.list::<manx_crds::v1alpha1::$kind>(&everything()).await.unwrap().items.len();
         )+};
     }
-    serve!(FabricConfiguration, FabricNode, BGPPeer, BGPSession, BGPAdvertisement, IPPool, IPBlock);
+    serve!(FabricConfiguration, FabricNode, BGPPeer, BGPSession, BGPAdvertisement, BGPFilter, BFDProfile);
+    serve!(IPPool, IPBlock, LoadBalancerPool);
     assert!(count > 0);
     assert_eq!(served, count);
 }
