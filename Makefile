@@ -79,8 +79,9 @@ size: ## no source file over 800 lines (functions: clippy)
 generated: rust ## fails where a committed generated file differs from what its source makes
 	@cargo test --locked --profile $(PROFILE) -p manx-crds --test crds
 
-golden: rust ## writes the generated files again
+golden: rust helm ## writes the generated files again
 	@EXPECTORATE=overwrite cargo test --locked --profile $(PROFILE) -p manx-crds --test crds
+	@EXPECTORATE=overwrite HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p e2e --test chart -- manifest readme
 
 compile: rust ## everything, tests included
 	@cargo test --locked --profile $(PROFILE) --workspace --no-run
@@ -94,6 +95,21 @@ kernel: rust root ## the real kernel, in namespaces that each test makes
 
 interop-core: rust root build ## bgpd against FRR and BIRD
 	@cargo test --locked --profile $(PROFILE) $(INTEROP) --no-fail-fast -- --test-threads=1
+
+# ---------------------------------------------------------------- the chart and the image
+
+HELM_VERSION := v3.20.2
+HELM := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/manx/helm-$(HELM_VERSION)/helm
+
+.PHONY: helm chart-test image
+helm: $(HELM)
+$(HELM):
+	@command -v go >/dev/null || { echo "Go is missing: helm is built from its module (apt-get install -y golang-go, or go.dev/dl)"; exit 1; }
+	@echo "building helm $(HELM_VERSION) from its module: two minutes, once"
+	@GOBIN=$(@D) go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+
+chart-test: rust helm ## the chart without a cluster: lint, rights, refusals, goldens
+	@HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p e2e --test chart
 
 # ---------------------------------------------------------------- by hand
 
