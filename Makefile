@@ -113,6 +113,10 @@ chart-test: rust helm ## the chart without a cluster: lint, rights, refusals, go
 
 # ---------------------------------------------------------------- by hand
 
+.PHONY: store-test
+store-test: rust root kubernetes ## the datastore's suite against a real API server
+	@cargo test --locked --profile $(PROFILE) -p manx-crds --test kubernetes -- --nocapture
+
 .PHONY: golden bench-rib fmt
 bench-rib: rust ## 1M prefixes in process, beside the figures that the layout was chosen by
 	@cargo bench --locked --profile release -p bgp-proto

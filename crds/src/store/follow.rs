@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use kube::ResourceExt as _;
+use ::kube::ResourceExt as _;
 
 use super::{InvalidObject, Key, List, Object, Revision, Selection, Store, StoreError, Watch, WatchEvent};
 

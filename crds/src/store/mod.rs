@@ -16,17 +16,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub mod any;
 pub mod dir;
 pub mod follow;
+pub mod kube;
+mod series;
 
 /// A kind that a store can hold: ours, or one of the upstream kinds that we read.
 pub trait Object:
-    kube::Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+    ::kube::Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
 {
 }
 
 impl<K> Object for K where
-    K: kube::Resource<DynamicType = ()>
+    K: ::kube::Resource<DynamicType = ()>
         + Clone
         + Debug
         + Serialize

@@ -1,10 +1,9 @@
 //! Events, appended as JSON lines: at most one for an object and reason in 60 s, counted as a series.
 
-use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -15,21 +14,16 @@ use super::{Inner, io_error};
 use crate::store::follow::key_of;
 use crate::store::{NewEvent, Object, StoreError};
 
-const WINDOW: Duration = Duration::from_secs(60);
 /// A file of this size becomes `….1`, and the `….1` before it goes.
 const LARGEST: u64 = 8 * 1024 * 1024;
-/// Pairs of object and reason that are counted at once.
-const MOST: usize = 4096;
-
-/// By object and reason: when it was written last, and how often it was seen since.
-pub(super) type Series = BTreeMap<(String, String), (Instant, u64)>;
-
 impl Inner {
     pub(super) fn record_event<K: Object>(&self, about: &K, event: &NewEvent) -> Result<(), StoreError> {
         let key = key_of(about);
         let object =
             format!("{}/{}/{}", K::plural(&()), key.namespace.as_deref().unwrap_or_default(), key.name);
-        let Some(seen) = self.count((object, event.reason.clone())) else { return Ok(()) };
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(seen) = series.count(object, event.reason.clone(), Instant::now()) else { return Ok(()) };
+        drop(series);
         let now = Timestamp::now();
         let uid = about.uid();
         let mut line = json!({
@@ -46,29 +40,6 @@ impl Inner {
             line.insert("series".to_owned(), json!({"count": seen, "lastObservedTime": now}));
         }
         self.append(&event.controller, &format!("{line}\n"))
-    }
-
-    /// How often this was seen, if it is time to write it again.
-    fn count(&self, what: (String, String)) -> Option<u64> {
-        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        match series.get_mut(&what) {
-            Some((written, unseen)) if now.duration_since(*written) < WINDOW => {
-                *unseen += 1;
-                None
-            }
-            Some((written, unseen)) => {
-                *written = now;
-                Some(std::mem::take(unseen) + 1)
-            }
-            None => {
-                if series.len() >= MOST {
-                    series.retain(|_, (written, _)| now.duration_since(*written) < WINDOW);
-                }
-                series.insert(what, (now, 0));
-                Some(1)
-            }
-        }
     }
 
     fn append(&self, controller: &str, line: &str) -> Result<(), StoreError> {

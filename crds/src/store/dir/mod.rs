@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::store::series::Series;
 use crate::store::{Key, List, NewEvent, Object, Part, Revision, Selection, Store, StoreError};
 
 mod compose;
@@ -50,7 +51,7 @@ pub(crate) struct Inner {
     /// Moments to resume from, by folder.
     memory: Mutex<Memory>,
     hub: Mutex<Option<Hub>>,
-    series: Mutex<events::Series>,
+    series: Mutex<Series>,
     /// Folders that were cleared of what dead processes left.
     swept: Mutex<BTreeSet<String>>,
 }
