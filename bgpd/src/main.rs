@@ -23,7 +23,7 @@ use felix_kernel::capability::{self, CapabilityError};
 use felix_kernel::host::{ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL};
 use felix_kernel::monitor::Monitor;
 use manx_crds::host::BGPD_SOCKET;
-use manx_crds::store::dir::DirStore;
+use manx_crds::store::any::AnyStore;
 use manx_daemon::options::{Options, private_directory};
 use tokio::sync::mpsc;
 
@@ -60,7 +60,7 @@ fn main() -> std::process::ExitCode {
 async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     private_directory(&options.run_dir)?;
     private_directory(&options.state_dir)?;
-    let store = DirStore::open(&options.store).context("the datastore")?;
+    let store = AnyStore::open(&options.store).await.context("the datastore")?;
     let questions =
         manx_daemon::control::listen(&options.run_dir.join(BGPD_SOCKET)).context("the control socket")?;
     let monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL])

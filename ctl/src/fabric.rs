@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 use manx_crds::host::{BGPD_SOCKET, FELIX_SOCKET};
 use manx_crds::report::{Answer, Header, Source};
-use manx_crds::store::dir::DirStore;
+use manx_crds::store::any::{AnyStore, Place};
 use manx_crds::store::{Object, Selection, Store as _};
 use manx_crds::v1alpha1::FabricNode;
 use serde::de::DeserializeOwned;
@@ -18,7 +18,7 @@ use crate::error::Failure;
 use crate::words::natural;
 
 pub(crate) struct Fabric {
-    store: Option<DirStore>,
+    store: Option<AnyStore>,
     run_dir: PathBuf,
     timeout: std::time::Duration,
     /// Names of the nodes that are asked, in natural order.
@@ -37,11 +37,12 @@ pub(crate) enum Daemon {
 impl Fabric {
     pub(crate) async fn open(global: &Global) -> Result<Self, Failure> {
         let store = match &global.store {
-            Some(directory) => Some(DirStore::open(directory)?),
+            Some(place) => Some(AnyStore::open(place).await?),
             None => None,
         };
         let name = match &global.store {
-            Some(directory) => {
+            Some(Place::Kubernetes) => "kubernetes".to_owned(),
+            Some(Place::Directory(directory)) => {
                 directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
             }
             None => String::new(),
@@ -87,7 +88,11 @@ impl Fabric {
     }
 
     pub(crate) fn header(&self, kind: &str) -> Header {
-        let source = if self.store.is_some() { Source::Directory } else { Source::Node };
+        let source = match &self.store {
+            Some(AnyStore::Kubernetes(_)) => Source::Kubernetes,
+            Some(AnyStore::Directory(_)) => Source::Directory,
+            None => Source::Node,
+        };
         Header::new(
             kind,
             source,

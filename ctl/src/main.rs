@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use manx_crds::store::any::Place;
 use serde::Serialize;
 
 use crate::error::Failure;
@@ -35,9 +36,9 @@ struct Command {
 
 #[derive(Args)]
 pub(crate) struct Global {
-    /// Directory that holds the objects
+    /// kubernetes (by KUBECONFIG), or the directory that holds the objects
     #[arg(long, env = "MANX_STORE", value_name = "DIR", global = true)]
-    store: Option<PathBuf>,
+    store: Option<Place>,
     /// Where the daemons' sockets are, or one directory a node with them
     #[arg(long, env = "MANX_RUN_DIR", value_name = "DIR", default_value = manx_crds::host::RUN_DIR, global = true)]
     run_dir: PathBuf,

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use manx_crds::store::any::Place;
 
 /// Options that every daemon takes. Each may also come from the environment.
 #[derive(Args, Clone, Debug)]
@@ -11,9 +12,9 @@ pub struct Options {
     /// Name of this node in the datastore; without it the host name
     #[arg(long, env = "NODE_NAME")]
     pub node: Option<String>,
-    /// Directory that holds the objects, one YAML file each
+    /// kubernetes, or the directory that holds the objects, one YAML file each
     #[arg(long, env = "MANX_STORE", value_name = "DIR")]
-    pub store: PathBuf,
+    pub store: Place,
     /// Where the sockets are
     #[arg(long, env = "MANX_RUN_DIR", value_name = "DIR", default_value = manx_crds::host::RUN_DIR)]
     pub run_dir: PathBuf,

@@ -23,7 +23,8 @@ use crate::writer::{AcceptedKind, Write};
 const TRY: Duration = Duration::from_secs(10);
 
 pub(crate) struct Controller {
-    path: PathBuf,
+    /// The lock of a directory; on Kubernetes manx-controller does this.
+    path: Option<PathBuf>,
     writes: mpsc::Sender<Write>,
     /// Held for as long as the process lives; the kernel gives it up with it.
     lock: Option<Flock<File>>,
@@ -33,8 +34,8 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    pub(crate) fn new(store: &Path, writes: mpsc::Sender<Write>) -> Self {
-        let path = store.join(".controller.lock");
+    pub(crate) fn new(directory: Option<&Path>, writes: mpsc::Sender<Write>) -> Self {
+        let path = directory.map(|directory| directory.join(".controller.lock"));
         Self {
             path,
             writes,
@@ -47,7 +48,7 @@ impl Controller {
 
     /// When to try again to become the one.
     pub(crate) fn next_try(&self) -> Option<Instant> {
-        if self.lock.is_some() { None } else { self.tried.checked_add(TRY) }
+        if self.lock.is_some() || self.path.is_none() { None } else { self.tried.checked_add(TRY) }
     }
 
     /// Whether this felix is the one, trying to become it.
@@ -55,12 +56,13 @@ impl Controller {
         if self.lock.is_some() {
             return true;
         }
+        let Some(path) = &self.path else { return false };
         self.tried = Instant::now();
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&self.path);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
         let file = match file {
             Ok(file) => file,
             Err(error) => {
-                tracing::warn!(%error, path = %self.path.display(), "the controller's lock");
+                tracing::warn!(%error, path = %path.display(), "the controller's lock");
                 return false;
             }
         };

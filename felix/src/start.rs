@@ -11,7 +11,7 @@ use felix_kernel::monitor::Monitor;
 use felix_kernel::netlink::RouteSocket;
 use felix_kernel::sysctl::{Record, Sysctl, host_settings};
 use manx_crds::host::FELIX_SOCKET;
-use manx_crds::store::dir::DirStore;
+use manx_crds::store::any::AnyStore;
 use manx_daemon::options::{Options, private_directory};
 use manx_ipam::allocator::{Allocator, Identity, Restored, Settings};
 use manx_ipam::journal::Replay;
@@ -30,7 +30,7 @@ const WRITES: usize = 4096;
 pub(crate) async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     private_directory(&options.run_dir)?;
     private_directory(&options.state_dir)?;
-    let store = DirStore::open(&options.store).context("the datastore")?;
+    let store = AnyStore::open(&options.store).await.context("the datastore")?;
     let questions =
         manx_daemon::control::listen(&options.run_dir.join(FELIX_SOCKET)).context("the control socket")?;
     let monitor =
@@ -62,7 +62,7 @@ pub(crate) async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     let calls = cni::listen(&options.run_dir.join(manx_cni::SOCKET)).context("the CNI socket")?;
     let changes = objects::watch(&store, &node);
     let driver = Driver {
-        controller: Controller::new(store.root(), writes.clone()),
+        controller: Controller::new(store.directory().map(|directory| directory.root()), writes.clone()),
         status: Status::new(writes, adopted.table),
         node,
         store,
