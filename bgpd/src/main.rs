@@ -63,6 +63,7 @@ async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     let store = AnyStore::open(&options.store).await.context("the datastore")?;
     let questions =
         manx_daemon::control::listen(&options.run_dir.join(BGPD_SOCKET)).context("the control socket")?;
+    options.serve_health(BGPD_SOCKET).await.context("probes")?;
     let monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL])
         .context("the kernel's links and routes")?;
     let (fib, found) = fib::Fib::start().context("the kernel's routes")?;

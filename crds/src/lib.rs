@@ -13,6 +13,7 @@
 pub mod acceptance;
 pub mod community;
 pub mod conditions;
+pub mod defaults;
 pub mod host;
 pub mod report;
 pub mod services;

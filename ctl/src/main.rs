@@ -98,6 +98,15 @@ enum Verb {
         #[command(subcommand)]
         what: Policy,
     },
+    /// Installs what this version needs on the API server of KUBECONFIG
+    Install {
+        /// The CustomResourceDefinitions, by server-side apply
+        #[arg(long)]
+        crds: bool,
+        /// Pools, advertisements, tiers and the BFD profile, where there are none of their names
+        #[arg(long)]
+        defaults: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -151,8 +160,13 @@ fn main() -> ExitCode {
 
 /// True if everything is as it should be, or the command simply answered.
 async fn run(global: &Global, verb: Verb) -> Result<bool, Failure> {
+    if let Verb::Install { crds, defaults } = verb {
+        return command::install::run(crds, defaults).await.map(|()| true);
+    }
     let fabric = Fabric::open(global).await?;
     match verb {
+        // Done above: it needs no fabric.
+        Verb::Install { .. } => Ok(true),
         Verb::Status => command::status::run(&fabric, global).await,
         Verb::Nodes => command::nodes::run(&fabric, global).await,
         Verb::Bgp { what: Bgp::Peers { peer } } => {

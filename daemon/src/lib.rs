@@ -1,9 +1,10 @@
 //! What bgpd and felix share as processes, and nothing of what they do.
 //!
 //! [`options`]: who am I and where is everything. [`log`]: JSON lines as ux.md §8 prints them.
-//! [`control`]: the unix socket that `manxctl` asks. [`kind`]: objects as last heard from the store.
+//! [`control`]: the unix socket that `manxctl` asks. [`health`]: what the kubelet asks. [`kind`]: objects as last heard from the store.
 
 pub mod control;
+pub mod health;
 pub mod kind;
 pub mod log;
 pub mod options;

@@ -1,6 +1,7 @@
 //! Who am I, and where is everything: the same words for every daemon.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -21,12 +22,26 @@ pub struct Options {
     /// What is remembered across a restart
     #[arg(long, env = "MANX_STATE_DIR", value_name = "DIR", default_value = manx_crds::host::STATE_DIR)]
     pub state_dir: PathBuf,
+    /// Where probes are answered, such as 127.0.0.1:9991; absent, nowhere
+    #[arg(long, env = "MANX_HEALTH_ADDRESS", value_name = "ADDRESS:PORT")]
+    pub health_address: Option<SocketAddr>,
     /// Filter of the log, such as info or felix=debug
     #[arg(long, env = "MANX_LOG", default_value = "info")]
     pub log: String,
 }
 
 impl Options {
+    /// Answers probes, where that is asked for; `socket` is the daemon's control socket in the run directory.
+    ///
+    /// # Errors
+    /// As [`crate::health::serve`].
+    pub async fn serve_health(&self, socket: &str) -> io::Result<()> {
+        match self.health_address {
+            Some(address) => crate::health::serve(address, self.run_dir.join(socket)).await.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
     /// The node's name, given or taken from the host.
     ///
     /// # Errors

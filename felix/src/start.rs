@@ -33,6 +33,7 @@ pub(crate) async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     let store = AnyStore::open(&options.store).await.context("the datastore")?;
     let questions =
         manx_daemon::control::listen(&options.run_dir.join(FELIX_SOCKET)).context("the control socket")?;
+    options.serve_health(FELIX_SOCKET).await.context("probes")?;
     let monitor =
         Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL]).context("the kernel's links")?;
     let (events, event) = mpsc::unbounded_channel();

@@ -18,11 +18,13 @@ use super::{Key, List, NewEvent, Object, Part, Revision, Selection, Store, Store
 mod decode;
 mod error;
 mod event;
+mod install;
 mod prune;
 mod read;
 mod watch;
 mod write;
 
+pub use install::Created;
 pub use watch::KubeWatch;
 
 /// How long a request may take, a watch apart. An API server that is rolled or overloaded answers later than this only
