@@ -50,9 +50,22 @@ demo-down: rust root ## removes what KEEP=1 left
 
 # ---------------------------------------------------------------- a real Kubernetes on this machine
 
-.PHONY: kubernetes
+.PHONY: kubernetes cluster cluster-down cluster-base
 kubernetes: root ## Kubernetes 1.34, CoreDNS and test images from Go modules: minutes once, then cached in ~/.cache/manx
 	@e2e/kubernetes/build
+
+CLUSTER_FLAGS = $(if $(NODES),--nodes $(NODES)) $(if $(TORS),--tors) $(if $(FAMILY),--family $(FAMILY)) \
+	$(if $(PROXY),--proxy $(PROXY)) $(if $(CNI),--cni $(CNI)) $(if $(IMAGE),--image $(IMAGE))
+cluster: rust kubernetes ## 3 nodes in namespaces (NODES=5, TORS=1, FAMILY=ipv6, PROXY=iptables, CNI=ptp, IMAGE=oci.tar)
+	@.ci/packages $(APT_BUILD) $(APT_TEST)
+	@cargo run --locked --quiet --profile $(PROFILE) -p e2e --bin cluster -- up $(CLUSTER_FLAGS)
+
+cluster-down: rust root ## removes the cluster of this machine
+	@cargo run --locked --quiet --profile $(PROFILE) -p e2e --bin cluster -- down
+
+cluster-base: rust kubernetes ## the control plane and the cluster itself, before Manx runs on it
+	@.ci/packages $(APT_BUILD) $(APT_TEST)
+	@cargo test --locked --profile $(PROFILE) -p e2e --test control_plane --test cluster --no-fail-fast -- --test-threads=1
 
 # ---------------------------------------------------------------- the gate, lane by lane
 

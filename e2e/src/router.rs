@@ -143,13 +143,23 @@ pub struct Routers {
 impl Routers {
     /// Starts all three and waits until the ToRs know the client.
     pub fn start(kind: Kind, scope: &Scope, places: &RouterPlaces<'_>) -> Result<Self> {
+        Self::start_accepting(kind, scope, places, &[])
+    }
+
+    /// The same; FRR then accepts single addresses of the ranges `services` from nodes too.
+    pub fn start_accepting(
+        kind: Kind,
+        scope: &Scope,
+        places: &RouterPlaces<'_>,
+        services: &[&str],
+    ) -> Result<Self> {
         let mut tors = Vec::new();
         for tor in TORS {
             let netns = scope.netns(tor.name);
             let router = match kind {
                 Kind::Frr => {
                     let name = scope.router(tor.name);
-                    Router::Frr(Frr::start(&name, &netns, places.logs, &tor_config(tor))?)
+                    Router::Frr(Frr::start(&name, &netns, places.logs, &tor_config(tor, services))?)
                 }
                 Kind::Manx => Router::Manx(ManxRouter::start(tor, &netns, places)?),
             };

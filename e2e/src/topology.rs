@@ -5,11 +5,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use crate::frr;
 use crate::netns::{self, Netns};
+use crate::process::wait_for;
 
 /// The client's addresses, on its loopback.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
@@ -191,84 +193,84 @@ pub fn remove_stale_tests() -> Result<()> {
 
 /// Makes the six namespaces and eight links with all addresses; nothing runs in them yet.
 pub fn build(scope: &Scope) -> Result<()> {
-    let names: Vec<&str> =
-        TORS.iter().map(|tor| tor.name).chain(["client"]).chain(NODES.iter().map(|n| n.name)).collect();
-    for name in &names {
-        Netns::create(scope.netns(name).name())?;
-    }
-    for name in &names {
-        scope.netns(name).sysctl(&[
-            ("ipv4/conf/all/rp_filter", "0"),
-            ("ipv4/conf/default/rp_filter", "0"),
-            ("ipv4/fib_multipath_hash_policy", "1"),
-            ("ipv6/fib_multipath_hash_policy", "1"),
-            ("ipv6/conf/default/accept_dad", "0"),
-            ("ipv6/conf/all/keep_addr_on_down", "1"),
-            ("ipv6/conf/default/keep_addr_on_down", "1"),
-        ])?;
-    }
-    for name in TORS.iter().map(|tor| tor.name).chain(["client"]) {
-        scope.netns(name).sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
-    }
+    build_routers(scope).context("routers and client")?;
     for node in NODES {
-        // What systemd sets on Debian 12.
-        scope
-            .netns(node.name)
-            .sysctl(&[("ipv4/conf/all/rp_filter", "2"), ("ipv4/conf/default/rp_filter", "2")])?;
+        build_node(scope, node).with_context(|| format!("node {}", node.name))?;
     }
-    connect(scope).context("links")?;
-    address(scope).context("addresses")
+    Ok(())
 }
 
-fn connect(scope: &Scope) -> Result<()> {
-    let mut links = String::new();
-    let mut link = |left: &str, left_interface: &str, right: &str, right_interface: &str| {
-        links.push_str(&format!(
-            "link add {left_interface} netns {} type veth peer name {right_interface} netns {}\n",
-            scope.netns(left).name(),
-            scope.netns(right).name()
-        ));
-    };
-    for tor in TORS {
-        link("client", tor.uplink(), tor.name, "to-client");
-        for node in NODES {
-            link(node.name, tor.uplink(), tor.name, &node.downlink());
-        }
+/// The two routers, the client behind them, and the links between these three.
+pub fn build_routers(scope: &Scope) -> Result<()> {
+    for name in TORS.iter().map(|tor| tor.name).chain(["client"]) {
+        let netns = Netns::create(scope.netns(name).name())?;
+        prepare(&netns)?;
+        netns.sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
     }
-    netns::batch(&[], &links)
-}
-
-fn address(scope: &Scope) -> Result<()> {
     let mut client = format!("addr add {CLIENT_V4}/32 dev lo\naddr add {CLIENT_V6}/128 dev lo\n");
     for tor in TORS {
+        connect(scope, ("client", tor.uplink()), (tor.name, "to-client"))?;
         let (mine4, yours4) = tor.client_link_v4();
         let (mine6, yours6) = tor.client_link_v6();
-        let mut lines = loopback(tor);
-        lines.push_str(&format!(
-            "addr add {mine4}/31 dev to-client\naddr add {mine6}/64 dev to-client\nlink set to-client up\n"
-        ));
+        scope.netns(tor.name).ip(&format!(
+            "{}addr add {mine4}/31 dev to-client\naddr add {mine6}/64 dev to-client\nlink set to-client up\n",
+            loopback(tor)
+        ))?;
         client.push_str(&format!(
             "addr add {yours4}/31 dev {0}\naddr add {yours6}/64 dev {0}\nlink set {0} up\n",
             tor.uplink()
         ));
-        for node in NODES {
-            lines.push_str(&downlink(tor, node));
-            scope.netns(node.name).ip(&uplink(tor, node))?;
-        }
-        scope.netns(tor.name).ip(&lines)?;
     }
-    scope.netns("client").ip(&client)?;
-    for node in NODES {
-        scope.netns(node.name).ip(&format!(
-            "addr add {}/32 dev lo\naddr add {}/128 dev lo\n",
-            node.v4(),
-            node.v6()
-        ))?;
-        for tor in TORS {
-            scope.netns(tor.name).ip(&node_routes(tor, node))?;
+    scope.netns("client").ip(&client)
+}
+
+/// One node with its links to both routers. The routers' ends of a node that was there before must be gone, as they
+/// are once its namespace is.
+pub fn build_node(scope: &Scope, node: Node) -> Result<()> {
+    let netns = Netns::create(scope.netns(node.name).name())?;
+    prepare(&netns)?;
+    // What systemd sets on Debian 12.
+    netns.sysctl(&[("ipv4/conf/all/rp_filter", "2"), ("ipv4/conf/default/rp_filter", "2")])?;
+    for tor in TORS {
+        connect(scope, (node.name, tor.uplink()), (tor.name, &node.downlink()))?;
+        netns.ip(&uplink(tor, node))?;
+        scope.netns(tor.name).ip(&downlink(tor, node))?;
+    }
+    for tor in TORS {
+        // The kernel takes a route through a link only once it has seen both ends up, which it does by and by.
+        let (router, routes) = (scope.netns(tor.name), node_routes(tor, node));
+        if wait_for(Duration::from_secs(2), || router.ip(&routes).ok()).is_none() {
+            router.ip(&routes)?;
         }
     }
-    Ok(())
+    netns.ip(&format!("addr add {}/32 dev lo\naddr add {}/128 dev lo\n", node.v4(), node.v6()))
+}
+
+/// What every namespace of the fabric has in common.
+fn prepare(netns: &Netns) -> Result<()> {
+    netns.sysctl(&[
+        ("ipv4/conf/all/rp_filter", "0"),
+        ("ipv4/conf/default/rp_filter", "0"),
+        ("ipv4/fib_multipath_hash_policy", "1"),
+        ("ipv6/fib_multipath_hash_policy", "1"),
+        ("ipv6/conf/default/accept_dad", "0"),
+        ("ipv6/conf/all/keep_addr_on_down", "1"),
+        ("ipv6/conf/default/keep_addr_on_down", "1"),
+    ])
+}
+
+/// A veth between two namespaces; an end is a namespace's short name and an interface's.
+fn connect(scope: &Scope, left: (&str, &str), right: (&str, &str)) -> Result<()> {
+    netns::batch(
+        &[],
+        &format!(
+            "link add {} netns {} type veth peer name {} netns {}\n",
+            left.1,
+            scope.netns(left.0).name(),
+            right.1,
+            scope.netns(right.0).name()
+        ),
+    )
 }
 
 /// FRR takes a session's interface, and its IPv6 next hop, from the first interface that has the session's local
@@ -305,7 +307,7 @@ fn uplink(tor: Tor, node: Node) -> String {
 fn node_routes(tor: Tor, node: Node) -> String {
     let interface = node.downlink();
     format!(
-        "route add {}/32 via {} dev {interface} proto static\nroute add {}/128 via {} dev {interface} proto static\n",
+        "route replace {}/32 via {} dev {interface} proto static\nroute replace {}/128 via {} dev {interface} proto static\n",
         node.v4(),
         node.link_v4(tor),
         node.v6(),
@@ -332,10 +334,17 @@ pub fn client_routes(scope: &Scope) -> Result<()> {
 ///
 /// The IPv6 next hop is spelled out: when any interface with that address goes down, FRR forgets it for all sessions and
 /// announces `::ffff:10.0.1.1` instead.
+///
+/// `services` are ranges whose single addresses nodes may announce too, beside the blocks of the pools.
 #[must_use]
-pub fn tor_config(tor: Tor) -> String {
+pub fn tor_config(tor: Tor, services: &[&str]) -> String {
     let (_, client) = tor.client_link_v4();
     let number = tor.number;
+    let mut ranges = String::new();
+    for (range, sequence) in services.iter().zip((20..).step_by(10)) {
+        let (family, length) = if range.contains(':') { ("ipv6", 128) } else { ("ip", 32) };
+        ranges.push_str(&format!("{family} prefix-list BLOCKS seq {sequence} permit {range} le {length}\n"));
+    }
     let family = |name: &str| {
         format!(
             " address-family {name} unicast\n  redistribute kernel\n  redistribute connected\n  neighbor NODES activate\n  \
@@ -347,7 +356,7 @@ pub fn tor_config(tor: Tor) -> String {
     format!(
         "frr defaults datacenter\nhostname {name}\n!\n\
          ip prefix-list BLOCKS seq 10 permit {POOL_V4} ge 24\n\
-         ipv6 prefix-list BLOCKS seq 10 permit {POOL_V6} ge 120\n!\n\
+         ipv6 prefix-list BLOCKS seq 10 permit {POOL_V6} ge 120\n{ranges}!\n\
          route-map FROM-NODES permit 10\n match ip address prefix-list BLOCKS\nexit\n\
          route-map FROM-NODES permit 20\n match ipv6 address prefix-list BLOCKS\nexit\n\
          route-map TO-NODES permit 10\n match ip address prefix-list BLOCKS\nexit\n\

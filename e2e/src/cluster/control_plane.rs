@@ -81,14 +81,16 @@ impl ControlPlane {
         // From here on the value removes what it made, also when a step fails.
         let mut plane = Self::planned(site, binaries, true);
         plane.site.netns.ip(&format!("addr add {ALONE}/32 dev lo\n"))?;
-        plane.start()?;
+        plane.prepare()?;
+        plane.start_api_server()?;
         Ok(plane)
     }
 
-    /// One at a place that the caller made and will remove.
-    pub fn start_at(site: Site, binaries: Binaries) -> Result<Self> {
+    /// One at a place that the caller made and will remove: etcd runs, identities can be issued, and
+    /// [`ControlPlane::start_api_server`] is next.
+    pub fn prepare_at(site: Site, binaries: Binaries) -> Result<Self> {
         let mut plane = Self::planned(site, binaries, false);
-        plane.start()?;
+        plane.prepare()?;
         Ok(plane)
     }
 
@@ -104,16 +106,14 @@ impl ControlPlane {
         Self { site, binaries, authority, api_server: None, etcd: None, own }
     }
 
-    fn start(&mut self) -> Result<()> {
+    fn prepare(&mut self) -> Result<()> {
         fs::create_dir_all(&self.site.logs).with_context(|| format!("{}", self.site.logs.display()))?;
         self.etcd = Some(self.launch("etcd", self.etcd_flags()).start()?);
         self.authority = Authority::create(&self.site.home.join("pki"))?;
         self.authority.issue("api-server", "kube-apiserver", &[], &self.server_names()?)?;
         self.authority.issue("kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"], &[])?;
         self.authority.issue("front-proxy", "front-proxy-client", &[], &[])?;
-        self.write_kubeconfig("admin", "admin", &["system:masters"], &self.admin_kubeconfig())?;
-        self.start_api_server()?;
-        Ok(())
+        self.write_kubeconfig("admin", "admin", &["system:masters"], &self.admin_kubeconfig())
     }
 
     /// The namespace that everything which talks to it must be in.

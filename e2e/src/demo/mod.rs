@@ -6,7 +6,7 @@ mod drawing;
 mod evidence;
 mod fabric;
 mod report;
-mod screen;
+pub(crate) mod screen;
 mod setup;
 
 use std::fs;

@@ -1,0 +1,144 @@
+//! `cluster up` makes a Kubernetes cluster in namespaces of this machine, `cluster down` removes it. `make cluster` and
+//! `make cluster-down` call them.
+
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use e2e::cluster::{Cluster, Cni, Families, Options, ProxyMode};
+use e2e::interrupt;
+
+/// A real Kubernetes 1.34 in network namespaces of this machine.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a cluster and leave it up.
+    Up(Up),
+    /// Remove the cluster, whoever made it.
+    Down,
+    /// kubectl as admin of the cluster that is up.
+    #[command(disable_help_flag = true)]
+    Kubectl {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run a command on a node, with its files and in all its namespaces.
+    On {
+        /// Such as n1.
+        node: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Give an OCI archive to every node.
+    Load { archive: PathBuf },
+    /// Cut a node's power: its processes end at once, its disk stays.
+    PowerCut { node: String },
+    /// Power a node on again.
+    PowerOn { node: String },
+}
+
+#[derive(clap::Args)]
+struct Up {
+    /// How many nodes: n1, n2, …
+    #[arg(long, default_value_t = 3)]
+    nodes: u8,
+    /// Two FRR ToR routers and an outside client around the nodes, instead of one L2 segment.
+    #[arg(long)]
+    tors: bool,
+    /// Families of nodes, pods and Services.
+    #[arg(long, value_enum, default_value = "dual")]
+    family: Families,
+    /// How kube-proxy programs Services.
+    #[arg(long, value_enum, default_value = "nftables")]
+    proxy: ProxyMode,
+    /// Who wires pods: nobody until Manx is installed, or the stock ptp plugin.
+    #[arg(long, value_enum, default_value = "none")]
+    cni: Cni,
+    /// Leave CoreDNS out.
+    #[arg(long)]
+    no_dns: bool,
+    /// An OCI archive that every node has from its start.
+    #[arg(long = "image", value_name = "ARCHIVE")]
+    images: Vec<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up(asked) => up(asked),
+        Command::Down => {
+            say(if Cluster::down()? {
+                "Cluster removed. Logs stay in target/cluster/logs."
+            } else {
+                "No cluster was up."
+            });
+            Ok(())
+        }
+        Command::Kubectl { arguments } => {
+            let cluster = Cluster::found()?;
+            let plane = cluster.plane()?;
+            let error = plane.kubectl_command(&plane.admin_kubeconfig()).args(arguments).exec();
+            Err(error).context("starting kubectl")
+        }
+        Command::On { node, command } => {
+            let (program, rest) = command.split_first().context("no command")?;
+            let error = Cluster::found()?.node(&node)?.command(program)?.args(rest).exec();
+            Err(error).with_context(|| format!("starting {program} on {node}"))
+        }
+        Command::Load { archive } => Cluster::found()?.load(&archive),
+        Command::PowerCut { node } => Cluster::found()?.node_mut(&node)?.power_cut(),
+        Command::PowerOn { node } => {
+            let mut cluster = Cluster::found()?;
+            cluster.node_mut(&node)?.power_on()?;
+            cluster.leave()
+        }
+    }
+}
+
+fn up(asked: Up) -> Result<()> {
+    let options = Options {
+        nodes: asked.nodes,
+        tors: asked.tors,
+        families: asked.family,
+        proxy: asked.proxy,
+        cni: asked.cni,
+        dns: !asked.no_dns,
+        images: asked.images,
+        progress: true,
+        ..Options::default()
+    };
+    interrupt::listen()?;
+    let cluster = Cluster::up(&options)?;
+    let waiting = match options.cni {
+        Cni::None => "Nodes are NotReady until Manx is installed.",
+        Cni::Ptp => "Pods are wired by the stock ptp plugin.",
+    };
+    cluster.leave()?;
+    say(&format!(
+        "Up. {waiting}\n  . target/cluster/env        kubectl, helm, and `on` for a command in a namespace\n  \
+         kubectl get nodes -o wide\n  on n1 ip route              n1 … ctl client{}\n  make cluster-down           removes it",
+        if options.tors { " tor-a tor-b; vtysh -N cluster-tor-a" } else { "" }
+    ));
+    Ok(())
+}
+
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}

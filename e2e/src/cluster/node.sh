@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# One node: process 1 of its own pid, mount, uts, ipc and cgroup namespaces inside the node's network namespace.
+# Everything on the node is below it, so that killing it is a power cut: processes, mounts and pods' namespaces go.
+#
+#   node.sh enter SETTINGS   puts itself into the node's cgroups and becomes the parent of process 1
+#   node.sh init SETTINGS    is process 1
+#
+# SETTINGS is a shell file that Rust writes: name, home (of the cluster), bin (of Kubernetes), kubelet and proxy (flags).
+set -eu
+. "$2"
+
+# Every cgroup v1 hierarchy has a group for the node, whose root it becomes inside.
+enter_groups() {
+    local controllers hierarchy root group
+    while IFS=: read -r _ controllers _; do
+        case $controllers in '') hierarchy=unified ;; name=*) hierarchy=${controllers#name=} ;; *) hierarchy=$controllers ;; esac
+        root=/sys/fs/cgroup/$hierarchy
+        [ -d "$root" ] || continue
+        for group in "$root/manx-cluster" "$root/manx-cluster/$name"; do
+            mkdir -p "$group"
+            # A new cpuset is empty, and nothing can enter it.
+            [ "$hierarchy" != cpuset ] || for file in cpuset.cpus cpuset.mems; do cat "${group%/*}/$file" >"$group/$file"; done
+        done
+        # Left by a power cut; the kubelet would wait for them.
+        find "$group" -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || true
+        echo $$ >"$group/cgroup.procs"
+    done </proc/self/cgroup
+}
+
+mount_groups() {
+    local controllers
+    mount -t tmpfs cgroup /sys/fs/cgroup
+    cut -d: -f2 /proc/self/cgroup | while read -r controllers; do
+        case $controllers in
+        '') mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified ;;
+        name=*) mkdir -p "/sys/fs/cgroup/${controllers#name=}" && mount -t cgroup -o "none,$controllers" cgroup "/sys/fs/cgroup/${controllers#name=}" ;;
+        *) mkdir -p "/sys/fs/cgroup/$controllers" && mount -t cgroup -o "$controllers" cgroup "/sys/fs/cgroup/$controllers" ;;
+        esac
+    done
+}
+
+# The node's own /etc, /opt, /var and /run: what a DaemonSet writes to a host path stays on this node. The cluster's
+# files are at /run/cluster, wherever the checkout and the cache lie (under /var, perhaps).
+mount_files() {
+    local own=$home/nodes/$name part
+    mkdir -p "$own"/{etc,etc-work,opt,opt-work} "$own"/var/{lib/kubelet,log,cache,tmp,spool}
+    ln -sfn /run "$own/var/run"
+    ln -sfn /run/lock "$own/var/lock"
+    exec 3<"$home" 4<"$bin" 5<"$own/var"
+    for part in etc opt; do mount -t overlay -o "lowerdir=/$part,upperdir=$own/$part,workdir=$own/$part-work" overlay "/$part"; done
+    mount -t tmpfs -o mode=755 run /run
+    mkdir -p /run/netns /run/lock /run/cluster/home /run/cluster/bin
+    # -c: the descriptor is what is mounted, not the path that it had.
+    mount -c --bind /proc/self/fd/3 /run/cluster/home
+    mount -c --bind /proc/self/fd/4 /run/cluster/bin
+    mount -c --bind /proc/self/fd/5 /var
+    exec 3<&- 4<&- 5<&-
+    # kubelet and Bidirectional mounts need a shared root.
+    mount --make-rshared /
+    echo "$name" >/etc/hostname
+    : >/etc/resolv.conf
+    mkdir -p /etc/cni/net.d /opt/cni/bin
+    # Files, not links: a container that has /opt/cni/bin mounted can run them.
+    for part in loopback portmap bandwidth ptp host-local; do
+        [ -e "/opt/cni/bin/$part" ] || cp "/usr/lib/cni/$part" /opt/cni/bin/
+    done
+    if [ -e "$cluster/nodes/$name/cni.conflist" ]; then cp "$cluster/nodes/$name/cni.conflist" /etc/cni/net.d/10-ptp.conflist; fi
+}
+
+# supervise NAME COMMAND…: as systemd's Restart=always. NAME.stopped in the node's folder holds it back.
+supervise() {
+    local component=$1
+    shift
+    while :; do
+        while [ -e "$cluster/nodes/$name/$component.stopped" ]; do sleep 0.1; done
+        "$@" >>"$cluster/logs/$name/$component.log" 2>&1 &
+        echo $! >"$cluster/nodes/$name/$component.pid"
+        wait $! || true
+        sleep 0.5
+    done
+}
+
+case $1 in
+enter)
+    enter_groups
+    exec unshare --mount --uts --ipc --pid --cgroup --fork --mount-proc --kill-child=KILL --propagation private \
+        bash "$0" init "$2"
+    ;;
+init)
+    cluster=/run/cluster/home
+    hostname "$name"
+    umount -l /sys
+    mount -t sysfs sysfs /sys
+    mount_groups
+    mount -t bpf bpf /sys/fs/bpf 2>/dev/null || true
+    mount_files
+    cd /
+    supervise containerd containerd --config "$cluster/containerd.toml" &
+    until ctr version >/dev/null 2>&1; do sleep 0.05; done
+    for archive in /run/cluster/bin/images/*.tar "$cluster"/images/*.tar; do
+        [ ! -e "$archive" ] || ctr --namespace k8s.io images import --no-unpack "$archive" >>"$cluster/logs/$name/images.log" 2>&1
+    done
+    : >"$cluster/nodes/$name/images.imported"
+    until [ -e "$cluster/api-ready" ]; do sleep 0.05; done
+    # The flags are words without spaces.
+    # shellcheck disable=SC2086,SC2154
+    supervise kubelet /run/cluster/bin/kubelet $kubelet &
+    # shellcheck disable=SC2086,SC2154
+    [ -z "$proxy" ] || supervise kube-proxy /run/cluster/bin/kube-proxy $proxy &
+    trap 'exit 0' TERM
+    # Shims that lost their parent are reaped here.
+    while :; do wait -n || sleep 1; done
+    ;;
+esac
