@@ -114,7 +114,7 @@ interop-core: rust root build ## bgpd against FRR and BIRD
 HELM_VERSION := v3.20.2
 HELM := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/manx/helm-$(HELM_VERSION)/helm
 
-.PHONY: helm chart-test image
+.PHONY: helm chart-test rights-test image
 helm: $(HELM)
 $(HELM):
 	@command -v go >/dev/null || { echo "Go is missing: helm is built from its module (apt-get install -y golang-go, or go.dev/dl)"; exit 1; }
@@ -123,6 +123,9 @@ $(HELM):
 
 chart-test: rust helm ## the chart without a cluster: lint, rights, refusals, goldens
 	@HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p e2e --test chart
+
+rights-test: rust root kubernetes helm ## what a stolen agent token can do, on a real API server
+	@HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p e2e --test rights -- --nocapture
 
 # ---------------------------------------------------------------- by hand
 
