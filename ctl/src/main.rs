@@ -107,6 +107,31 @@ enum Verb {
         #[arg(long)]
         defaults: bool,
     },
+    /// Steps of the chart's uninstallation, on the API server of KUBECONFIG
+    Uninstall {
+        #[command(subcommand)]
+        step: Uninstall,
+    },
+}
+
+#[derive(Subcommand)]
+enum Uninstall {
+    /// Deletes the DaemonSets of bgpd and felix, and waits until their pods are gone
+    Agents(Patience),
+    /// Waits until DaemonSet manx-cleanup has cleaned every node whose kubelet answers
+    Nodes(Patience),
+    /// Waits to be ended: the pod of a node that is clean
+    Hold,
+}
+
+#[derive(Args)]
+struct Patience {
+    /// Namespace of the release
+    #[arg(long, default_value = "manx-system")]
+    namespace: String,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 240)]
+    timeout: u64,
 }
 
 #[derive(Subcommand)]
@@ -163,10 +188,13 @@ async fn run(global: &Global, verb: Verb) -> Result<bool, Failure> {
     if let Verb::Install { crds, defaults } = verb {
         return command::install::run(crds, defaults).await.map(|()| true);
     }
+    if let Verb::Uninstall { step } = verb {
+        return uninstall(step).await.map(|()| true);
+    }
     let fabric = Fabric::open(global).await?;
     match verb {
-        // Done above: it needs no fabric.
-        Verb::Install { .. } => Ok(true),
+        // Done above: they need no fabric.
+        Verb::Install { .. } | Verb::Uninstall { .. } => Ok(true),
         Verb::Status => command::status::run(&fabric, global).await,
         Verb::Nodes => command::nodes::run(&fabric, global).await,
         Verb::Bgp { what: Bgp::Peers { peer } } => {
@@ -177,6 +205,18 @@ async fn run(global: &Global, verb: Verb) -> Result<bool, Failure> {
         }
         Verb::Ipam { what: Ipam::Show } => command::ipam::run(&fabric, global).await,
         Verb::Policy { what: Policy::List } => command::policy::run(&fabric, global).await,
+    }
+}
+
+async fn uninstall(step: Uninstall) -> Result<(), Failure> {
+    match step {
+        Uninstall::Agents(Patience { namespace, timeout }) => {
+            command::uninstall::agents(&namespace, Duration::from_secs(timeout)).await
+        }
+        Uninstall::Nodes(Patience { namespace, timeout }) => {
+            command::uninstall::nodes(&namespace, Duration::from_secs(timeout)).await
+        }
+        Uninstall::Hold => command::uninstall::hold().await,
     }
 }
 

@@ -332,10 +332,13 @@ fn tiers(stage: &Stage) -> usize {
     alice.refusals
 }
 
+/// One group of attempts; how many were refused.
+type Part = fn(&Stage) -> usize;
+
 #[test]
 fn a_stolen_agent_token_reaches_its_own_node_and_no_further() {
     let stage = Stage::up("rights");
-    let parts: [(&str, fn(&Stage) -> usize); 8] = [
+    let parts: [(&str, Part); 8] = [
         ("FabricNodes", fabric_nodes),
         ("IPBlocks", blocks),
         ("BGPSessions", sessions),

@@ -87,6 +87,16 @@ capabilities: {drop: [ALL]}
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
+{{/* Where felix finds what it reaches of the node. */}}
+{{- define "manx.felixEnv" -}}
+- name: MANX_STATE_DIR
+  value: /var/lib/manx/felix
+- name: MANX_CNI_BIN_DIR
+  value: /opt/cni/bin
+- name: MANX_CNI_CONF_DIR
+  value: /etc/cni/net.d
+{{- end }}
+
 {{/* What felix and its uninstallation reach of the node, and no more. */}}
 {{- define "manx.felixMounts" -}}
 - {name: run, mountPath: /run/manx}

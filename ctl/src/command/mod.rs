@@ -7,3 +7,4 @@ pub(crate) mod peers;
 pub(crate) mod policy;
 pub(crate) mod routes;
 pub(crate) mod status;
+pub(crate) mod uninstall;

@@ -123,9 +123,14 @@ pub struct Sysctl {
     root: PathBuf,
 }
 
+/// Where a container of ours has the host's `net` mounted: its own `/proc/sys` is read-only.
+const OF_THE_HOST: &str = "/host/proc/sys";
+
 impl Default for Sysctl {
+    /// The host's settings, from the host and from a container.
     fn default() -> Self {
-        Self::at("/proc/sys")
+        let mounted = Path::new(OF_THE_HOST).join("net").is_dir();
+        Self::at(if mounted { OF_THE_HOST } else { "/proc/sys" })
     }
 }
 
