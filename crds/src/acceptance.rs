@@ -6,7 +6,7 @@
 
 use crate::v1alpha1::{
     AdminState, Assignment, BGPAdvertisement, BGPPeer, EffectiveSession, Encapsulation, FabricConfiguration,
-    IPPool, LoadBalancerPool, NatOutgoing, Neighbor, NextHop,
+    FixedTier, IPPool, LoadBalancerPool, NatOutgoing, Neighbor, NextHop, Tier,
 };
 
 /// Why an object is not accepted.
@@ -19,12 +19,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A kind that a later version will act on. Its objects are stored and change nothing.
-    pub fn of_kind(kind: &str) -> Self {
+    /// An object that a later version will act on: it is stored and changes nothing.
+    fn later_object(what: &str) -> Self {
         Self {
             reason: "UnknownValue",
             message: format!(
-                "{kind} is not supported by this version and changes nothing: remove it, or upgrade the agents first"
+                "{what} is not supported by this version and changes nothing: remove it, or upgrade the agents first"
             ),
         }
     }
@@ -153,6 +153,29 @@ pub fn load_balancer_pool(pool: &LoadBalancerPool) -> Result<(), Refusal> {
     }
 }
 
+/// Kinds with a status that a later version will act on.
+const LATER_KINDS: [&str; 4] = ["BGPFilter", "GlobalNetworkPolicy", "HostEndpoint", "NetworkPolicy"];
+
+/// Whether this version acts on objects of a kind of ours at all.
+///
+/// # Errors
+/// `UnknownValue` for a kind whose objects change nothing yet.
+pub fn kind(kind: &str) -> Result<(), Refusal> {
+    if LATER_KINDS.contains(&kind) { Err(Refusal::later_object(kind)) } else { Ok(()) }
+}
+
+/// Whether a Tier orders policies. The three fixed ones are there whatever an object says.
+///
+/// # Errors
+/// `UnknownValue` for every other: policies of people's tiers are not evaluated yet.
+pub fn tier(tier: &Tier) -> Result<(), Refusal> {
+    let name = tier.metadata.name.as_deref().unwrap_or_default();
+    if FixedTier::ALL.iter().any(|fixed| fixed.name == name) {
+        return Ok(());
+    }
+    Err(Refusal::later_object("a Tier other than kube-admin, default and kube-baseline"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,8 +264,17 @@ mod tests {
 
     #[test]
     fn a_kind_of_a_later_version_says_so() {
-        let refusal = Refusal::of_kind("BGPFilter");
+        let refusal = kind("HostEndpoint").unwrap_err();
         assert_eq!(refusal.reason, "UnknownValue");
-        assert!(refusal.message.starts_with("BGPFilter is not supported by this version"), "{refusal:?}");
+        assert!(refusal.message.starts_with("HostEndpoint is not supported by this version"), "{refusal:?}");
+        assert_eq!(kind("IPPool"), Ok(()));
+        let of = |name: &str| -> Tier {
+            serde_saphyr::from_str(&format!(
+                "{{apiVersion: manx.dev/v1alpha1, kind: Tier, metadata: {{name: {name}}}, spec: {{order: 1000000}}}}"
+            ))
+            .unwrap()
+        };
+        assert_eq!(tier(&of("default")), Ok(()));
+        assert_eq!(tier(&of("security")).unwrap_err().reason, "UnknownValue");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   v1alpha1   one kind per file: schema, defaults, CEL rules, printer columns
+//!   annotations the keys on objects of others, and their values
 //!   acceptance what this version honours of an object, and why not of the rest
 //!   conditions condition types and reasons as enums
 //!   store      the trait Store and its backends: a directory of YAML now, the Kubernetes API next
@@ -11,6 +12,7 @@
 //! ```
 
 pub mod acceptance;
+pub mod annotations;
 pub mod community;
 pub mod conditions;
 pub mod defaults;

@@ -9,6 +9,9 @@
     unreachable_pub
 )]
 
+mod api;
+#[path = "conformance/api.rs"]
+mod api_objects;
 #[path = "conformance/directory.rs"]
 mod directory;
 #[path = "conformance/model.rs"]
@@ -17,3 +20,5 @@ mod model;
 mod objects;
 #[path = "conformance/suite.rs"]
 mod suite;
+#[path = "conformance/upstream.rs"]
+mod upstream;

@@ -49,19 +49,25 @@ pub struct BGPPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::LabelSelector>")]
     pub node_selector: Option<LabelSelector>,
+    /// The neighbour's address. Exactly one of address, interface, listenRange, peerNodeSelector is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("!isIP(self) || !(ip(self).isLinkLocalUnicast() || ip(self).isUnspecified() || ip(self).isLoopback())").message("a link-local address is reached through spec.interface; unspecified and loopback addresses are no peers"))]
     pub address: Option<Ip>,
+    /// The interface behind which the neighbour is, without an address (RFC 8950).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Interface>")]
     pub interface: Option<String>,
+    /// Neighbours of this range dial us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen_range: Option<Cidr>,
+    /// Nodes of ours that are the neighbours, by labels of their FabricNodes; both ends are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::LabelSelector>")]
     pub peer_node_selector: Option<LabelSelector>,
+    /// The neighbour's ASN; exactly one of asn, asnType, and neither with peerNodeSelector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asn: Option<Asn>,
+    /// The neighbour's ASN is our own (Internal), or any other (External).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asn_type: Option<AsnType>,
     /// Sent alone instead of the node's (RFC 7705).
@@ -82,32 +88,41 @@ pub struct BGPPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Hops>")]
     pub max_hops: Option<u8>,
+    /// The interface whose address we dial from. Absent: one hop away, that of the route; farther, the node's
+    /// address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Interface>")]
     pub source_interface: Option<String>,
+    /// Settings of the session; what is absent comes from the FabricConfiguration, except auth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
     /// BGPFilters; the first rule that decides wins, then the default policy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<schema::Name>", length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub filters: Vec<String>,
+    /// The next hop we announce. Auto is RFC 4271's, Self is this node, Keep is that of the route.
     #[serde(default)]
     pub next_hop: NextHop,
+    /// Reflects routes to this internal neighbour (RFC 4456).
     #[serde(default, skip_serializing_if = "is_false")]
     pub reflector_client: bool,
     /// Candidates for export include learned routes.
     #[serde(default, skip_serializing_if = "is_false")]
     pub transit: bool,
+    /// How often our own ASN may stand in a path that the neighbour sends; 0 where unset.
     #[serde(default, rename = "allowOwnASN", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<OwnAsnCount>")]
     pub allow_own_asn: Option<u8>,
     /// Our role (RFC 9234).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
+    /// No session with a neighbour that does not tell its role (RFC 9234).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role_strict: Option<bool>,
+    /// Drained asks for traffic to go elsewhere and keeps sessions (RFC 8326); Shutdown ends them (RFC 4486).
     #[serde(default)]
     pub admin_state: AdminState,
+    /// Text that the neighbour gets with the end of the session (RFC 9003).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::AdminMessage>")]
     pub admin_message: Option<String>,
@@ -194,11 +209,14 @@ impl BGPPeerSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BGPPeerStatus {
+    /// The generation that the conditions speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::LongCount>")]
     pub observed_generation: Option<i64>,
+    /// How many sessions there should be, and are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<SessionCount>,
+    /// Accepted, ResolvedRefs, Established.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "schema::Conditions")]
     pub conditions: Vec<Condition>,
@@ -208,8 +226,10 @@ pub struct BGPPeerStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionCount {
+    /// Sessions that the spec asks for.
     #[schemars(with = "schema::Count")]
     pub desired: u32,
+    /// Sessions that are Established.
     #[schemars(with = "schema::Count")]
     pub established: u32,
 }

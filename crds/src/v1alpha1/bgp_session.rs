@@ -37,6 +37,7 @@ use super::values::{Duration, RouterId};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BGPSessionSpec {
+    /// Our node.
     #[schemars(with = "schema::Name")]
     #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable"))]
     pub node_name: String,
@@ -66,33 +67,41 @@ string_enum! {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BGPSessionStatus {
+    /// The generation that the conditions speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::LongCount>")]
     pub observed_generation: Option<i64>,
+    /// The state of RFC 4271 §8.2.2, at the time of writing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<SessionState>,
     /// The last change of state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::DateTime>")]
     pub since: Option<Time>,
+    /// Our address on the wire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub local_address: Option<IpAddr>,
+    /// The neighbour's address on the wire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub remote_address: Option<IpAddr>,
+    /// The ASN that we sent.
     #[serde(default, rename = "localASN", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::StatusNumber>")]
     pub local_asn: Option<u32>,
+    /// The ASN that the neighbour sent.
     #[serde(default, rename = "remoteASN", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::StatusNumber>")]
     pub remote_asn: Option<u32>,
+    /// The BGP identifier that the neighbour sent.
     #[serde(default, rename = "remoteRouterID", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub remote_router_id: Option<RouterId>,
     /// Why this local address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_reason: Option<String>,
+    /// What both ends agreed on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negotiated: Option<Negotiated>,
     /// IPv4Unicast first: the API server prints only the first.
@@ -106,8 +115,10 @@ pub struct BGPSessionStatus {
     /// Kept after recovery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<SessionError>,
+    /// The BFD session, where there is a profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdStatus>,
+    /// Established, Synchronized, BFDUp.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "schema::Conditions")]
     pub conditions: Vec<Condition>,
@@ -117,6 +128,7 @@ pub struct BGPSessionStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Negotiated {
+    /// The hold time in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub hold_time: Option<Duration>,
@@ -124,9 +136,11 @@ pub struct Negotiated {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "set"))]
     pub capabilities: Vec<String>,
+    /// How long the neighbour keeps our routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub restart_time: Option<Duration>,
+    /// How long the neighbour keeps our stale routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub long_lived_stale_time: Option<Duration>,
@@ -136,13 +150,17 @@ pub struct Negotiated {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FamilyCounts {
+    /// The family.
     pub name: AddressFamily,
+    /// Prefixes received, before filters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Count>")]
     pub received: Option<u32>,
+    /// Prefixes accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Count>")]
     pub accepted: Option<u32>,
+    /// Prefixes sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Count>")]
     pub advertised: Option<u32>,
@@ -167,17 +185,22 @@ fragment!(
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionError {
+    /// When.
     #[schemars(with = "schema::DateTime")]
     pub time: Time,
+    /// Who ended the session: Local, Remote, or the Transport.
     pub from: ErrorSource,
+    /// The NOTIFICATION's code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Octet>")]
     pub code: Option<u8>,
+    /// The NOTIFICATION's subcode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Octet>")]
     pub subcode: Option<u8>,
     /// IANA's names: `Cease/AdministrativeShutdown`.
     pub name: String,
+    /// The text of RFC 9003, or of an errno.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<ErrorText>")]
     pub text: Option<String>,
@@ -197,10 +220,13 @@ string_enum! {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BfdStatus {
+    /// The state of RFC 5880 §6.2.
     pub state: BfdState,
+    /// The last change of state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::DateTime>")]
     pub since: Option<Time>,
+    /// Why BFD went down (RFC 5880 §4.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnostic: Option<String>,
 }

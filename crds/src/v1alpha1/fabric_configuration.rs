@@ -36,6 +36,7 @@ pub struct FabricConfigurationSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub overrides: Vec<NodeOverride>,
+    /// Who talks to whom among our own nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topology: Option<Topology>,
     /// Defaults of every session; carries no `auth`.
@@ -45,18 +46,24 @@ pub struct FabricConfigurationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<MaxPaths>")]
     pub max_paths: Option<u16>,
+    /// Names for communities.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub communities: Vec<CommunityAlias>,
+    /// Where sessions and routes are reported (RFC 7854).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
     pub bmp_stations: Vec<BmpStation>,
+    /// Pod addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipam: Option<IpamSettings>,
+    /// VXLAN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vxlan: Option<VxlanSettings>,
+    /// Policy enforcement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicySettings>,
+    /// Service addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancer: Option<LoadBalancerSettings>,
 }
@@ -77,19 +84,24 @@ fragment!(
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.asn) && has(self.asnFromLabel))").message("asn and asnFromLabel cannot both be set").reason(Reason::FieldValueForbidden))]
 pub struct NodeSettings {
+    /// The ASN; 64512 where nothing is set. Not with asnFromLabel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asn: Option<Asn>,
+    /// The ASN as a base plus a label of the node; a node without the label speaks no BGP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asn_from_label: Option<AsnFromLabel>,
+    /// Where the node's addresses come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<AddressSettings>,
     /// 0 listens nowhere.
     #[serde(default, rename = "bgpPort", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::PortOrZero>")]
     pub bgp_port: Option<u16>,
+    /// The MTU of pods; from the uplinks where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Mtu>")]
     pub mtu: Option<u16>,
+    /// What the agents log; Info where unset, applied live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<LogLevel>,
 }
@@ -98,8 +110,10 @@ pub struct NodeSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AsnFromLabel {
+    /// The label's key.
     #[schemars(with = "schema::LabelKey")]
     pub key: String,
+    /// What is added to the label's value; 0 where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Uint32>")]
     pub base: Option<u32>,
@@ -111,10 +125,14 @@ pub struct AsnFromLabel {
 #[x_kube(validation = Rule::new("(self.source == 'Interface') == has(self.interface)").message("interface must be set with source Interface, and only then"))]
 #[x_kube(validation = Rule::new("(self.source == 'Subnet') == has(self.subnets)").message("subnets must be set with source Subnet, and only then"))]
 pub struct AddressSettings {
+    /// InternalIP and ExternalIP are the Node's first of each family, Interface and Subnet are found on the
+    /// node.
     pub source: AddressSource,
+    /// The interface whose addresses are taken; with source Interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Interface>")]
     pub interface: Option<String>,
+    /// Ranges that hold the address; with source Subnet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "set"))]
     pub subnets: Vec<Cidr>,
@@ -144,8 +162,10 @@ string_enum! {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeOverride {
+    /// The nodes.
     #[schemars(with = "schema::LabelSelector")]
     pub node_selector: LabelSelector,
+    /// What they are told.
     pub node: NodeSettings,
 }
 
@@ -157,6 +177,7 @@ pub struct Topology {
     /// FullMesh where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<TopologyMode>,
+    /// How reflectors are chosen; with mode RouteReflector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_reflectors: Option<RouteReflectors>,
     /// For node-to-node sessions.
@@ -177,12 +198,15 @@ string_enum! {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteReflectors {
+    /// The candidates; absent is all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::LabelSelector>")]
     pub node_selector: Option<LabelSelector>,
+    /// How many; 3 where unset, or all candidates if they are fewer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<ReflectorCount>")]
     pub count: Option<u8>,
+    /// The label over whose values the reflectors are spread; topology.kubernetes.io/zone where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::LabelKey>")]
     pub spread_key: Option<String>,
@@ -198,8 +222,10 @@ fragment!(
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CommunityAlias {
+    /// The name.
     #[schemars(with = "schema::CommunityName")]
     pub name: String,
+    /// The community, as a number.
     #[x_kube(validation = Rule::new("self.contains(':')").message("must be numeric, such as 64512:100 or 64512:1:2"))]
     pub value: Community,
 }
@@ -208,7 +234,9 @@ pub struct CommunityAlias {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BmpStation {
+    /// The collector's address.
     pub address: Ip,
+    /// The collector's port.
     #[schemars(with = "schema::Port")]
     pub port: u16,
 }
@@ -230,6 +258,7 @@ pub struct IpamSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Cooldown>")]
     pub cooldown: Option<Duration>,
+    /// Whether a node takes addresses of another's block when its own are full; Never where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub borrowing: Option<Borrowing>,
     /// 1 where unset.
@@ -256,9 +285,11 @@ fragment!(
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VxlanSettings {
+    /// The UDP port; 4789 where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Port>")]
     pub port: Option<u16>,
+    /// The VXLAN network identifier; 4096 where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vni>")]
     pub vni: Option<u32>,
@@ -280,15 +311,18 @@ pub struct PolicySettings {
     /// After the pod's egress policy; Allow where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload_to_host: Option<WorkloadToHost>,
+    /// Which policy compiler; Auto, which is Classes where the kernel is able to, where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataplane: Option<PolicyDataplane>,
     /// 10 where unset, 0 is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DenyLogRate>")]
     pub deny_log_rate: Option<u16>,
+    /// Ports that no HostEndpoint can close towards the node; absent is the built-in list, an empty one none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub failsafe_inbound: Option<Vec<FailsafePort>>,
+    /// Ports that no HostEndpoint can close from the node; absent is the built-in list, an empty one none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub failsafe_outbound: Option<Vec<FailsafePort>>,
@@ -322,12 +356,16 @@ string_enum! {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.endPort) || self.endPort >= self.port").message("endPort must not be below port"))]
 pub struct FailsafePort {
+    /// The protocol.
     pub protocol: FailsafeProtocol,
+    /// The port, or the first of a range.
     #[schemars(with = "schema::Port")]
     pub port: u16,
+    /// The last port of a range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Port>")]
     pub end_port: Option<u16>,
+    /// Addresses of the other end; absent is all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub nets: Vec<Cidr>,
@@ -346,6 +384,7 @@ string_enum! {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancerSettings {
+    /// AllServices, or ClassOnly: those of loadBalancerClass manx.dev/load-balancer; AllServices where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assign: Option<LoadBalancerAssign>,
 }
@@ -362,12 +401,15 @@ string_enum! {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FabricConfigurationStatus {
+    /// The generation that the conditions speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::LongCount>")]
     pub observed_generation: Option<i64>,
+    /// The reflectors that were elected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["nodeName"]))]
     pub route_reflectors: Vec<RouteReflectorStatus>,
+    /// Accepted, ResolvedRefs, TopologyReady, SchemaCompatible.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "schema::Conditions")]
     pub conditions: Vec<Condition>,
@@ -377,10 +419,13 @@ pub struct FabricConfigurationStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteReflectorStatus {
+    /// The node.
     #[schemars(with = "schema::Name")]
     pub node_name: String,
+    /// Its cluster id (RFC 4456), which is its own router id.
     #[serde(rename = "clusterID")]
     pub cluster_id: String,
+    /// Where clients dial it.
     #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
     pub addresses: Vec<String>,
 }

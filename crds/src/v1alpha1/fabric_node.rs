@@ -39,14 +39,20 @@ use super::values::{Asn, Ip, RouterId};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.adminMessage) || self.adminState != 'Up'").message("adminMessage has no effect while adminState is Up").reason(Reason::FieldValueForbidden))]
 pub struct FabricNodeSpec {
+    /// The node's ASN; that of the FabricConfiguration where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asn: Option<Asn>,
+    /// The BGP identifier (RFC 6286); the node's IPv4 address, or a hash of its name, where unset.
     #[serde(default, rename = "routerID", skip_serializing_if = "Option::is_none")]
     pub router_id: Option<RouterId>,
+    /// The node's addresses; they beat the FabricConfiguration's source, family by family.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<NodeAddresses>,
+    /// For all its sessions. Drained asks for traffic to go elsewhere and keeps them (RFC 8326); Shutdown ends
+    /// them (RFC 4486).
     #[serde(default)]
     pub admin_state: AdminState,
+    /// Text that neighbours get with the end of a session (RFC 9003).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::AdminMessage>")]
     pub admin_message: Option<String>,
@@ -69,9 +75,11 @@ fragment!(
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeAddresses {
+    /// The IPv4 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Ipv4Text>")]
     pub ipv4: Option<Ip>,
+    /// The IPv6 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Ipv6Text>")]
     pub ipv6: Option<Ip>,
@@ -98,18 +106,24 @@ impl Default for AdminState {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FabricNodeStatus {
+    /// The generation that the conditions speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::LongCount>")]
     pub observed_generation: Option<i64>,
+    /// The node's addresses, by felix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<NodeAddressesStatus>,
+    /// Where the addresses come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_source: Option<String>,
+    /// What bgpd runs with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bgp: Option<NodeBgpStatus>,
+    /// Addresses of the node's tunnels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
     pub tunnel_addresses: Vec<String>,
+    /// The MTU of pods.
     #[serde(default, rename = "podMTU", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::PortOrZero>")]
     pub pod_mtu: Option<u16>,
@@ -117,8 +131,10 @@ pub struct FabricNodeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024), extend("x-kubernetes-list-type" = "atomic"))]
     pub blocks: Vec<String>,
+    /// The MAC address of the VXLAN device.
     #[serde(default, rename = "vtepMAC", skip_serializing_if = "Option::is_none")]
     pub vtep_mac: Option<String>,
+    /// The agents of the node; each writes its own item.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub agents: Vec<AgentStatus>,
@@ -126,6 +142,7 @@ pub struct FabricNodeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub policy_failures: Vec<PolicyFailure>,
+    /// AddressesReady, IdentityUnique, DataplaneReady, PolicyProgrammed, BGPReady.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "schema::Conditions")]
     pub conditions: Vec<Condition>,
@@ -135,9 +152,11 @@ pub struct FabricNodeStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeAddressesStatus {
+    /// The IPv4 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub ipv4: Option<Ip>,
+    /// The IPv6 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub ipv6: Option<Ip>,
@@ -147,12 +166,15 @@ pub struct NodeAddressesStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeBgpStatus {
+    /// The node's ASN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::StatusNumber>")]
     pub asn: Option<u32>,
+    /// The BGP identifier.
     #[serde(default, rename = "routerID", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub router_id: Option<RouterId>,
+    /// The port that bgpd listens on; 0 is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::PortOrZero>")]
     pub port: Option<u16>,
@@ -168,8 +190,11 @@ fragment!(
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentStatus {
+    /// felix or bgpd.
     pub name: String,
+    /// The version of the program.
     pub version: String,
+    /// The schema revision that the program was built with.
     #[schemars(with = "SchemaRevision")]
     pub schema_revision: u32,
 }
@@ -178,13 +203,19 @@ pub struct AgentStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyFailure {
+    /// The policy's kind.
     pub kind: String,
+    /// The policy's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// The policy's name.
     pub name: String,
+    /// The policy's generation.
     #[schemars(with = "schema::LongCount")]
     pub generation: i64,
+    /// Why, in one word.
     pub reason: String,
+    /// What the kernel said.
     #[schemars(length(max = 1024))]
     pub message: String,
 }

@@ -31,8 +31,10 @@ use super::values::Cidr;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.nodeName) || !has(oldSelf.nodeName) || self.nodeName == oldSelf.nodeName").message("nodeName changes by being released first: a block is never handed over"))]
 pub struct IPBlockSpec {
+    /// The block; the object's name is this, with . : / as -.
     #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable"))]
     pub cidr: Cidr,
+    /// The IPPool that the block is cut of.
     #[schemars(with = "schema::Name")]
     #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable"))]
     pub pool: String,
@@ -44,6 +46,7 @@ pub struct IPBlockSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Octet>")]
     pub cursor: Option<u8>,
+    /// The addresses that somebody has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub allocations: Vec<Allocation>,
@@ -73,8 +76,10 @@ fragment!(
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Allocation {
+    /// The address.
     #[schemars(with = "AddressText")]
     pub ip: IpAddr,
+    /// Who has it.
     pub owner: AllocationOwner,
     /// The node that took it of another's block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,16 +91,21 @@ pub struct Allocation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AllocationOwner {
+    /// A Pod, or the node's Tunnel.
     pub kind: OwnerKind,
+    /// The Pod's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Name>")]
     pub namespace: Option<String>,
+    /// The Pod's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Name>")]
     pub name: Option<String>,
+    /// The Pod's uid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Uid>")]
     pub uid: Option<String>,
+    /// The beginning of the id of the Pod's sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Sandbox>")]
     pub sandbox: Option<String>,
@@ -117,8 +127,10 @@ string_enum! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Released {
+    /// The address.
     #[schemars(with = "AddressText")]
     pub ip: IpAddr,
+    /// When it may be given again.
     #[schemars(with = "schema::DateTime")]
     pub until: Time,
 }

@@ -42,14 +42,18 @@ use super::values::Cidr;
 #[x_kube(validation = Rule::new("!has(self.natExclude) || self.natOutgoing == 'Masquerade'").message("natExclude has no effect with natOutgoing None").reason(Reason::FieldValueForbidden))]
 #[x_kube(validation = Rule::new("!has(self.excluded) || !isCIDR(self.cidr) || self.excluded.all(c, isCIDR(c) && cidr(self.cidr).containsCIDR(c))").message("excluded must lie inside cidr"))]
 pub struct IPPoolSpec {
+    /// The addresses. Immutable: a pool is replaced by a second one, and drained.
     #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable: create a second pool and drain this one"))]
     pub cidr: Cidr,
     /// 26 or 122 where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<BlockSize>")]
     pub block_size: Option<u8>,
+    /// How packets between nodes are wrapped (RFC 2003, RFC 7348); the CrossSubnet forms wrap between subnets
+    /// alone.
     #[serde(default)]
     pub encapsulation: Encapsulation,
+    /// Masquerade gives what leaves all pools the node's address.
     #[serde(default)]
     pub nat_outgoing: NatOutgoing,
     /// Beside all pools and node addresses.
@@ -64,8 +68,11 @@ pub struct IPPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::LabelSelector>")]
     pub namespace_selector: Option<LabelSelector>,
+    /// Automatic serves every pod that the selectors match, Manual those that name the pool, None nobody: the
+    /// pool is drained.
     #[serde(default)]
     pub assignment: Assignment,
+    /// Ranges inside cidr that are not given away.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "set"))]
     pub excluded: Vec<Cidr>,
@@ -137,11 +144,14 @@ impl Default for Assignment {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IPPoolStatus {
+    /// The generation that the conditions speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::LongCount>")]
     pub observed_generation: Option<i64>,
+    /// How full the pool is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<PoolCapacity>,
+    /// Accepted, Allocatable, AddressesAvailable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "schema::Conditions")]
     pub conditions: Vec<Condition>,
@@ -155,9 +165,11 @@ pub struct PoolCapacity {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub addresses: Option<String>,
+    /// How many addresses somebody has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::LongCount>")]
     pub assigned: Option<i64>,
+    /// How many blocks are claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::LongCount>")]
     pub blocks: Option<i64>,

@@ -11,14 +11,22 @@ mod bgp_peer;
 mod bgp_session;
 mod fabric_configuration;
 mod fabric_node;
+mod global_network_policy;
+mod global_network_set;
+mod host_endpoint;
 mod ip_block;
 mod ip_pool;
 mod load_balancer_pool;
+mod network_policy;
+mod network_set;
+mod policy_rule;
+mod policy_values;
 mod range;
 pub mod schema;
 pub mod selector;
 mod session;
 pub mod settings;
+mod tier;
 mod values;
 
 pub use bfd_profile::*;
@@ -28,12 +36,20 @@ pub use bgp_peer::*;
 pub use bgp_session::*;
 pub use fabric_configuration::*;
 pub use fabric_node::*;
+pub use global_network_policy::*;
+pub use global_network_set::*;
+pub use host_endpoint::*;
 pub use ip_block::*;
 pub use ip_pool::*;
 pub use load_balancer_pool::*;
+pub use network_policy::*;
+pub use network_set::*;
+pub use policy_rule::*;
+pub use policy_values::*;
 pub use range::*;
 pub use selector::selects;
 pub use session::*;
+pub use tier::*;
 pub use values::*;
 
 /// The API group.
@@ -43,7 +59,7 @@ pub const VERSION: &str = "v1alpha1";
 /// `manx.dev/schema-revision`: raised with each change of the schema (api.md §14).
 pub const SCHEMA_REVISION: u32 = 1;
 
-/// The CRDs of every kind that exists so far, as JSON.
+/// The CRDs of every kind, as JSON.
 ///
 /// # Errors
 /// Only if a derived CRD is no JSON; a test shows that each is.
@@ -59,5 +75,11 @@ pub fn crds() -> Result<Vec<serde_json::Value>, serde_json::Error> {
         schema::crd::<IPPool>()?,
         schema::crd::<IPBlock>()?,
         schema::crd::<LoadBalancerPool>()?,
+        schema::crd::<Tier>()?,
+        schema::crd::<NetworkPolicy>()?,
+        schema::crd::<GlobalNetworkPolicy>()?,
+        schema::crd::<NetworkSet>()?,
+        schema::crd::<GlobalNetworkSet>()?,
+        schema::crd::<HostEndpoint>()?,
     ])
 }

@@ -7,6 +7,8 @@ use kube::CustomResourceExt;
 use schemars::Schema;
 use serde_json::{Map, Value, json};
 
+use crate::annotations;
+
 /// Declares a type that exists for its schema only.
 macro_rules! fragment {
     ($(#[$doc:meta])* $name:ident, $schema:expr) => {
@@ -125,12 +127,16 @@ fragment!(
     /// metav1.LabelSelector with the enum of `operator` that upstream leaves open.
     LabelSelector,
     json!({"type": "object", "x-kubernetes-map-type": "atomic", "properties": {
-        "matchLabels": {"type": "object", "additionalProperties": {"type": "string"}},
-        "matchExpressions": {"type": "array", "x-kubernetes-list-type": "atomic", "items": {
+        "matchLabels": {"type": "object", "additionalProperties": {"type": "string"},
+            "description": "Labels that must have these values, all of them."},
+        "matchExpressions": {"type": "array", "x-kubernetes-list-type": "atomic",
+            "description": "What must hold of labels, all of it.", "items": {
             "type": "object", "required": ["key", "operator"], "properties": {
-                "key": {"type": "string"},
-                "operator": {"type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
-                "values": {"type": "array", "x-kubernetes-list-type": "atomic", "items": {"type": "string"}}}}}}})
+                "key": {"type": "string", "description": "The label's key."},
+                "operator": {"type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
+                    "description": "How the label relates to values."},
+                "values": {"type": "array", "x-kubernetes-list-type": "atomic", "items": {"type": "string"},
+                    "description": "What In and NotIn compare with; empty for Exists and DoesNotExist."}}}}}})
 );
 fragment!(
     /// `status.conditions`: metav1.Condition, a list map by `type`.
@@ -138,12 +144,18 @@ fragment!(
     json!({"type": "array", "maxItems": 32, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"],
         "items": {"type": "object", "required": ["type", "status", "lastTransitionTime", "reason", "message"],
             "properties": {
-                "type": {"type": "string", "maxLength": 316},
-                "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
-                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0, "maximum": 9223372036854775807_i64},
-                "lastTransitionTime": {"type": "string", "format": "date-time"},
-                "reason": {"type": "string", "minLength": 1, "maxLength": 1024},
-                "message": {"type": "string", "maxLength": 32768}}}})
+                "type": {"type": "string", "maxLength": 316, "description": "What the condition is about."},
+                "status": {"type": "string", "enum": ["True", "False", "Unknown"],
+                    "description": "Whether it holds; of ours, True is the good one."},
+                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0,
+                    "maximum": 9223372036854775807_i64,
+                    "description": "The generation of the object that the condition speaks of."},
+                "lastTransitionTime": {"type": "string", "format": "date-time",
+                    "description": "When status changed last."},
+                "reason": {"type": "string", "minLength": 1, "maxLength": 1024,
+                    "description": "Why, in one word."},
+                "message": {"type": "string", "maxLength": 32768,
+                    "description": "Why, and what to do."}}}})
 );
 
 /// Declares a Duration field's schema with its range.
@@ -236,13 +248,17 @@ pub(crate) fn is_false(value: &bool) -> bool {
 }
 
 /// The CRD of a kind as it is installed: what kube-derive makes, without `nullable` (a null is no value of
-/// ours), with int32 and int64 as the only integer formats, whole numbers as such, and with the three
-/// members every object has. JSON, because the typed CRD holds its bounds as floats.
+/// ours), with int32 and int64 as the only integer formats, whole numbers as such, with the three
+/// members every object has, and the revision of the schema. JSON, because the typed CRD holds its bounds as floats.
 ///
 /// # Errors
 /// Only if kube-derive made something that is no JSON; a test shows that it does not.
 pub fn crd<K: CustomResourceExt>() -> Result<Value, serde_json::Error> {
     let mut value = serde_json::to_value(K::crd())?;
+    if let Some(metadata) = value.pointer_mut("/metadata").and_then(Value::as_object_mut) {
+        let revision = super::SCHEMA_REVISION.to_string();
+        metadata.insert("annotations".to_owned(), json!({annotations::SCHEMA_REVISION.key: revision}));
+    }
     if let Some(versions) = value.pointer_mut("/spec/versions").and_then(Value::as_array_mut) {
         for version in versions {
             if let Some(schema) = version.pointer_mut("/schema/openAPIV3Schema") {
@@ -256,11 +272,17 @@ pub fn crd<K: CustomResourceExt>() -> Result<Value, serde_json::Error> {
 
 fn add_object_members(schema: &mut Value) {
     let Some(root) = schema.as_object_mut() else { return };
-    root.remove("description");
-    if let Some(properties) = root.get_mut("properties").and_then(Value::as_object_mut) {
-        properties.insert("apiVersion".to_owned(), json!({"type": "string"}));
-        properties.insert("kind".to_owned(), json!({"type": "string"}));
-        properties.insert("metadata".to_owned(), json!({"type": "object"}));
+    let Some(properties) = root.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    for (name, wanted, description) in [
+        ("apiVersion", "string", "The version of the schema that the object is written in."),
+        ("kind", "string", "The kind of the object."),
+        ("metadata", "object", "What every object has: name, namespace, labels, annotations."),
+    ] {
+        properties.insert(name.to_owned(), json!({"type": wanted, "description": description}));
+    }
+    // kube-derive's own says nothing of the kind; the documentation of its spec does
+    if let Some(description) = properties.get("spec").and_then(|spec| spec.get("description")).cloned() {
+        root.insert("description".to_owned(), description);
     }
 }
 
@@ -278,13 +300,18 @@ fn make_structural(schema: &mut Value) {
     if let Some(values) = map.get_mut("enum").and_then(Value::as_array_mut) {
         values.retain(|value| !value.is_null());
     }
-    if map.get("type").and_then(Value::as_str) == Some("integer") {
+    let is_integer = map.get("type").and_then(Value::as_str) == Some("integer");
+    if is_integer || map.contains_key("x-kubernetes-int-or-string") {
         for bound in ["minimum", "maximum"] {
             if let Some(number) = map.get(bound).and_then(Value::as_f64) {
                 map.insert(bound.to_owned(), json!(whole(number)));
             }
         }
-        let small = map.get("maximum").and_then(Value::as_i64).is_some_and(|max| max <= i64::from(i32::MAX));
+    }
+    if is_integer {
+        let small = |value: &Value| value.as_i64().is_some_and(|number| number <= i64::from(i32::MAX));
+        let small = map.get("maximum").is_some_and(small)
+            || map.get("enum").and_then(Value::as_array).is_some_and(|values| values.iter().all(small));
         map.insert("format".to_owned(), json!(if small { "int32" } else { "int64" }));
     }
     if let Some(properties) = map.get_mut("properties").and_then(Value::as_object_mut) {

@@ -43,6 +43,7 @@ duration_range!(
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Session {
+    /// Hold, keepalive and connect-retry times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timers: Option<SessionTimers>,
     /// The name of a BFDProfile; `""` stands for none and ends inheritance.
@@ -55,10 +56,13 @@ pub struct Session {
     /// GTSM (RFC 5082) with `maxHops` as the distance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_security: Option<bool>,
+    /// Graceful restart (RFC 4724), and its long-lived form (RFC 9494).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graceful_restart: Option<GracefulRestart>,
+    /// Several paths for one prefix (RFC 7911).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub add_path: Option<AddPath>,
+    /// How many prefixes the neighbour may send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_prefixes: Option<MaxPrefixes>,
 }
@@ -69,12 +73,15 @@ pub struct Session {
 #[x_kube(validation = Rule::new("!has(self.hold) || duration(self.hold) == duration('0s') || duration(self.hold) >= duration('3s')").message("hold must be 0s or at least 3s (RFC 4271)"))]
 #[x_kube(validation = Rule::new("!has(self.keepalive) || !has(self.hold) || duration(self.hold) == duration('0s') || duration(self.keepalive) < duration(self.hold)").message("keepalive must be shorter than hold"))]
 pub struct SessionTimers {
+    /// 0s, or 3s to 65535s (RFC 4271 §4.2); 30s where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<HoldTime>")]
     pub hold: Option<Duration>,
+    /// 1s to 21845s, below hold; a third of hold where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<KeepaliveTime>")]
     pub keepalive: Option<Duration>,
+    /// How long to wait before dialling again, jittered; 5s where unset (RFC 4271 §8).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<ConnectRetryTime>")]
     pub connect_retry: Option<Duration>,
@@ -97,6 +104,7 @@ pub struct SessionAuth {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Md5Auth {
+    /// The key.
     pub secret_ref: SecretKeyRef,
 }
 
@@ -105,6 +113,7 @@ pub struct Md5Auth {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.keys.all(k, self.keys.exists_one(o, o.id == k.id))").message("key ids must be unique"))]
 pub struct TcpAoAuth {
+    /// The keys: the first sends, all receive.
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub keys: Vec<TcpAoKey>,
 }
@@ -113,10 +122,13 @@ pub struct TcpAoAuth {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TcpAoKey {
+    /// SendID and RecvID of the key (RFC 5925 §3.1).
     #[schemars(with = "schema::Octet")]
     pub id: u8,
+    /// The MAC algorithm (RFC 5926).
     #[serde(default)]
     pub algorithm: TcpAoAlgorithm,
+    /// The key.
     pub secret_ref: SecretKeyRef,
 }
 
@@ -138,8 +150,10 @@ impl Default for TcpAoAlgorithm {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
+    /// The Secret's name.
     #[schemars(with = "schema::Name")]
     pub name: String,
+    /// The key inside the Secret.
     #[schemars(with = "SecretKey")]
     pub key: String,
 }
@@ -170,11 +184,14 @@ fragment!(
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.mode) || self.mode != 'Disabled' || !(has(self.restartTime) || has(self.longLivedStaleTime))").message("restartTime and longLivedStaleTime have no effect with mode Disabled").reason(Reason::FieldValueForbidden))]
 pub struct GracefulRestart {
+    /// Full is restarting speaker and helper, Helper is helper alone; Full where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<GracefulRestartMode>,
+    /// How long the neighbour is asked to keep our routes; 120s where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<RestartTime>")]
     pub restart_time: Option<Duration>,
+    /// How long stale routes are kept after that (RFC 9494); 0s, which is off, where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<StaleTime>")]
     pub long_lived_stale_time: Option<Duration>,
@@ -194,6 +211,7 @@ string_enum! {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AddPath {
+    /// Takes several paths for one prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receive: Option<bool>,
     /// Paths sent for one prefix; absent is off.
@@ -206,14 +224,18 @@ pub struct AddPath {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MaxPrefixes {
+    /// IPv4 prefixes that the neighbour may send; 50000 where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PrefixLimit>")]
     pub ipv4: Option<u32>,
+    /// IPv6 prefixes that the neighbour may send; 50000 where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PrefixLimit>")]
     pub ipv6: Option<u32>,
+    /// Shutdown ends the session with Cease/1, Warn tells and keeps it; Shutdown where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<MaxPrefixesAction>,
+    /// The share of the limit that warns; 80 where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Percent>")]
     pub warn_percent: Option<u8>,

@@ -21,8 +21,8 @@ fn matches_pattern(pattern: &str, text: &str) -> bool {
 
 /// Checks `value` and fills in what is absent and has a default.
 pub(super) fn check(schema: &Value, value: &mut Value, path: &str, faults: &mut Vec<Fault>) {
-    let wanted = schema.get("type").and_then(Value::as_str).unwrap_or("object");
-    if !is_a(value, wanted) {
+    let wanted = wanted_type(schema);
+    if !wanted.split(',').any(|wanted| is_a(value, wanted)) {
         let found = type_name(value);
         faults.push(Fault::at(
             path,
@@ -40,11 +40,34 @@ pub(super) fn check(schema: &Value, value: &mut Value, path: &str, faults: &mut 
     if let Some(allowed) = schema.get("enum").and_then(Value::as_array)
         && !allowed.contains(value)
     {
-        let list: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+        let list: Vec<String> = allowed.iter().map(quoted).collect();
         let list = list.join(", ");
         let mut fault = Fault::at(path, format!("Unsupported value: {value}: supported values: {list}"));
         fault.expected = Some(list);
         faults.push(fault);
+    }
+}
+
+/// The type of a schema, or both of an int-or-string.
+fn wanted_type(schema: &Value) -> &str {
+    match schema.get("type").and_then(Value::as_str) {
+        Some(wanted) => wanted,
+        None if is_set(schema, "x-kubernetes-int-or-string") => "integer,string",
+        None => "object",
+    }
+}
+
+fn is_set(schema: &Value, keyword: &str) -> bool {
+    schema.get(keyword).and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// A value of an enum as the API server lists it: numbers are quoted, too.
+fn quoted(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("{text:?}"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            format!("\"{value}\"")
+        }
     }
 }
 
@@ -90,6 +113,13 @@ fn check_object(schema: &Value, map: &mut Map<String, Value>, path: &str, faults
             faults.push(Fault::at(&join(path, required), "Required value".to_owned()));
         }
     }
+    if let Some(least) = bound(schema, "minProperties").filter(|least| map.len() < *least) {
+        let count = map.len();
+        faults.push(Fault::at(
+            path,
+            format!("Invalid value: {count}: {path} in body should have at least {least} properties"),
+        ));
+    }
     // metadata is ObjectMeta's, and checked as such
     if properties.is_none() && others.is_none() && path == "metadata" {
         return;
@@ -100,6 +130,7 @@ fn check_object(schema: &Value, map: &mut Map<String, Value>, path: &str, faults
             (Some(inner_schema), _) | (None, Some(inner_schema)) => {
                 check(inner_schema, inner, &inner_path, faults)
             }
+            (None, None) if is_set(schema, "x-kubernetes-preserve-unknown-fields") => {}
             (None, None) => {
                 let known = properties.into_iter().flatten().map(|(name, _)| name.as_str());
                 faults.push(Fault::unknown(&inner_path, name, nearest(name, known)));

@@ -493,34 +493,6 @@ fn temporaries(directory: &Path) -> usize {
 }
 
 #[tokio::test]
-async fn good_yaml_is_served_as_files() {
-    let directory = directory();
-    let text = include_str!("../../testdata/good.yaml");
-    let mut count = 0;
-    for part in text.split("---\n").filter(|part| !part.trim().is_empty()) {
-        let object = manx_crds::validate::Document::parse(part).unwrap().to_value();
-        let (kind, name) = (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
-        let path = format!("{}s.manx.dev/{name}.yaml", kind.to_lowercase());
-        if !directory.path(&path).exists() {
-            count += 1;
-        }
-        directory.edit(&path, part);
-    }
-    let store = directory.store();
-    let mut served = 0;
-    macro_rules! serve {
-        ($($kind:ident),+) => {$(
-            assert_eq!(store.invalid::<manx_crds::v1alpha1::$kind>().await.unwrap(), []);
-            served += store.list::<manx_crds::v1alpha1::$kind>(&everything()).await.unwrap().items.len();
-        )+};
-    }
-    serve!(FabricConfiguration, FabricNode, BGPPeer, BGPSession, BGPAdvertisement, BGPFilter, BFDProfile);
-    serve!(IPPool, IPBlock, LoadBalancerPool);
-    assert!(count > 0);
-    assert_eq!(served, count);
-}
-
-#[tokio::test]
 async fn a_status_in_a_persons_file_is_not_believed() {
     let directory = directory();
     directory.edit("fabricnodes.manx.dev/n1.yaml", "apiVersion: manx.dev/v1alpha1\nkind: FabricNode\nmetadata: {name: n1}\nspec: {}\nstatus: {podMTU: 9000}\n");

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -397,12 +398,31 @@ pub(super) fn judge<K: Object>(
         Some(schema) => schema.validate(&value, old).map_err(refuse)?,
         None => {
             upstream::check::<K>(text, &document, &value, kind.is_policy()).map_err(refuse)?;
+            if kind.is_secret() {
+                fold_string_data(&mut value);
+            }
             value
         }
     };
     match serde_json::from_value::<K>(value.clone()) {
         Ok(_) => Ok(value),
         Err(error) => Err(plain(error.to_string(), "an object of this kind")),
+    }
+}
+
+/// As the API server: `stringData` is for writing, and readers find it in `data`, where it wins.
+fn fold_string_data(value: &mut Value) {
+    let Some(secret) = value.as_object_mut() else { return };
+    let Some(Value::Object(texts)) = secret.remove("stringData") else { return };
+    let data = secret.entry("data").or_insert_with(|| json!({}));
+    if data.is_null() {
+        *data = json!({});
+    }
+    let Some(data) = data.as_object_mut() else { return };
+    for (key, text) in texts {
+        if let Value::String(text) = text {
+            data.insert(key, json!(ByteString(text.into_bytes())));
+        }
     }
 }
 
