@@ -35,7 +35,7 @@ fn status(driver: &Driver) -> BgpdStatus {
         .flat_map(|config| config.peers.keys())
         .filter_map(|peer| driver.speaker.peer(peer))
         .collect();
-    let own = |v4: bool| desire.own_routes.keys().filter(|p| p.addr().is_ipv4() == v4).count() as u64;
+    let own = |v4: bool| driver.originated.prefixes().filter(|p| p.addr().is_ipv4() == v4).count() as u64;
     let mut message = vec![ready.message];
     message.extend(driver.deaf.iter().map(|(address, error)| format!("cannot listen on {address}: {error}")));
     BgpdStatus {
@@ -46,7 +46,7 @@ fn status(driver: &Driver) -> BgpdStatus {
         router_id: desire.speaker.as_ref().map(|config| config.router_id.to_string()),
         addresses: desire.addresses.iter().copied().collect(),
         port: Some(desire.port),
-        in_sync: driver.objects.in_sync(),
+        in_sync: driver.objects.in_sync() && driver.services.in_sync(),
         ready: ready.reason,
         message: message.join("; "),
         sessions: live.len() as u64,
@@ -66,7 +66,7 @@ fn status(driver: &Driver) -> BgpdStatus {
             .iter()
             .map(|(peer, refusal)| (peer.clone(), refusal.message.clone()))
             .collect(),
-        invalid: driver.objects.invalid.values().cloned().collect(),
+        invalid: driver.objects.invalid.values().chain(driver.services.invalid().values()).cloned().collect(),
     }
 }
 
@@ -78,7 +78,7 @@ fn peers(driver: &Driver) -> BgpdPeers {
         let status = session_status::of(&live, config, None, now, wall);
         sessions.push(SessionRow {
             node: driver.node.clone(),
-            peer: peer.as_str().to_owned(),
+            peer: driver.desire.class_of(peer).to_owned(),
             remote: config.remote.to_string(),
             asn: live.negotiated.as_ref().map(|n| n.remote_asn.0).or(session_status::expected_asn(config)),
             state: session_status::state(live.state),

@@ -8,18 +8,19 @@ use bgp_proto::config::{
     PeerConfig, RemoteAsn, SpeakerConfig,
 };
 use bgp_proto::policy::{ExportPolicy, ImportPolicy};
-use bgp_proto::route::{Audience, OwnRoute};
-use bgp_proto::{AfiSafi, Asn, PeerName, RouterId};
+use bgp_proto::{AfiSafi, Asn, PeerName};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 use manx_crds::acceptance::{self, Refusal};
-use manx_crds::community::{self, Resolved};
+use manx_crds::services;
 use manx_crds::v1alpha1 as api;
 use manx_crds::v1alpha1::settings::{self, EffectiveNode};
-use manx_crds::v1alpha1::{BGPAdvertisement, BGPPeer, EffectiveSession, FabricConfiguration, selects};
+use manx_crds::v1alpha1::{BGPPeer, EffectiveSession, FabricConfiguration, TOPOLOGY_PEER};
 
+use crate::mesh::{self, Identity, Link, Mesh};
 use crate::objects::Objects;
+use crate::originate::{Export, Facts};
 
 /// Everything that follows from the objects.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,12 +28,18 @@ pub(crate) struct Desire {
     /// None: this node speaks no BGP, and `problem` says why.
     pub(crate) speaker: Option<SpeakerConfig>,
     pub(crate) problem: Option<Refusal>,
+    /// `problem` is a conflict with an older node: sessions that run go on as they are, none is started.
+    is_twin: bool,
     /// Where to listen; 0 nowhere.
     pub(crate) port: u16,
-    pub(crate) own_routes: BTreeMap<IpNet, Vec<OwnRoute>>,
+    pub(crate) export: Export,
+    /// No Service is announced from here: the node says so.
+    pub(crate) is_excluded: bool,
     /// Own blocks: what no pod has ends here.
     pub(crate) blackholes: BTreeSet<IpNet>,
-    /// BGPPeers of this node that start no session.
+    /// Node-to-node sessions, by the name of the peer in `speaker`.
+    pub(crate) mesh: BTreeMap<PeerName, Link>,
+    /// What starts no session: BGPPeers of this node by name, and `topology`.
     pub(crate) refused: BTreeMap<String, Refusal>,
     /// Facts that are worth a sentence in BGPReady though nothing is wrong with a session.
     pub(crate) remarks: Vec<String>,
@@ -42,12 +49,33 @@ pub(crate) struct Desire {
 
 impl Desire {
     /// A node whose settings became unusable keeps the last good ones, and says so: a wrong label must not
-    /// withdraw what its pods are reached by.
-    pub(crate) fn or_last_good(self, last: &Self) -> Self {
+    /// withdraw what its pods are reached by. A node that met its older twin keeps its sessions, and still tells them
+    /// what it has.
+    pub(crate) fn or_last_good(mut self, last: &Self) -> Self {
+        if self.is_twin {
+            self.speaker = last.speaker.clone();
+            self.port = last.port;
+            return self;
+        }
         if self.speaker.is_some() || last.speaker.is_none() {
             return self;
         }
         Self { problem: self.problem, ..last.clone() }
+    }
+
+    /// The other nodes' addresses: next hops that their sessions prove.
+    pub(crate) fn mesh_addresses(&self) -> BTreeSet<IpAddr> {
+        self.mesh.values().flat_map(|link| link.addresses.iter().copied()).collect()
+    }
+
+    /// Whether this end writes the session's BGPSession: between two of our nodes the one that dials does.
+    pub(crate) fn reports(&self, peer: &PeerName) -> bool {
+        self.mesh.get(peer).is_none_or(|link| link.dials)
+    }
+
+    /// A session's peer as people name it: a BGPPeer, or `topology`.
+    pub(crate) fn class_of<'a>(&self, peer: &'a PeerName) -> &'a str {
+        if self.mesh.contains_key(peer) { TOPOLOGY_PEER } else { peer.as_str() }
     }
 }
 
@@ -62,45 +90,35 @@ pub(crate) struct LinkAddresses {
 /// `links` answers for the address of a peer.
 pub(crate) fn desire(objects: &Objects, node_name: &str, links: &dyn Fn(IpAddr) -> LinkAddresses) -> Desire {
     let configuration = objects.configuration.iter().next();
-    let fabric_node = objects.fabric_nodes.iter().find(|n| n.name_any() == node_name);
-    let node = objects.nodes.iter().find(|n| n.name_any() == node_name);
+    let fabric_node = objects.fabric_nodes.named(node_name);
+    let node = objects.nodes.named(node_name);
     let labels = labels(node, fabric_node);
     let effective = EffectiveNode::of(configuration, fabric_node, &labels);
-    let addresses = addresses(&effective, node);
+    let addresses = mesh::addresses(&effective, fabric_node, node);
     let blocks: BTreeMap<IpNet, String> =
         objects.blocks.iter().map(|block| (block.spec.cidr.net(), block.spec.pool.clone())).collect();
 
     let mut desire = Desire {
-        port: effective.bgp_port,
         blackholes: blocks.keys().copied().collect(),
         addresses: addresses.values().copied().collect(),
+        is_excluded: services::excludes(&labels),
         ..Desire::default()
     };
-    desire.remarks.extend(topology_remark(configuration));
     let asn = match &effective.asn {
         Ok(asn) => Asn(asn.0),
         Err(error) => {
-            desire.port = 0;
-            desire.problem = Some(Refusal { reason: "InvalidASNLabel", message: error.to_string() });
+            desire.problem = Some(refusal("InvalidASNLabel", error.to_string()));
             return desire;
         }
     };
     if node.is_none() && fabric_node.is_none() {
-        desire.port = 0;
-        desire.problem = Some(Refusal {
-            reason: "NoneEstablished",
-            message: format!("no Node {node_name:?} in the datastore: create it, or start bgpd with --node"),
-        });
+        let text = format!("no Node {node_name:?} in the datastore: create it, or start bgpd with --node");
+        desire.problem = Some(refusal("NoneEstablished", text));
         return desire;
     }
-    let ipv4 = addresses.get(&AfiSafi::Ipv4Unicast).and_then(|ip| match ip {
-        IpAddr::V4(ip) => Some(*ip),
-        IpAddr::V6(_) => None,
-    });
-    let router_id = RouterId(settings::router_id(effective.router_id, ipv4, node_name).0);
-    let mut config = SpeakerConfig::new(asn, router_id);
-    config.max_paths = settings::max_paths(configuration);
-
+    desire.port = effective.bgp_port;
+    let router_id = mesh::router_id(&effective, &addresses, node_name);
+    let identity = Identity { asn, router_id, addresses: addresses.clone(), port: effective.bgp_port };
     let world = World {
         objects,
         configuration,
@@ -114,55 +132,22 @@ pub(crate) fn desire(objects: &Objects, node_name: &str, links: &dyn Fn(IpAddr) 
         .iter()
         .filter(|peer| api::selector::selects_opt(peer.spec.node_selector.as_ref(), &labels))
         .collect();
-    let mut taken: BTreeMap<IpAddr, String> = BTreeMap::new();
-    for peer in oldest_first(&chosen) {
-        match world.peer(peer, &mut taken) {
-            Ok(one) => drop(config.peers.insert(PeerName::from(peer.name_any().as_str()), one)),
-            Err(refusal) => drop(desire.refused.insert(peer.name_any(), refusal)),
-        }
-    }
-    desire.own_routes = world.own_routes(&chosen, &labels);
-    desire.speaker = Some(config);
+    desire.speaker = Some(world.speaker(&identity, node_name, &chosen, &mut desire));
+    desire.export = Export::of(&Facts {
+        objects,
+        configuration,
+        labels: &labels,
+        blocks: &blocks,
+        addresses: addresses.values().map(|address| IpNet::from(*address)).collect(),
+        peers: &chosen,
+        node_sessions: desire.mesh.keys().cloned().collect(),
+    });
     desire
 }
 
 /// The Node's labels, or the copy that felix keeps of them on the FabricNode.
 fn labels(node: Option<&Node>, fabric_node: Option<&api::FabricNode>) -> BTreeMap<String, String> {
     node.map(|n| n.labels().clone()).or_else(|| fabric_node.map(|n| n.labels().clone())).unwrap_or_default()
-}
-
-/// The node's address of each family: a person's word, else the Node's first InternalIP; never "first found".
-fn addresses(effective: &EffectiveNode, node: Option<&Node>) -> BTreeMap<AfiSafi, IpAddr> {
-    let mut found = BTreeMap::new();
-    for ip in [effective.ipv4, effective.ipv6].into_iter().flatten() {
-        found.insert(AfiSafi::of_address(ip), ip);
-    }
-    let wanted = match effective.address.source {
-        api::AddressSource::ExternalIP => "ExternalIP",
-        // Interface and Subnet are read by felix, whose status carries the result; until then, the Node's word.
-        api::AddressSource::InternalIP
-        | api::AddressSource::Interface
-        | api::AddressSource::Subnet
-        | api::AddressSource::Unknown(_) => "InternalIP",
-    };
-    let listed = node.and_then(|n| n.status.as_ref()).and_then(|s| s.addresses.as_ref());
-    for address in listed.into_iter().flatten().filter(|a| a.type_ == wanted) {
-        if let Ok(ip) = address.address.parse::<IpAddr>() {
-            found.entry(AfiSafi::of_address(ip)).or_insert(ip);
-        }
-    }
-    found
-}
-
-fn topology_remark(configuration: Option<&FabricConfiguration>) -> Option<String> {
-    match settings::topology_mode(configuration) {
-        api::TopologyMode::None => None,
-        mode @ (api::TopologyMode::FullMesh
-        | api::TopologyMode::RouteReflector
-        | api::TopologyMode::Unknown(_)) => Some(format!(
-            "topology.mode {mode} opens no node-to-node session in this version: set topology.mode None and BGPPeers"
-        )),
-    }
 }
 
 /// Of two BGPPeers for one address the older is served (api.md §5.1); equal ages go by name.
@@ -182,6 +167,67 @@ struct World<'a> {
 }
 
 impl World<'_> {
+    /// The speaker with all its peers; what starts no session, and why, goes into `desire`.
+    fn speaker(
+        &self,
+        identity: &Identity,
+        node_name: &str,
+        chosen: &[&BGPPeer],
+        desire: &mut Desire,
+    ) -> SpeakerConfig {
+        let mut config = SpeakerConfig::new(identity.asn, identity.router_id);
+        config.max_paths = settings::max_paths(self.configuration);
+        let mut taken: BTreeMap<IpAddr, String> = BTreeMap::new();
+        for peer in oldest_first(chosen) {
+            match self.peer(peer, &mut taken) {
+                Ok(one) => drop(config.peers.insert(PeerName::from(peer.name_any().as_str()), one)),
+                Err(refusal) => drop(desire.refused.insert(peer.name_any(), refusal)),
+            }
+        }
+        let Mesh { links, conflict, remarks } = self.mesh(identity, node_name, desire);
+        desire.remarks.extend(remarks);
+        desire.is_twin = conflict.is_some();
+        desire.problem = conflict;
+        let import = self.node_import();
+        for (name, link) in links {
+            // A person's word on that neighbour.
+            if let Some(peer) = taken.get(&link.remote) {
+                desire.remarks.push(format!("node {} is spoken to as BGPPeer {peer} says", link.node));
+                continue;
+            }
+            config.peers.insert(name.clone(), self.node_peer(&link, import.clone()));
+            desire.mesh.insert(name, link);
+        }
+        config
+    }
+
+    fn mesh(&self, identity: &Identity, node_name: &str, desire: &mut Desire) -> Mesh {
+        let accepted = acceptance::topology(self.configuration);
+        let open =
+            accepted.is_ok() && settings::topology_mode(self.configuration) == api::TopologyMode::FullMesh;
+        if let Err(refusal) = accepted {
+            desire.refused.insert(TOPOLOGY_PEER.to_owned(), refusal);
+        }
+        mesh::mesh(self.configuration, identity, node_name, self.objects.fabric_nodes.iter(), open)
+    }
+
+    /// Another node of ours, over the nodes' addresses.
+    fn node_peer(&self, link: &Link, import: ImportPolicy) -> PeerConfig {
+        let session = EffectiveSession::of_topology(self.configuration);
+        // Learned routes are told to no node: api.md §5.
+        let export = ExportPolicy { transit: false };
+        let mut config = PeerConfig::new(link.remote, RemoteAsn::Exactly(link.asn), import, export);
+        config.port = link.port;
+        config.passive = !link.dials;
+        // Nodes may be any number of subnets apart.
+        config.max_hops = u8::MAX;
+        config.local_address = Some(link.local);
+        config.next_hop = self.next_hop(link.remote, config.max_hops);
+        apply(&session, &mut config);
+        config.admin = self.admin(&api::AdminState::Up, None);
+        config
+    }
+
     fn peer(&self, peer: &BGPPeer, taken: &mut BTreeMap<IpAddr, String>) -> Result<PeerConfig, Refusal> {
         acceptance::bgp_peer(peer, self.configuration)?;
         let spec = &peer.spec;
@@ -213,15 +259,11 @@ impl World<'_> {
             }
         };
         taken.insert(remote, peer.name_any());
-        let session = EffectiveSession::of_peer(peer, self.configuration);
         let mut config =
             PeerConfig::new(remote, remote_asn, self.import(peer), ExportPolicy { transit: spec.transit });
-        config.port = spec.port.unwrap_or(api::settings::DEFAULT_BGP_PORT);
+        config.port = spec.port.unwrap_or(settings::DEFAULT_BGP_PORT);
         config.local_asn = spec.local_asn.map(|asn| Asn(asn.0));
         config.families = families(spec);
-        config.hold_time = session.hold;
-        config.keepalive = Some(session.keepalive).filter(|k| !k.is_zero());
-        config.connect_retry = session.connect_retry;
         config.passive = spec.passive;
         config.max_hops = self.hops(spec, remote_asn);
         if config.max_hops > 1 {
@@ -236,9 +278,8 @@ impl World<'_> {
         if !config.families.contains(&AfiSafi::Ipv6Unicast) {
             config.next_hop.ipv6 = None;
         }
-        config.graceful_restart = graceful_restart(&session);
-        config.max_prefixes = max_prefixes(&session);
-        config.admin = self.admin(spec);
+        apply(&EffectiveSession::of_peer(peer, self.configuration), &mut config);
+        config.admin = self.admin(&spec.admin_state, spec.admin_message.as_ref());
         Ok(config)
     }
 
@@ -267,14 +308,15 @@ impl World<'_> {
         NextHopSelf { ipv4: link.ipv4.or(node_v4), ipv6: link.ipv6.or(node_v6) }
     }
 
-    fn admin(&self, spec: &api::BGPPeerSpec) -> AdminState {
+    /// The node's word, then the neighbour's.
+    fn admin(&self, of_peer: &api::AdminState, message: Option<&String>) -> AdminState {
         let shutdown =
-            |message: &Option<String>| AdminState::Shutdown { message: message.clone().unwrap_or_default() };
+            |message: Option<&String>| AdminState::Shutdown { message: message.cloned().unwrap_or_default() };
         if self.effective.admin_state == api::AdminState::Shutdown {
-            return shutdown(&self.effective.admin_message);
+            return shutdown(self.effective.admin_message.as_ref());
         }
-        if spec.admin_state == api::AdminState::Shutdown {
-            return shutdown(&spec.admin_message);
+        if *of_peer == api::AdminState::Shutdown {
+            return shutdown(message);
         }
         AdminState::Up
     }
@@ -282,105 +324,60 @@ impl World<'_> {
     /// Addresses inside the pools and the default route; nothing inside an own block, no own address.
     fn import(&self, peer: &BGPPeer) -> ImportPolicy {
         ImportPolicy {
-            within: self.objects.pools.iter().map(|pool| pool.spec.cidr.net()).collect(),
+            within: self.pools().collect(),
             default_route: true,
-            never: self
-                .blocks
-                .keys()
-                .copied()
-                .chain(self.addresses.values().map(|ip| IpNet::from(*ip)))
-                .collect(),
+            never: self.own(),
             except: BTreeSet::new(),
             allow_own_asn: peer.spec.allow_own_asn.unwrap_or(0),
         }
     }
 
-    /// Every own prefix that some advertisement takes to some peer. A peer is told with the attributes of all
-    /// advertisements that name it (api.md §5.3); peers that are told alike share one entry.
-    fn own_routes(
-        &self,
-        peers: &[&BGPPeer],
-        labels: &BTreeMap<String, String>,
-    ) -> BTreeMap<IpNet, Vec<OwnRoute>> {
-        let mut told: BTreeMap<IpNet, BTreeMap<PeerName, OwnRoute>> = BTreeMap::new();
-        for advertisement in self.objects.advertisements.iter() {
-            let spec = &advertisement.spec;
-            if !api::selector::selects_opt(spec.node_selector.as_ref(), labels)
-                || acceptance::bgp_advertisement(advertisement, self.configuration).is_err()
-            {
-                continue;
-            }
-            let prefixes = self.prefixes(advertisement);
-            for peer in
-                peers.iter().filter(|p| api::selector::selects_opt(spec.peer_selector.as_ref(), p.labels()))
-            {
-                let name = PeerName::from(peer.name_any().as_str());
-                for prefix in &prefixes {
-                    self.add(
-                        told.entry(*prefix).or_default().entry(name.clone()).or_default(),
-                        advertisement,
-                    );
-                }
-            }
-        }
-        told.into_iter().map(|(prefix, by_peer)| (prefix, share(by_peer))).collect()
-    }
-
-    /// Communities are united; the rest comes from the first advertisement, by name, that sets it.
-    fn add(&self, route: &mut OwnRoute, advertisement: &BGPAdvertisement) {
-        let Some(attributes) = &advertisement.spec.attributes else { return };
-        for community in &attributes.communities {
-            match community::resolve(community, self.configuration) {
-                Some(Resolved::Standard(value)) => drop(route.communities.insert(value)),
-                Some(Resolved::Large(value)) => drop(route.large_communities.insert(value)),
+    /// Blocks of other nodes, and what some BGPAdvertisement with `interNode` may make them tell.
+    fn node_import(&self) -> ImportPolicy {
+        let mut within: BTreeSet<IpNet> = self.pools().collect();
+        let advertisements =
+            self.objects.advertisements.iter().filter(|a| {
+                a.spec.inter_node && acceptance::bgp_advertisement(a, self.configuration).is_ok()
+            });
+        for advertisement in advertisements {
+            within.extend(advertisement.spec.prefixes.iter().map(|prefix| prefix.cidr.net()));
+            match &advertisement.spec.services {
+                Some(services) if services.cidrs.is_empty() => within.extend(everything()),
+                Some(services) => within.extend(services.cidrs.iter().map(|cidr| cidr.net())),
                 None => {}
             }
         }
-        route.local_pref = route.local_pref.or(attributes.local_preference);
-        route.med = route.med.or(attributes.med);
-        if route.prepend == 0 {
-            route.prepend = attributes.prepend.unwrap_or(0);
-        }
+        let default_route = advertised_default(self.objects);
+        ImportPolicy { within, default_route, never: self.own(), ..ImportPolicy::default() }
     }
 
-    /// What an advertisement of pools originates here.
-    fn prefixes(&self, advertisement: &BGPAdvertisement) -> BTreeSet<IpNet> {
-        let Some(pools) = &advertisement.spec.pools else { return BTreeSet::new() };
-        let chosen: BTreeMap<String, IpNet> = self
-            .objects
-            .pools
-            .iter()
-            .filter(|pool| pools.pool_selector.as_ref().is_none_or(|s| selects(s, pool.labels())))
-            .map(|pool| (pool.name_any(), pool.spec.cidr.net()))
-            .collect();
-        let mut prefixes = BTreeSet::new();
-        for (block, pool) in self.blocks {
-            match (chosen.get(pool), &pools.announce) {
-                (Some(_), api::PoolAnnounce::Blocks) => drop(prefixes.insert(*block)),
-                (Some(cidr), api::PoolAnnounce::CIDR) => drop(prefixes.insert(*cidr)),
-                (Some(_), _) | (None, _) => {}
-            }
-        }
-        prefixes
+    fn pools(&self) -> impl Iterator<Item = IpNet> {
+        self.objects.pools.iter().map(|pool| pool.spec.cidr.net())
+    }
+
+    /// Own blocks and addresses, which nobody else tells us of.
+    fn own(&self) -> BTreeSet<IpNet> {
+        let addresses = self.addresses.values().map(|ip| IpNet::from(*ip));
+        self.blocks.keys().copied().chain(addresses).collect()
     }
 }
 
-/// Peers that are told the same become one audience.
-fn share(by_peer: BTreeMap<PeerName, OwnRoute>) -> Vec<OwnRoute> {
-    let mut routes: Vec<OwnRoute> = Vec::new();
-    for (peer, mut route) in by_peer {
-        route.audience = Audience::Only(BTreeSet::new());
-        let alike =
-            |one: &OwnRoute| OwnRoute { audience: Audience::Only(BTreeSet::new()), ..one.clone() } == route;
-        let index = routes.iter().position(alike).unwrap_or_else(|| {
-            routes.push(route.clone());
-            routes.len() - 1
-        });
-        if let Some(OwnRoute { audience: Audience::Only(peers), .. }) = routes.get_mut(index) {
-            peers.insert(peer);
-        }
-    }
-    routes
+fn everything() -> [IpNet; 2] {
+    [IpNet::from(ipnet::Ipv4Net::default()), IpNet::from(ipnet::Ipv6Net::default())]
+}
+
+/// Whether somebody tells our nodes a default route on purpose.
+fn advertised_default(objects: &Objects) -> bool {
+    let between_nodes = objects.advertisements.iter().filter(|a| a.spec.inter_node);
+    between_nodes.flat_map(|a| &a.spec.prefixes).any(|prefix| prefix.cidr.net().prefix_len() == 0)
+}
+
+fn apply(session: &EffectiveSession, config: &mut PeerConfig) {
+    config.hold_time = session.hold;
+    config.keepalive = Some(session.keepalive).filter(|k| !k.is_zero());
+    config.connect_retry = session.connect_retry;
+    config.graceful_restart = graceful_restart(session);
+    config.max_prefixes = max_prefixes(session);
 }
 
 fn families(spec: &api::BGPPeerSpec) -> BTreeSet<AfiSafi> {

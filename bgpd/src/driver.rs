@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   store ──► Objects ──► desire() ──┐                     ┌─► Net     dial, close, write
+//!         ──► Services ──► index ────┤                     │
 //!   sockets ─────────► NetEvent ─────┤    ┌─────────┐      ├─► Fib     kernel routes, on a thread
 //!   kernel ──► NextHops ─────────────┼──► │ Speaker │ ─────┼─► NextHops track
 //!   timer ───────────────────────────┤    └─────────┘      ├─► Status  objects and Events, throttled
@@ -22,8 +23,10 @@ use tokio::task::JoinHandle;
 use crate::desire::{self, Desire};
 use crate::fib::Fib;
 use crate::net::{Net, NetEvent};
-use crate::nexthop::{self, NextHops};
+use crate::nexthop::{self, Answer, NextHops};
 use crate::objects::{Change, Objects};
+use crate::originate::Originated;
+use crate::services::{ServiceChange, Services};
 use crate::status::Status;
 use crate::{control, events};
 
@@ -45,14 +48,18 @@ pub(crate) struct Driver {
     pub(crate) monitor: Monitor,
     pub(crate) next_hops: NextHops,
     pub(crate) objects: Objects,
+    pub(crate) services: Services,
     pub(crate) status: Status,
     /// What the speaker was last told.
     pub(crate) desire: Desire,
+    pub(crate) originated: Originated,
     /// Where the sockets do not listen, and why.
     pub(crate) deaf: BTreeMap<std::net::SocketAddr, String>,
     pub(crate) said: events::Said,
-    /// When the objects that changed are looked at; none: nothing changed.
+    /// When what changed is looked at; none: nothing changed.
     pub(crate) look_at: Option<Instant>,
+    /// More changed than Services and their endpoints.
+    pub(crate) objects_changed: bool,
     pub(crate) started: Instant,
     /// Closing connections, waited for at the end.
     pub(crate) closing: Vec<JoinHandle<()>>,
@@ -72,6 +79,7 @@ impl Driver {
                 biased;
                 _ = &mut stop => return self.stop().await,
                 Some(change) = sources.changes.recv() => self.change(change),
+                Some(change) = self.services.next() => self.service_change(change),
                 events = self.monitor.changed() => self.kernel(&events?),
                 Some(event) = sources.net.recv() => self.net_event(event),
                 Some(question) = sources.questions.recv() => control::answer(&self, question),
@@ -80,7 +88,11 @@ impl Driver {
             let now = Instant::now();
             if self.look_at.is_some_and(|at| at <= now) {
                 self.look_at = None;
-                self.reconsider(now);
+                if std::mem::take(&mut self.objects_changed) {
+                    self.reconsider(now);
+                } else {
+                    self.reconsider_services(now);
+                }
             }
             if self.speaker.poll_timeout().is_some_and(|at| at <= now) {
                 self.speaker.handle_input(Input::Timeout, now);
@@ -95,8 +107,22 @@ impl Driver {
 
     fn change(&mut self, change: Change) {
         if self.objects.take(change) {
-            self.look_at.get_or_insert_with(|| Instant::now() + SETTLE);
+            self.look(Instant::now());
         }
+    }
+
+    /// A change of one Service costs what follows from it. What was not in force before its lists were heard is
+    /// looked at whole.
+    fn service_change(&mut self, change: ServiceChange) {
+        let was_in_sync = self.services.in_sync();
+        self.services.take(change);
+        self.objects_changed |= !was_in_sync && self.services.in_sync();
+        self.look_at.get_or_insert_with(|| Instant::now() + SETTLE);
+    }
+
+    fn look(&mut self, now: Instant) {
+        self.objects_changed = true;
+        self.look_at.get_or_insert(now + SETTLE);
     }
 
     /// Works out anew what should be and tells the speaker the differences.
@@ -107,6 +133,11 @@ impl Driver {
         let facts = self.monitor.facts();
         let links = |remote| nexthop::link_addresses(facts, remote);
         let desire = desire::desire(&self.objects, &self.node, &links).or_last_good(&self.desire);
+        self.services.want(&desire.export.services, desire.is_excluded);
+        if self.speaker.config().is_none() && !self.services.in_sync() {
+            // An End-of-RIB without the Services would take from the peers what an earlier life told them.
+            return;
+        }
         events::log_refusals(&self.desire, &desire);
         self.net.listen(desire.port);
         let before = std::mem::replace(&mut self.desire, desire);
@@ -114,19 +145,12 @@ impl Driver {
             self.status.touch();
         }
         // Own routes first, so that the speaker's first UPDATE is whole.
-        let mut inputs = Vec::new();
-        for (prefix, routes) in &self.desire.own_routes {
-            if before.own_routes.get(prefix) != Some(routes) {
-                inputs.push(Input::Originate { prefix: *prefix, routes: routes.clone() });
-            }
-        }
-        for prefix in before.own_routes.keys().filter(|p| !self.desire.own_routes.contains_key(p)) {
-            inputs.push(Input::Withdraw { prefix: *prefix });
-        }
-        for input in inputs {
-            self.speaker.handle_input(input, now);
-        }
+        self.services.update();
+        let inputs = self.originated.all(&self.desire.export, self.services.index());
+        self.tell(inputs, now);
         self.fib.blackholes(&self.desire.blackholes);
+        self.next_hops.set_proven(self.desire.mesh_addresses());
+        self.resolve(now);
         if let Some(config) = &self.desire.speaker
             && before.speaker.as_ref() != Some(config)
         {
@@ -134,14 +158,42 @@ impl Driver {
         }
     }
 
+    /// Only Services changed: only their prefixes are looked at.
+    fn reconsider_services(&mut self, now: Instant) {
+        let changed = self.services.update();
+        if self.speaker.config().is_some() {
+            let inputs = self.originated.some(&changed, &self.desire.export, self.services.index());
+            self.tell(inputs, now);
+        }
+    }
+
+    fn tell(&mut self, inputs: Vec<Input<'_>>, now: Instant) {
+        for input in inputs {
+            self.speaker.handle_input(input, now);
+        }
+    }
+
+    /// Tells where next hops lead now, where they led elsewhere before.
+    fn resolve(&mut self, now: Instant) {
+        for (address, answer) in self.next_hops.changed(self.monitor.facts()) {
+            self.leads(address, answer, now);
+        }
+    }
+
+    fn leads(&mut self, address: IpAddr, answer: Answer, now: Instant) {
+        match answer.resolution {
+            Some(_) => self.fib.gateway(address, answer.gateway),
+            None => self.fib.forget_gateway(address),
+        }
+        self.speaker.handle_input(Input::NextHop { address, resolution: answer.resolution }, now);
+    }
+
     fn kernel(&mut self, events: &[KernelEvent]) {
         let now = Instant::now();
         if events.iter().any(may_change_our_routes) {
             self.fib.look();
         }
-        for (address, resolution) in self.next_hops.changed(self.monitor.facts()) {
-            self.speaker.handle_input(Input::NextHop { address, resolution }, now);
-        }
+        self.resolve(now);
         if events.iter().any(concerns_links) {
             for (peer, text) in self.peers_behind_dead_links() {
                 self.speaker.handle_input(Input::LinkDown { peer, text }, now);
@@ -152,7 +204,7 @@ impl Driver {
             .iter()
             .any(|event| !matches!(event, KernelEvent::Neighbour(_) | KernelEvent::NeighbourGone(_)))
         {
-            self.look_at.get_or_insert(now + SETTLE);
+            self.look(now);
         }
     }
 
@@ -273,15 +325,16 @@ impl Driver {
     fn track(&mut self, address: IpAddr, wanted: bool) {
         if !wanted {
             self.next_hops.forget(address);
+            self.fib.forget_gateway(address);
             return;
         }
-        let resolution = self.next_hops.track(self.monitor.facts(), address);
-        self.speaker.handle_input(Input::NextHop { address, resolution }, Instant::now());
+        let answer = self.next_hops.track(self.monitor.facts(), address);
+        self.leads(address, answer, Instant::now());
     }
 
     fn event(&mut self, event: SessionEvent) {
         events::log(&event, &self.speaker, &mut self.said);
-        self.status.event(&event, &self.speaker, Instant::now());
+        self.status.event(&event, &self.speaker, &self.desire, Instant::now());
     }
 
     /// Says goodbye: with graceful restart the peers keep our routes, and the kernel keeps ours.

@@ -92,11 +92,11 @@ pub(crate) fn prefixes(status: &bgp_proto::status::PeerStatus) -> u32 {
 pub(crate) fn log_refusals(before: &Desire, after: &Desire) {
     for (peer, refusal) in &after.refused {
         if before.refused.get(peer) != Some(refusal) {
-            tracing::warn!(peer, reason = refusal.reason, refusal.message, "BGPPeer starts no session");
+            tracing::warn!(peer, reason = refusal.reason, refusal.message, "no session");
         }
     }
     for peer in before.refused.keys().filter(|p| !after.refused.contains_key(*p)) {
-        tracing::info!(peer, "BGPPeer is served again");
+        tracing::info!(peer, "served again");
     }
     if let Some(problem) = &after.problem
         && before.problem.as_ref() != Some(problem)

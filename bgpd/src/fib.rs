@@ -8,6 +8,7 @@
 //! earlier life are adopted at start and swept family by family once the speaker says that its own are complete.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -57,6 +58,8 @@ pub(crate) struct Fib {
     report: watch::Receiver<Report>,
     learned: BTreeMap<IpNet, FibRoute>,
     blackholes: BTreeSet<IpNet>,
+    /// The way to next hops that are on no link of ours: the kernel takes gateways on its links alone.
+    gateways: BTreeMap<IpAddr, NextHop>,
 }
 
 impl Fib {
@@ -72,7 +75,12 @@ impl Fib {
         let (commands, receiver) = mpsc::channel();
         let (reports, report) = watch::channel(report(&table, None));
         thread::spawn(move || Writer { socket, table, reports }.run(&receiver));
-        Ok((Self { commands, report, learned: BTreeMap::new(), blackholes: BTreeSet::new() }, found))
+        Ok((Self::with(commands, report), found))
+    }
+
+    fn with(commands: mpsc::Sender<Command>, report: watch::Receiver<Report>) -> Self {
+        let (learned, blackholes, gateways) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { commands, report, learned, blackholes, gateways }
     }
 
     pub(crate) fn learned(&mut self, change: FibChange) {
@@ -97,12 +105,34 @@ impl Fib {
         }
     }
 
+    /// A next hop is reached through this router from now on; none: it is on a link of ours.
+    pub(crate) fn gateway(&mut self, next_hop: IpAddr, gateway: Option<NextHop>) {
+        let before = match gateway {
+            Some(gateway) => self.gateways.insert(next_hop, gateway),
+            None => self.gateways.remove(&next_hop),
+        };
+        if before == gateway {
+            return;
+        }
+        for (prefix, route) in &self.learned {
+            if route.next_hops.contains(&next_hop) {
+                self.settle(prefix);
+            }
+        }
+    }
+
+    /// A next hop leads nowhere, or nobody asks any more. Its routes are withdrawn next, and stay as they are until then.
+    pub(crate) fn forget_gateway(&mut self, next_hop: IpAddr) {
+        self.gateways.remove(&next_hop);
+    }
+
     /// Both kinds share one place in the kernel, so one going must leave the other; an own block wins.
     fn settle(&self, prefix: &IpNet) {
         let command = if self.blackholes.contains(prefix) {
             Command::Set(Route::blackhole(*prefix, metric(prefix)))
         } else if let Some(route) = self.learned.get(prefix) {
-            let hops = route.next_hops.iter().map(|gateway| NextHop::via(*gateway));
+            let hops = route.next_hops.iter();
+            let hops = hops.map(|hop| self.gateways.get(hop).copied().unwrap_or_else(|| NextHop::via(*hop)));
             Command::Set(Route::unicast(*prefix, metric(prefix), hops))
         } else {
             Command::Withdraw(key(prefix))
@@ -256,7 +286,7 @@ mod tests {
     fn fib() -> (Fib, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel();
         let (_, report) = watch::channel(Report::default());
-        (Fib { commands, report, learned: BTreeMap::new(), blackholes: BTreeSet::new() }, receiver)
+        (Fib::with(commands, report), receiver)
     }
 
     /// What the commands so far leave in the kernel.
@@ -294,5 +324,30 @@ mod tests {
         assert_eq!(last(&commands), None);
         fib.blackholes(&BTreeSet::new());
         assert_eq!(last(&commands), Some(false));
+    }
+
+    #[test]
+    fn a_next_hop_behind_a_router_is_reached_through_it() {
+        let (mut fib, commands) = fib();
+        let (next_hop, router): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.9.0.1".parse().unwrap());
+        let gateways = |commands: &mpsc::Receiver<Command>| -> Vec<IpAddr> {
+            commands
+                .try_iter()
+                .filter_map(|command| match command {
+                    Command::Set(Route { kind: RouteKind::Unicast { next_hops }, .. }) => {
+                        next_hops[0].gateway
+                    }
+                    Command::Set(_) | Command::Withdraw(_) | Command::Sweep(_) | Command::Look => None,
+                })
+                .collect()
+        };
+        fib.gateway(next_hop, Some(NextHop::via(router)));
+        fib.learned(change("10.244.0.0/26".parse().unwrap(), true));
+        assert_eq!(gateways(&commands), [router]);
+        // The same again writes nothing; on a link of ours it is its own gateway.
+        fib.gateway(next_hop, Some(NextHop::via(router)));
+        assert_eq!(gateways(&commands), Vec::<IpAddr>::new());
+        fib.gateway(next_hop, None);
+        assert_eq!(gateways(&commands), [next_hop]);
     }
 }

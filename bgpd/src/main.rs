@@ -5,10 +5,13 @@ mod desire;
 mod driver;
 mod events;
 mod fib;
+mod mesh;
 mod net;
 mod nexthop;
 mod objects;
+mod originate;
 mod routes;
+mod services;
 mod session_status;
 mod status;
 mod writer;
@@ -79,6 +82,7 @@ async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     let sources = Sources { changes: objects::watch(&store, &node), net: net_events, questions };
     let driver = Driver {
         status: status::Status::new(node.clone(), writes),
+        services: services::Services::new(store, &node),
         node,
         speaker,
         net,
@@ -87,9 +91,11 @@ async fn run(options: &Options, node: String) -> anyhow::Result<()> {
         next_hops: nexthop::NextHops::default(),
         objects: objects::Objects::default(),
         desire: desire::Desire::default(),
+        originated: originate::Originated::default(),
         deaf: BTreeMap::new(),
         said: events::Said::new(),
         look_at: None,
+        objects_changed: false,
         started,
         closing: Vec::new(),
     };

@@ -1,42 +1,59 @@
 //! Where next hops lead: the speaker asks, the kernel's facts answer, and answer again when they change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp_proto::route::NextHopResolution;
 use felix_kernel::facts::Facts;
+use felix_kernel::route::NextHop;
 
 use crate::desire::LinkAddresses;
 
 /// A next hop behind a router costs more than one on a link of ours.
 const BEHIND_A_ROUTER: u32 = 10;
 
+/// Where a next hop leads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// For the speaker; none: nowhere.
+    pub(crate) resolution: Option<NextHopResolution>,
+    /// For the kernel, which takes gateways on its links only: the router in between, if there is one.
+    pub(crate) gateway: Option<NextHop>,
+}
+
 /// The next hops that the speaker wants to know of, and what it was last told.
 #[derive(Debug, Default)]
 pub(crate) struct NextHops {
-    tracked: BTreeMap<IpAddr, Option<NextHopResolution>>,
+    tracked: BTreeMap<IpAddr, Answer>,
+    /// Addresses of our own nodes, which node-to-node sessions prove.
+    proven: BTreeSet<IpAddr>,
 }
 
 impl NextHops {
     /// Begins to track; the answer as of now.
-    pub(crate) fn track(&mut self, facts: &Facts, address: IpAddr) -> Option<NextHopResolution> {
-        let resolution = resolve(facts, address);
-        self.tracked.insert(address, resolution);
-        resolution
+    pub(crate) fn track(&mut self, facts: &Facts, address: IpAddr) -> Answer {
+        let answer = resolve(facts, address, self.proven.contains(&address));
+        self.tracked.insert(address, answer);
+        answer
     }
 
     pub(crate) fn forget(&mut self, address: IpAddr) {
         self.tracked.remove(&address);
     }
 
+    /// The answers change with the next call of [`NextHops::changed`].
+    pub(crate) fn set_proven(&mut self, addresses: BTreeSet<IpAddr>) {
+        self.proven = addresses;
+    }
+
     /// The answers that differ from those given.
-    pub(crate) fn changed(&mut self, facts: &Facts) -> Vec<(IpAddr, Option<NextHopResolution>)> {
+    pub(crate) fn changed(&mut self, facts: &Facts) -> Vec<(IpAddr, Answer)> {
         let mut news = Vec::new();
         for (address, known) in &mut self.tracked {
-            let resolution = resolve(facts, *address);
-            if *known != resolution {
-                *known = resolution;
-                news.push((*address, resolution));
+            let answer = resolve(facts, *address, self.proven.contains(address));
+            if *known != answer {
+                *known = answer;
+                news.push((*address, answer));
             }
         }
         news
@@ -44,11 +61,17 @@ impl NextHops {
 }
 
 /// A default route resolves no next hop: the router behind it need not be the one that is meant, and a ToR that is
-/// cut off would seem reachable through the management network.
-fn resolve(facts: &Facts, address: IpAddr) -> Option<NextHopResolution> {
-    let found = facts.resolve(address, None).filter(|found| found.through.prefix_len() > 0)?;
+/// cut off would seem reachable through the management network. One of our own nodes is what its address says, and
+/// what its session proves by running over the same route: there a default route is as good as any.
+fn resolve(facts: &Facts, address: IpAddr, is_proven: bool) -> Answer {
+    let found = facts.resolve(address, None).filter(|found| is_proven || found.through.prefix_len() > 0);
+    let Some(found) = found else { return Answer::default() };
     let metric = if found.is_connected() { 0 } else { BEHIND_A_ROUTER };
-    Some(NextHopResolution { metric, interface: found.ifindex })
+    let gateway = found.gateway.map(|gateway| match gateway {
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => NextHop::via_on(gateway, found.ifindex),
+        IpAddr::V4(_) | IpAddr::V6(_) => NextHop::via(gateway),
+    });
+    Answer { resolution: Some(NextHopResolution { metric, interface: found.ifindex }), gateway }
 }
 
 /// Our addresses on the interface by which `remote` is reached, the one that the kernel would use first.

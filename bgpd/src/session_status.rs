@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use manx_crds::v1alpha1 as api;
 use manx_crds::v1alpha1::{
-    BGPSessionStatus, ErrorSource, FamilyCounts, NodeBgpStatus, SessionError, SessionState,
+    BGPSessionStatus, ErrorSource, FamilyCounts, NodeBgpStatus, SessionError, SessionState, TOPOLOGY_PEER,
 };
 
 use crate::desire::Desire;
@@ -101,21 +101,25 @@ pub(crate) fn ready(
 ) -> Condition {
     let (up, reason, mut sentences) = match (&desire.problem, &desire.speaker) {
         (Some(problem), _) => (false, problem.reason, vec![problem.message.clone()]),
-        (None, Some(config)) => sessions(speaker, config),
+        (None, Some(config)) => sessions(speaker, config, desire),
         (None, None) => (false, "NoneEstablished", vec!["the objects were not read yet".to_owned()]),
     };
-    sentences.extend(desire.remarks.iter().cloned());
+    sentences.extend(desire.remarks.iter().take(5).cloned());
     for (peer, refusal) in desire.refused.iter().take(5) {
-        sentences.push(format!("BGPPeer {peer} starts no session: {}", refusal.message));
+        sentences.push(match peer.as_str() {
+            TOPOLOGY_PEER => format!("no node-to-node session: {}", refusal.message),
+            peer => format!("BGPPeer {peer} starts no session: {}", refusal.message),
+        });
     }
     if let Some((prefix, error)) = report.refused.iter().next() {
         sentences
             .push(format!("the kernel refuses {} routes, such as {prefix}: {error}", report.refused.len()));
     }
+    sentences.retain(|sentence| !sentence.is_empty());
     condition("BGPReady", up, reason, sentences.join("; "), before, wall)
 }
 
-fn sessions(speaker: &Speaker, config: &SpeakerConfig) -> (bool, &'static str, Vec<String>) {
+fn sessions(speaker: &Speaker, config: &SpeakerConfig, desire: &Desire) -> (bool, &'static str, Vec<String>) {
     let live: Vec<(&PeerName, PeerStatus)> =
         config.peers.keys().filter_map(|name| Some((name, speaker.peer(name)?))).collect();
     let up = live.iter().filter(|(_, peer)| peer.state == State::Established).count();
@@ -127,8 +131,16 @@ fn sessions(speaker: &Speaker, config: &SpeakerConfig) -> (bool, &'static str, V
         .collect();
     let shut = live.iter().all(|(_, peer)| peer.reason == Reason::AdminShutdown);
     let text = format!("{up} of {} sessions Established", live.len());
+    if speaker.selection_deferred_until().is_some() {
+        let waits =
+            "after a restart: the kernel keeps an earlier life's routes until the peers have told theirs";
+        return (false, "AwaitingEndOfRIB", vec![waits.to_owned(), text, down.join(", ")]);
+    }
     match (live.len(), up) {
-        (0, _) => (true, "NoPeers", vec!["no BGPPeer selects this node".to_owned()]),
+        (0, _) if desire.refused.is_empty() => {
+            (true, "NoPeers", vec!["no BGPPeer selects this node, and no other node is known".to_owned()])
+        }
+        (0, _) => (false, "NoneEstablished", vec!["every session that was asked for is refused".to_owned()]),
         (_, 0) if shut => (false, "Shutdown", vec![text]),
         (_, 0) => (false, "NoneEstablished", vec![text, down.join(", ")]),
         (all, up) if up < all => (false, "SomeDown", vec![text, down.join(", ")]),

@@ -15,7 +15,7 @@ use bgp_proto::fsm::State;
 use bgp_proto::{PeerName, SessionEvent, Speaker};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use manx_crds::v1alpha1::{BGPSessionSpec, BGPSessionStatus};
+use manx_crds::v1alpha1::{BGPSession, BGPSessionSpec, BGPSessionStatus};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -83,9 +83,13 @@ impl Status {
         self.next = Some(Instant::now());
     }
 
-    pub(crate) fn event(&mut self, event: &SessionEvent, speaker: &Speaker, now: Instant) {
+    pub(crate) fn event(&mut self, event: &SessionEvent, speaker: &Speaker, desire: &Desire, now: Instant) {
         self.dirty = true;
         self.next = Some(now);
+        // Between two of our nodes one end reports.
+        if event.peer().is_some_and(|peer| !desire.reports(peer)) {
+            return;
+        }
         if let SessionEvent::StateChanged { peer, from, to, .. } = event {
             let (reason, warning) = match (from, to) {
                 (_, State::Established) => ("SessionEstablished", false),
@@ -120,7 +124,7 @@ impl Status {
     }
 
     fn name(&self, peer: &PeerName) -> String {
-        format!("{}.{peer}", self.node)
+        BGPSession::name_of(&self.node, peer.as_str())
     }
 
     /// Works out the wishes where something happened, and hands over what is due.
@@ -144,17 +148,18 @@ impl Status {
             self.node_wish(speaker, desire, fib, now);
             return;
         };
-        self.forget(|peer| config.peers.contains_key(peer));
+        let is_ours = |peer: &PeerName| config.peers.contains_key(peer) && desire.reports(peer);
+        self.forget(is_ours);
         if !self.introduced {
-            let wanted = config.peers.keys().map(|peer| self.name(peer)).collect();
+            let wanted = config.peers.keys().filter(|p| is_ours(p)).map(|peer| self.name(peer)).collect();
             self.introduced = self.writes.try_send(Write::Keep(wanted)).is_ok();
         }
-        for (peer, peer_config) in &config.peers {
+        for (peer, peer_config) in config.peers.iter().filter(|(peer, _)| is_ours(peer)) {
             let Some(live) = speaker.peer(peer) else { continue };
             let before = self.sessions.get(peer).map(|tracked| &tracked.wish.1);
             let spec = BGPSessionSpec {
                 node_name: self.node.clone(),
-                peer: peer.as_str().to_owned(),
+                peer: desire.class_of(peer).to_owned(),
                 remote: peer_config.remote.to_string(),
             };
             let status = session_status::of(&live, peer_config, before, now, Timestamp::now());
@@ -214,7 +219,8 @@ impl Status {
                 continue;
             }
             let (spec, status) = tracked.wish.clone();
-            let write = Write::Session { name: format!("{node}.{peer}"), spec, status: Box::new(status) };
+            let name = BGPSession::name_of(&node, peer.as_str());
+            let write = Write::Session { name, spec, status: Box::new(status) };
             offer(&self.writes, write, tracked, now);
         }
         if let Some(tracked) = &mut self.fabric_node

@@ -4,9 +4,13 @@
 //! silently ignored `auth` would dial without its key. The object is not used, and says why. Whoever acts on an
 //! object and whoever writes its condition ask the same function.
 
+use kube::ResourceExt as _;
+
 use crate::v1alpha1::{
     AdminState, Assignment, BGPAdvertisement, BGPPeer, EffectiveSession, Encapsulation, FabricConfiguration,
-    FixedTier, IPPool, LoadBalancerPool, NatOutgoing, Neighbor, NextHop, Tier,
+    FixedTier, IPPool, LoadBalancerPool, NatOutgoing, Neighbor, NextHop, ServiceAddressType,
+    ServiceAdvertisement, ServiceAnnounce, Session, TOPOLOGY_PEER, Tier, TopologyMode, WhenNoEndpoints,
+    settings,
 };
 
 /// Why an object is not accepted.
@@ -38,12 +42,21 @@ impl Refusal {
             ),
         }
     }
+
+    /// A value that a newer schema knows.
+    fn unknown(field: &str, value: &str) -> Self {
+        Self {
+            reason: "UnknownValue",
+            message: format!("{field} {value:?} is not known to this version: upgrade the agents first"),
+        }
+    }
 }
 
 /// Whether a BGPPeer may have sessions.
 ///
 /// # Errors
-/// `UnknownValue` with the first field, in schema order, that this version does not honour.
+/// `UnknownValue` with the first field, in schema order, that this version does not honour; `OverlapsPeer` for a name
+/// that node-to-node sessions have.
 pub fn bgp_peer(peer: &BGPPeer, configuration: Option<&FabricConfiguration>) -> Result<(), Refusal> {
     let spec = &peer.spec;
     let session = EffectiveSession::of_peer(peer, configuration);
@@ -53,41 +66,92 @@ pub fn bgp_peer(peer: &BGPPeer, configuration: Option<&FabricConfiguration>) -> 
         Some(Neighbor::ListenRange(_)) => Some("spec.listenRange"),
         Some(Neighbor::Nodes(_)) | None => Some("spec.peerNodeSelector"),
     };
-    let inherited = |own: bool, field: &'static str, from: &'static str| if own { field } else { from };
-    let own = spec.session.as_ref();
-    let bfd = session.bfd_profile.is_some().then(|| {
-        inherited(
-            own.is_some_and(|s| s.bfd_profile.is_some()),
-            "spec.session.bfdProfile",
-            "spec.session.bfdProfile of FabricConfiguration default",
-        )
-    });
-    let ttl = session.ttl_security.then(|| {
-        inherited(
-            own.is_some_and(|s| s.ttl_security.is_some()),
-            "spec.session.ttlSecurity",
-            "spec.session.ttlSecurity of FabricConfiguration default",
-        )
-    });
     let later = [
         neighbor,
         spec.source_interface.is_some().then_some("spec.sourceInterface"),
-        bfd,
-        session.auth.is_some().then_some("spec.session.auth"),
-        ttl,
-        (!session.long_lived_stale_time.is_zero())
-            .then_some("spec.session.gracefulRestart.longLivedStaleTime"),
-        (session.add_path_receive || session.add_path_send.is_some()).then_some("spec.session.addPath"),
+        session_field(&session, spec.session.as_ref(), &PEER_SESSION),
         (!spec.filters.is_empty()).then_some("spec.filters"),
         (spec.next_hop != NextHop::Auto).then_some("spec.nextHop"),
         spec.reflector_client.then_some("spec.reflectorClient"),
         spec.role.is_some().then_some("spec.role"),
         (!matches!(spec.admin_state, AdminState::Up | AdminState::Shutdown)).then_some("spec.adminState"),
     ];
-    match later.into_iter().flatten().next() {
+    if let Some(field) = later.into_iter().flatten().next() {
+        return Err(Refusal::later(field));
+    }
+    let name = peer.name_any();
+    // The session of BGPPeer `topology.10.0.0.1` would have the name of a node-to-node session.
+    match name.strip_prefix(TOPOLOGY_PEER).is_some_and(|rest| rest.starts_with('.')) {
+        true => Err(Refusal {
+            reason: "OverlapsPeer",
+            message: format!(
+                "metadata.name {name}: names that begin with {TOPOLOGY_PEER}. are those of node-to-node sessions: \
+                 choose another"
+            ),
+        }),
+        false => Ok(()),
+    }
+}
+
+/// Whether node-to-node sessions may be opened as `topology` asks for.
+///
+/// # Errors
+/// `UnknownValue` for a mode or a session setting that this version does not honour.
+pub fn topology(configuration: Option<&FabricConfiguration>) -> Result<(), Refusal> {
+    match settings::topology_mode(configuration) {
+        TopologyMode::None => return Ok(()),
+        TopologyMode::FullMesh => {}
+        TopologyMode::RouteReflector => return Err(Refusal::later("spec.topology.mode RouteReflector")),
+        TopologyMode::Unknown(mode) => return Err(Refusal::unknown("spec.topology.mode", &mode)),
+    }
+    let own = configuration.and_then(|c| c.spec.topology.as_ref()?.session.as_ref());
+    match session_field(&EffectiveSession::of_topology(configuration), own, &TOPOLOGY_SESSION) {
         Some(field) => Err(Refusal::later(field)),
         None => Ok(()),
     }
+}
+
+/// How the settings of a session are called: where they stand themselves, and where they are inherited from.
+struct SessionFields {
+    bfd: [&'static str; 2],
+    auth: &'static str,
+    ttl: [&'static str; 2],
+    long_lived: &'static str,
+    add_path: &'static str,
+}
+
+const PEER_SESSION: SessionFields = SessionFields {
+    bfd: ["spec.session.bfdProfile", "spec.session.bfdProfile of FabricConfiguration default"],
+    auth: "spec.session.auth",
+    ttl: ["spec.session.ttlSecurity", "spec.session.ttlSecurity of FabricConfiguration default"],
+    long_lived: "spec.session.gracefulRestart.longLivedStaleTime",
+    add_path: "spec.session.addPath",
+};
+const TOPOLOGY_SESSION: SessionFields = SessionFields {
+    bfd: ["spec.topology.session.bfdProfile", "spec.session.bfdProfile"],
+    auth: "spec.topology.session.auth",
+    ttl: ["spec.topology.session.ttlSecurity", "spec.session.ttlSecurity"],
+    long_lived: "gracefulRestart.longLivedStaleTime of spec.topology.session or spec.session",
+    add_path: "addPath of spec.topology.session or spec.session",
+};
+
+/// The first setting of a session that this version does not honour.
+fn session_field(
+    session: &EffectiveSession,
+    own: Option<&Session>,
+    fields: &SessionFields,
+) -> Option<&'static str> {
+    let from = |is_own: bool, [own, inherited]: [&'static str; 2]| if is_own { own } else { inherited };
+    let bfd = own.is_some_and(|s| s.bfd_profile.is_some());
+    let ttl = own.is_some_and(|s| s.ttl_security.is_some());
+    let later = [
+        session.bfd_profile.is_some().then(|| from(bfd, fields.bfd)),
+        session.auth.is_some().then_some(fields.auth),
+        session.ttl_security.then(|| from(ttl, fields.ttl)),
+        (!session.long_lived_stale_time.is_zero()).then_some(fields.long_lived),
+        (session.add_path_receive || session.add_path_send.is_some()).then_some(fields.add_path),
+    ];
+    later.into_iter().flatten().next()
 }
 
 /// Whether a BGPAdvertisement is originated.
@@ -99,13 +163,11 @@ pub fn bgp_advertisement(
     configuration: Option<&FabricConfiguration>,
 ) -> Result<(), Refusal> {
     let spec = &advertisement.spec;
-    let later = [
-        spec.services.is_some().then_some("spec.services"),
-        spec.node_addresses.is_some().then_some("spec.nodeAddresses"),
-        (!spec.prefixes.is_empty()).then_some("spec.prefixes"),
-    ];
-    if let Some(field) = later.into_iter().flatten().next() {
-        return Err(Refusal::later(field));
+    if let Some(services) = &spec.services {
+        known_service_values(services)?;
+    }
+    if spec.prefixes.iter().any(|prefix| prefix.gate.is_some()) {
+        return Err(Refusal::later("spec.prefixes[].gate"));
     }
     for community in spec.attributes.iter().flat_map(|a| &a.communities) {
         crate::community::resolve(community, configuration).ok_or_else(|| Refusal {
@@ -117,6 +179,28 @@ pub fn bgp_advertisement(
         })?;
     }
     Ok(())
+}
+
+/// A value that a newer schema knows must not be taken for one of ours: what is announced attracts traffic.
+fn known_service_values(services: &ServiceAdvertisement) -> Result<(), Refusal> {
+    let addresses = services.address_types.iter().find_map(|kind| match kind {
+        ServiceAddressType::Unknown(text) => Some(("spec.services.addressTypes", text)),
+        ServiceAddressType::ClusterIP
+        | ServiceAddressType::ExternalIP
+        | ServiceAddressType::LoadBalancerIP => None,
+    });
+    let announce = match &services.announce {
+        ServiceAnnounce::Unknown(text) => Some(("spec.services.announce", text)),
+        ServiceAnnounce::Hosts | ServiceAnnounce::CIDRs => None,
+    };
+    let when = match &services.when_no_endpoints {
+        WhenNoEndpoints::Unknown(text) => Some(("spec.services.whenNoEndpoints", text)),
+        WhenNoEndpoints::Withdraw | WhenNoEndpoints::Announce => None,
+    };
+    match addresses.or(announce).or(when) {
+        Some((field, value)) => Err(Refusal::unknown(field, value)),
+        None => Ok(()),
+    }
 }
 
 /// Whether addresses of an IPPool may be given to pods, as far as the pool alone tells.
@@ -229,6 +313,46 @@ mod tests {
     }
 
     #[test]
+    fn node_to_node_sessions_are_opened_as_configured_or_not_at_all() {
+        let configuration = |spec: &str| -> FabricConfiguration {
+            serde_saphyr::from_str(&format!(
+                "{{apiVersion: manx.dev/v1alpha1, kind: FabricConfiguration, metadata: {{name: default}}, spec: {{{spec}}}}}"
+            ))
+            .unwrap()
+        };
+        assert_eq!(topology(None), Ok(()));
+        for spec in [
+            "topology: {mode: FullMesh, session: {timers: {hold: 9s}}}",
+            "topology: {mode: None}, session: {bfdProfile: fast}",
+        ] {
+            assert_eq!(topology(Some(&configuration(spec))), Ok(()), "{spec}");
+        }
+        for (spec, text) in [
+            ("topology: {mode: RouteReflector}", "spec.topology.mode RouteReflector is not supported"),
+            ("topology: {mode: Star}", "spec.topology.mode \"Star\" is not known"),
+            ("topology: {session: {bfdProfile: fast}}", "spec.topology.session.bfdProfile is not"),
+            ("session: {bfdProfile: fast}", "spec.session.bfdProfile is not"),
+            (
+                "topology: {session: {auth: {md5: {secretRef: {name: a, key: b}}}}}",
+                "spec.topology.session.auth is not",
+            ),
+            ("topology: {session: {ttlSecurity: true}}", "spec.topology.session.ttlSecurity is not"),
+        ] {
+            let refusal = topology(Some(&configuration(spec))).unwrap_err();
+            assert!(refusal.message.starts_with(text), "{spec}: {refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_has_no_name_of_a_node_to_node_session() {
+        let mut named = peer("address: 10.0.0.1");
+        named.metadata.name = Some("topology.10.0.0.2".to_owned());
+        assert_eq!(bgp_peer(&named, None).unwrap_err().reason, "OverlapsPeer");
+        named.metadata.name = Some("topology-a".to_owned());
+        assert_eq!(bgp_peer(&named, None), Ok(()));
+    }
+
+    #[test]
     fn advertisements_are_of_pools_and_of_known_communities() {
         let advertisement = |spec: &str| -> BGPAdvertisement {
             serde_saphyr::from_str(&format!(
@@ -239,8 +363,35 @@ mod tests {
         assert_eq!(bgp_advertisement(&advertisement("pools: {}"), None), Ok(()));
         let known = "pools: {}, attributes: {communities: [no-export, '64512:100']}";
         assert_eq!(bgp_advertisement(&advertisement(known), None), Ok(()));
-        let refusal = bgp_advertisement(&advertisement("nodeAddresses: {}"), None).unwrap_err();
-        assert!(refusal.message.starts_with("spec.nodeAddresses"));
+        for spec in [
+            "nodeAddresses: {}",
+            "prefixes: [{cidr: 198.51.100.0/24}]",
+            "services: {addressTypes: [ClusterIP, ExternalIP, LoadBalancerIP], cidrs: [192.0.2.0/24], announce: CIDRs}",
+        ] {
+            assert_eq!(bgp_advertisement(&advertisement(spec), None), Ok(()), "{spec}");
+        }
+        for (spec, field) in [
+            (
+                "prefixes: [{cidr: 198.51.100.0/24, gate: {interface: eth0}}]",
+                "spec.prefixes[].gate is not supported",
+            ),
+            (
+                "services: {addressTypes: [NodePortIP]}",
+                "spec.services.addressTypes \"NodePortIP\" is not known",
+            ),
+            (
+                "services: {addressTypes: [ClusterIP], announce: Some}",
+                "spec.services.announce \"Some\" is not known",
+            ),
+            (
+                "services: {addressTypes: [ClusterIP], whenNoEndpoints: Wait}",
+                "spec.services.whenNoEndpoints \"Wait\" is not known",
+            ),
+        ] {
+            let refusal = bgp_advertisement(&advertisement(spec), None).unwrap_err();
+            assert_eq!(refusal.reason, "UnknownValue");
+            assert!(refusal.message.starts_with(field), "{spec}: {refusal:?}");
+        }
         let unknown = advertisement("pools: {}, attributes: {communities: [from-k8s]}");
         assert_eq!(bgp_advertisement(&unknown, None).unwrap_err().reason, "UnknownCommunity");
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use manx_crds::store::follow::{Change, Follow, key_of};
 use manx_crds::store::{InvalidObject, Key, Object, Selection, Store};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 /// Stored forms that do not validate, by kind and key.
 pub type Invalid = BTreeMap<(String, Key), InvalidObject>;
@@ -52,22 +53,11 @@ impl<K: Object> Kind<K> {
                 Taken::InSync
             }
             Change::Invalid(what) => {
-                let key = Key { namespace: what.namespace.clone(), name: what.name.clone() };
-                tracing::error!(
-                    error = what.error,
-                    r#where = what.place,
-                    expected = what.expected,
-                    in_force =
-                        if what.last_good { "the last good version" } else { "nothing: it was never valid" },
-                    "an object does not validate"
-                );
-                invalid.insert((what.kind.clone(), key), what);
+                note_invalid(what, invalid);
                 Taken::Nothing
             }
             Change::Valid(key) => {
-                if invalid.remove(&(K::kind(&()).into_owned(), key.clone())).is_some() {
-                    tracing::info!(kind = %K::kind(&()), object = key.name, "valid again");
-                }
+                note_valid::<K>(&key, invalid);
                 Taken::Nothing
             }
         }
@@ -88,16 +78,36 @@ impl<K: Object> Kind<K> {
     }
 }
 
-/// Follows one kind for as long as the receiver lives.
+/// Says, in the log, that a stored form does not validate, and remembers it.
+pub fn note_invalid(what: InvalidObject, invalid: &mut Invalid) {
+    let key = Key { namespace: what.namespace.clone(), name: what.name.clone() };
+    tracing::error!(
+        error = what.error,
+        r#where = what.place,
+        expected = what.expected,
+        in_force = if what.last_good { "the last good version" } else { "nothing: it was never valid" },
+        "an object does not validate"
+    );
+    invalid.insert((what.kind.clone(), key), what);
+}
+
+/// It validates again, or is gone.
+pub fn note_valid<K: Object>(key: &Key, invalid: &mut Invalid) {
+    if invalid.remove(&(K::kind(&()).into_owned(), key.clone())).is_some() {
+        tracing::info!(kind = %K::kind(&()), object = key.name, "valid again");
+    }
+}
+
+/// Follows one kind for as long as the receiver lives, or until the task is aborted.
 pub fn follow<S: Store, K: Object, C: Send + 'static>(
     store: &S,
     selection: Selection,
     changes: &mpsc::Sender<C>,
     wrap: fn(Change<K>) -> C,
-) {
+) -> AbortHandle {
     let mut follow = Follow::<S, K>::new(store.clone(), selection);
     let changes = changes.clone();
-    tokio::spawn(async move { while changes.send(wrap(follow.next().await)).await.is_ok() {} });
+    tokio::spawn(async move { while changes.send(wrap(follow.next().await)).await.is_ok() {} }).abort_handle()
 }
 
 /// Objects whose field has this value.

@@ -498,6 +498,88 @@ fn clean_stop(kind: Kind, test: &str) {
     assert_eq!(rig.learned(), before, "the kernel keeps what it had: fail static");
 }
 
+/// The addresses of a Service, one a family.
+const VIPS: [&str; 2] = ["192.0.2.10/32", "2001:db8:99::10/128"];
+
+fn service(policy: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{namespace: shop, name: web}}\nspec:\n  type: LoadBalancer\n  \
+         clusterIP: 10.96.0.10\n  ipFamilyPolicy: RequireDualStack\n  externalTrafficPolicy: {policy}\n\
+         status:\n  loadBalancer:\n    ingress:\n    - ip: 192.0.2.10\n    - ip: \"2001:db8:99::10\"\n"
+    )
+}
+
+/// The only endpoint of the Service, of one family.
+fn slice(family: &str, address: &str, node: &str, conditions: &str) -> String {
+    format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: {family}\nmetadata:\n  namespace: shop\n  \
+         name: web-{}\n  labels: {{kubernetes.io/service-name: web}}\nendpoints:\n\
+         - {{addresses: [\"{address}\"], nodeName: {node}, conditions: {{{conditions}}}}}\n",
+        family.to_lowercase()
+    )
+}
+
+/// Writes the endpoint of both families.
+fn put_endpoints(objects: &Objects, node: &str, conditions: &str) {
+    for (family, address) in [("IPv4", "10.244.0.5"), ("IPv6", "fd00:10:244::5")] {
+        let name = format!("endpointslices.discovery.k8s.io/shop/web-{}", family.to_lowercase());
+        objects.put(&name, &slice(family, address, node, conditions)).unwrap();
+    }
+}
+
+/// A Service's addresses come and go with its endpoints, without a route in the node's own kernel.
+fn services(kind: Kind, test: &str) {
+    const READY: &str = "ready: true, serving: true, terminating: false";
+    const TERMINATING: &str = "ready: false, serving: true, terminating: true";
+    let rig = Rig::start(kind, test);
+    rig.objects
+        .put(
+            "bgpadvertisements.manx.dev/load-balancer-ips",
+            "apiVersion: manx.dev/v1alpha1\nkind: BGPAdvertisement\nmetadata: {name: load-balancer-ips}\nspec:\n  \
+             services: {addressTypes: [LoadBalancerIP]}\n",
+        )
+        .unwrap();
+    rig.objects.put("services/shop/web", &service("Cluster")).unwrap();
+    rig.await_that("blocks of both families", Rig::converged);
+    let told = |rig: &Rig| VIPS.map(|vip| rig.peer().path(vip).is_some());
+    assert_eq!(told(&rig), [false, false], "no endpoint yet");
+    put_endpoints(&rig.objects, "n2", READY);
+    rig.await_that("both addresses of the Service, for an endpoint elsewhere", |rig| {
+        told(rig) == [true, true]
+    });
+    for (vip, next_hop) in VIPS.iter().zip(["10.9.0.2", "fd09::2"]) {
+        assert_eq!(rig.peer().path(vip).unwrap().next_hop, next_hop);
+    }
+    let kernel = rig.node.ip_json(&["route", "show", "table", "all"]).unwrap().to_string();
+    assert!(!kernel.contains("192.0.2.10"), "kube-proxy's address has no route of ours: {kernel}");
+    // The event that marks the endpoint terminating is the one that withdraws.
+    put_endpoints(&rig.objects, "n2", TERMINATING);
+    let marked = Instant::now();
+    rig.await_that("withdrawn with its only endpoint", |rig| told(rig) == [false, false]);
+    println!("withdrawn {} ms after the endpoint was marked terminating", marked.elapsed().as_millis());
+    put_endpoints(&rig.objects, "n1", READY);
+    rig.await_that("announced again", |rig| told(rig) == [true, true]);
+    // Local: here is an endpoint; then it is elsewhere.
+    rig.objects.put("services/shop/web", &service("Local")).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(told(&rig), [true, true], "Local, with an endpoint on this node");
+    put_endpoints(&rig.objects, "n2", READY);
+    rig.await_that("Local, with endpoints elsewhere", |rig| told(rig) == [false, false]);
+    rig.objects.put("services/shop/web", &service("Cluster")).unwrap();
+    rig.await_that("Cluster again", |rig| told(rig) == [true, true]);
+    let excluded = "apiVersion: v1\nkind: Node\nmetadata:\n  name: n1\n  \
+         labels: {node.kubernetes.io/exclude-from-external-load-balancers: \"\"}\nstatus:\n  addresses:\n  \
+         - {type: InternalIP, address: 10.9.0.2}\n  - {type: InternalIP, address: \"fd09::2\"}\n";
+    rig.objects.put("nodes/n1", excluded).unwrap();
+    rig.await_that("an excluded node announces no Service", |rig| told(rig) == [false, false]);
+    assert!(rig.converged(), "and its blocks as before");
+}
+
+#[test]
+fn frr_services() {
+    services(Kind::Frr, "frr-svc");
+}
+
 #[test]
 fn frr_both_families_both_ways() {
     both_ways(Kind::Frr, "frr-ways");

@@ -150,6 +150,26 @@ pub enum SessionEvent {
     },
 }
 
+impl SessionEvent {
+    /// Whom it is about; a connection that nobody wanted is about none.
+    #[must_use]
+    pub fn peer(&self) -> Option<&PeerName> {
+        match self {
+            SessionEvent::StateChanged { peer, .. }
+            | SessionEvent::Error { peer, .. }
+            | SessionEvent::EndOfRibReceived { peer, .. }
+            | SessionEvent::EndOfRibSent { peer, .. }
+            | SessionEvent::Synchronized { peer }
+            | SessionEvent::Stale { peer }
+            | SessionEvent::Malformed { peer, .. }
+            | SessionEvent::PrefixLimitNear { peer, .. }
+            | SessionEvent::PrefixLimitReached { peer, .. }
+            | SessionEvent::PeerRefused { peer, .. } => Some(peer),
+            SessionEvent::ConnectionRejected { .. } => None,
+        }
+    }
+}
+
 /// Why an incoming connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Rejection {

@@ -2,8 +2,13 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use manx_crds::store::follow::Change as Followed;
 
+use bgp_proto::Input;
+use bgp_proto::route::{Audience, OwnRoute};
+use manx_crds::services::ServiceIndex;
+
 use super::*;
 use crate::objects::{Change, Objects};
+use crate::originate::Originated;
 
 fn parse<K: serde::de::DeserializeOwned>(yaml: &str) -> K {
     serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{error}: {yaml}"))
@@ -57,6 +62,16 @@ fn of(changes: Vec<Change>) -> Desire {
     })
 }
 
+/// What the speaker is told to originate, without Services.
+fn told(desire: &Desire) -> BTreeMap<IpNet, Vec<OwnRoute>> {
+    let inputs = Originated::default().all(&desire.export, &ServiceIndex::new("n1"));
+    let originate = |input| match input {
+        Input::Originate { prefix, routes } => (prefix, routes),
+        other => panic!("{other:?}"),
+    };
+    inputs.into_iter().map(originate).collect()
+}
+
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
@@ -64,7 +79,7 @@ fn net(text: &str) -> IpNet {
 #[test]
 fn a_plain_peer_gets_both_families_and_the_addresses_of_its_link() {
     let desire = of(vec![put(Change::Peer, &peer("tor-a", "address: 10.0.1.1, asn: 65001"))]);
-    let config = desire.speaker.unwrap();
+    let config = desire.speaker.as_ref().unwrap();
     assert_eq!((config.asn, config.router_id.0), (Asn(64512), Ipv4Addr::new(10, 0, 0, 11)));
     let tor = &config.peers[&PeerName::from("tor-a")];
     assert_eq!(tor.next_hop.ipv4, Some(Ipv4Addr::new(10, 0, 1, 11)));
@@ -75,7 +90,7 @@ fn a_plain_peer_gets_both_families_and_the_addresses_of_its_link() {
     );
     assert!(tor.import.within.contains(&net("10.244.0.0/16")) && tor.import.default_route);
     assert_eq!(desire.blackholes, BTreeSet::from([net("10.244.0.0/26")]));
-    assert!(desire.own_routes.is_empty(), "nothing is originated without a BGPAdvertisement");
+    assert!(told(&desire).is_empty(), "nothing is originated without a BGPAdvertisement");
 }
 
 #[test]
@@ -96,9 +111,8 @@ fn blocks_go_to_the_peers_that_advertisements_select_with_their_attributes() {
             ),
         ),
     ]);
-    let routes = &desire.own_routes[&net("10.244.0.0/26")];
+    let routes = &told(&desire)[&net("10.244.0.0/26")];
     assert_eq!(routes.len(), 2);
-    let only = |names: &[&str]| Audience::Only(names.iter().map(|n| PeerName::from(*n)).collect());
     assert_eq!(routes[0].audience, only(&["tor-a", "tor-c"]));
     assert_eq!((routes[0].med, routes[0].prepend), (Some(5), 0));
     assert_eq!(routes[1].audience, only(&["tor-b"]));
@@ -112,7 +126,7 @@ fn announce_cidr_tells_the_pool_where_a_block_of_it_is() {
         put(Change::Peer, &peer("tor-a", "address: 10.0.1.1, asn: 65001")),
         put(Change::Advertisement, &advertisement("pools", "pools: {announce: CIDR}")),
     ]);
-    assert_eq!(desire.own_routes.keys().copied().collect::<Vec<_>>(), [net("10.244.0.0/16")]);
+    assert_eq!(told(&desire).keys().copied().collect::<Vec<_>>(), [net("10.244.0.0/16")]);
 }
 
 #[test]
@@ -156,11 +170,137 @@ fn a_label_that_becomes_invalid_changes_nothing_but_the_problem() {
     assert_eq!(good.clone().or_last_good(&kept), good, "and it ends with the label");
 }
 
+fn fabric_node(name: &str, address: &str, spec: &str) -> Change {
+    let text = format!(
+        "{{apiVersion: manx.dev/v1alpha1, kind: FabricNode, metadata: {{name: {name}}}, spec: {{{spec}}},
+          status: {{addresses: {address}}}}}"
+    );
+    put(Change::FabricNode, &text)
+}
+
+/// n1 and two others, of which one has no address yet.
+fn mesh(mut changes: Vec<Change>) -> Desire {
+    let mut all = vec![
+        fabric_node("n1", "{ipv4: 10.0.0.11, ipv6: 'fd00::11'}", ""),
+        fabric_node("n2", "{ipv4: 10.0.0.12, ipv6: 'fd00::12'}", ""),
+        fabric_node("n3", "{}", ""),
+    ];
+    all.append(&mut changes);
+    of(all)
+}
+
+fn only(names: &[&str]) -> Audience {
+    Audience::Only(names.iter().map(|name| PeerName::from(*name)).collect())
+}
+
 #[test]
-fn another_topology_than_none_is_said_to_open_nothing() {
-    assert!(of(vec![]).remarks[0].starts_with("topology.mode FullMesh opens no node-to-node session"));
-    let none = of(vec![put(Change::Configuration, &configuration("topology: {mode: None}"))]);
-    assert_eq!(none.remarks, Vec::<String>::new());
+fn full_mesh_is_the_default_and_needs_to_know_the_other_node() {
+    let desire = mesh(vec![]);
+    let config = desire.speaker.as_ref().unwrap();
+    let names: Vec<&str> = config.peers.keys().map(PeerName::as_str).collect();
+    assert_eq!(names, ["topology.10.0.0.12"]);
+    let peer = &config.peers[&PeerName::from("topology.10.0.0.12")];
+    assert_eq!(
+        (peer.remote, peer.remote_asn),
+        ("10.0.0.12".parse().unwrap(), RemoteAsn::Exactly(Asn(64512)))
+    );
+    assert_eq!(peer.local_address, Some("10.0.0.11".parse().unwrap()));
+    assert_eq!((peer.passive, peer.max_hops, peer.port), (true, 255, 179), "the higher router id dials");
+    assert_eq!(peer.next_hop.ipv4, Some(Ipv4Addr::new(10, 0, 0, 11)));
+    assert_eq!(peer.next_hop.ipv6, Some("fd00::11".parse().unwrap()), "one session carries both families");
+    assert!(!peer.export.transit && !peer.import.default_route);
+    assert_eq!(peer.import.within, BTreeSet::from([net("10.244.0.0/16")]));
+    assert!(peer.import.never.contains(&net("10.244.0.0/26")));
+    assert!(!desire.reports(&PeerName::from("topology.10.0.0.12")), "the dialling end reports");
+    assert_eq!(desire.class_of(&PeerName::from("topology.10.0.0.12")), "topology");
+    // Own blocks, always.
+    let told = told(&desire);
+    assert_eq!(told[&net("10.244.0.0/26")][0].audience, only(&["topology.10.0.0.12"]));
+}
+
+#[test]
+fn settings_of_the_topology_come_first_and_a_mode_of_none_ends_it() {
+    let timers = configuration("session: {timers: {hold: 9s}}, topology: {session: {timers: {hold: 6s}}}");
+    let desire = mesh(vec![put(Change::Configuration, &timers)]);
+    let peers = desire.speaker.unwrap().peers;
+    assert_eq!(peers[&PeerName::from("topology.10.0.0.12")].hold_time, std::time::Duration::from_secs(6));
+    let none = mesh(vec![put(Change::Configuration, &configuration("topology: {mode: None}"))]);
+    assert_eq!((none.speaker.unwrap().peers.len(), none.refused.len()), (0, 0));
+    let refused =
+        mesh(vec![put(Change::Configuration, &configuration("topology: {session: {bfdProfile: fast}}"))]);
+    assert_eq!(refused.speaker.unwrap().peers.len(), 0);
+    assert!(refused.refused["topology"].message.starts_with("spec.topology.session.bfdProfile"));
+}
+
+#[test]
+fn advertisements_reach_other_nodes_where_inter_node_says_so() {
+    let desire = mesh(vec![
+        put(Change::Peer, &peer("tor-a", "address: 10.0.1.1, asn: 65001")),
+        put(Change::Advertisement, &advertisement("blocks", "pools: {}, attributes: {med: 5}")),
+        put(
+            Change::Advertisement,
+            &advertisement("inside", "interNode: true, prefixes: [{cidr: 198.51.100.0/24}]"),
+        ),
+        put(Change::Advertisement, &advertisement("outside", "prefixes: [{cidr: 203.0.113.0/24}]")),
+        put(Change::Advertisement, &advertisement("nodes", "interNode: true, nodeAddresses: {}")),
+    ]);
+    let told = told(&desire);
+    let audiences = |prefix: &str| -> Vec<(Audience, Option<u32>)> {
+        told[&net(prefix)].iter().map(|route| (route.audience.clone(), route.med)).collect()
+    };
+    assert_eq!(
+        audiences("10.244.0.0/26"),
+        [(only(&["topology.10.0.0.12"]), None), (only(&["tor-a"]), Some(5))],
+        "blocks go to other nodes as they are"
+    );
+    assert_eq!(audiences("198.51.100.0/24"), [(only(&["tor-a", "topology.10.0.0.12"]), None)]);
+    assert_eq!(audiences("203.0.113.0/24"), [(only(&["tor-a"]), None)]);
+    for own in ["10.0.0.11/32", "fd00::11/128"] {
+        assert_eq!(audiences(own), [(only(&["tor-a"]), None)], "a session runs on these very addresses");
+    }
+    let node = &desire.speaker.unwrap().peers[&PeerName::from("topology.10.0.0.12")];
+    assert!(node.import.within.contains(&net("198.51.100.0/24")));
+    assert!(!node.import.within.contains(&net("203.0.113.0/24")) && !node.import.default_route);
+}
+
+#[test]
+fn a_persons_word_on_a_neighbour_replaces_the_session_of_the_mesh() {
+    let desire = mesh(vec![put(Change::Peer, &peer("special", "address: 10.0.0.12, asn: 64512"))]);
+    let names: Vec<String> =
+        desire.speaker.unwrap().peers.keys().map(|name| name.as_str().to_owned()).collect();
+    assert_eq!(names, ["special"]);
+    assert!(desire.mesh.is_empty() && desire.remarks[0].contains("n2"), "{:?}", desire.remarks);
+}
+
+#[test]
+fn the_younger_of_two_nodes_with_one_address_starts_nothing_and_keeps_what_runs() {
+    let alone = mesh(vec![]);
+    let older = |created: &str| {
+        vec![put(
+            Change::FabricNode,
+            &format!(
+                "{{apiVersion: manx.dev/v1alpha1, kind: FabricNode, metadata: {{name: n0, creationTimestamp: '{created}'}},
+                  spec: {{}}, status: {{addresses: {{ipv4: 10.0.0.11}}}}}}"
+            ),
+        )]
+    };
+    // n1 has no creation time, which is older than any.
+    assert_eq!(mesh(older("2026-01-01T00:00:00Z")).problem, None);
+    let mut young = older("2026-01-01T00:00:00Z");
+    young.push(put(
+        Change::FabricNode,
+        "{apiVersion: manx.dev/v1alpha1, kind: FabricNode, metadata: {name: n1, creationTimestamp: '2026-02-01T00:00:00Z'},
+          spec: {}, status: {addresses: {ipv4: 10.0.0.11}}}",
+    ));
+    let twin = mesh(young);
+    let problem = twin.problem.clone().unwrap();
+    assert_eq!(problem.reason, "IdentityNotUnique");
+    assert!(problem.message.contains("10.0.0.11") && problem.message.contains("n0"), "{}", problem.message);
+    let fresh = twin.clone().or_last_good(&Desire::default());
+    assert_eq!((fresh.speaker, fresh.port), (None, 0), "a node that starts has no session");
+    let running = twin.or_last_good(&alone);
+    assert_eq!((running.speaker, running.port), (alone.speaker, 179), "one that runs keeps its sessions");
+    assert!(running.problem.is_some() && !running.blackholes.is_empty());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::AddressFamily;
 use super::schema::{self, fragment, string_enum};
@@ -49,6 +50,32 @@ pub struct BGPSessionSpec {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable"))]
     pub remote: String,
+}
+
+/// `spec.peer` of node-to-node sessions; no BGPPeer has this name.
+pub const TOPOLOGY_PEER: &str = "topology";
+
+/// What a name in Kubernetes may have at most.
+const NAME_BYTES: usize = 253;
+
+impl BGPSession {
+    /// What stands behind `<node>.` in the name of a session with one neighbour of a class.
+    pub fn peer_of_class(peer: &str, remote: IpAddr) -> String {
+        format!("{peer}.{}", remote.to_string().replace(':', "-"))
+    }
+
+    /// The name of the object: `<node>.<peer>`; past what a name may have, its end is a hash of the whole.
+    pub fn name_of(node: &str, peer: &str) -> String {
+        let name = format!("{node}.{peer}");
+        if name.len() <= NAME_BYTES {
+            return name;
+        }
+        let hash: String =
+            Sha256::digest(name.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        // Names are ASCII, so that any byte is a border of characters.
+        let kept = name.get(..NAME_BYTES - hash.len() - 1).unwrap_or_default();
+        format!("{}-{hash}", kept.trim_end_matches(['.', '-']))
+    }
 }
 
 string_enum! {
@@ -229,4 +256,21 @@ pub struct BfdStatus {
     /// Why BFD went down (RFC 5880 §4.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnostic: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_named_by_both_ends_and_hashed_where_that_is_too_long() {
+        let remote: IpAddr = "fd00::12".parse().unwrap();
+        let peer = BGPSession::peer_of_class(TOPOLOGY_PEER, remote);
+        assert_eq!(BGPSession::name_of("worker-1", &peer), "worker-1.topology.fd00--12");
+        let long = "n".repeat(250);
+        let (one, other) = (BGPSession::name_of(&long, "tor-a"), BGPSession::name_of(&long, "tor-b"));
+        assert_eq!((one.len(), other.len()), (253, 253));
+        assert_ne!(one, other);
+        assert_eq!(one, BGPSession::name_of(&long, "tor-a"));
+    }
 }

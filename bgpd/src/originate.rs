@@ -1,0 +1,242 @@
+//! What this node originates, to whom, with which attributes (api.md §5, §5.3).
+//!
+//! ```text
+//!   BGPAdvertisements ─► Teller: its peers, its attributes ──────┐
+//!   blocks, addresses, prefixes ─► prefix → origins (Export) ────┼─► routes(prefix) ─► Originate, Withdraw
+//!   Services ─► prefix → origins (ServiceIndex, incremental) ────┘
+//! ```
+//! A prefix has origins, an origin has a teller; what a peer is told follows from both. So a change of one Service
+//! costs its prefixes, and a change of peers or attributes costs one walk over all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bgp_proto::route::{Audience, OwnRoute};
+use bgp_proto::{Input, PeerName};
+use ipnet::IpNet;
+use kube::ResourceExt as _;
+use manx_crds::acceptance;
+use manx_crds::community::{self, Resolved};
+use manx_crds::services::ServiceIndex;
+use manx_crds::v1alpha1 as api;
+use manx_crds::v1alpha1::selector::selects_opt;
+use manx_crds::v1alpha1::{BGPAdvertisement, BGPPeer, FabricConfiguration, ServiceAdvertisement};
+
+use crate::objects::Objects;
+
+/// Who says that a prefix is ours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Origin {
+    /// It is a block of this node: told over node-to-node sessions, always.
+    Block,
+    /// A BGPAdvertisement, by name.
+    Advertisement(String),
+}
+
+/// Whom an origin tells, and what it attaches.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Teller {
+    peers: BTreeSet<PeerName>,
+    /// Of this the audience means nothing.
+    attributes: OwnRoute,
+}
+
+/// Everything that decides what is originated, but for the Services.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Export {
+    tellers: BTreeMap<Origin, Teller>,
+    prefixes: BTreeMap<IpNet, BTreeSet<Origin>>,
+    /// The `services` part of the advertisements in force here.
+    pub(crate) services: BTreeMap<String, ServiceAdvertisement>,
+}
+
+/// What [`Export::of`] needs to know of this node.
+pub(crate) struct Facts<'a> {
+    pub(crate) objects: &'a Objects,
+    pub(crate) configuration: Option<&'a FabricConfiguration>,
+    pub(crate) labels: &'a BTreeMap<String, String>,
+    /// Own blocks and the pool of each.
+    pub(crate) blocks: &'a BTreeMap<IpNet, String>,
+    /// This node's addresses, as host routes.
+    pub(crate) addresses: BTreeSet<IpNet>,
+    /// The BGPPeers that select this node.
+    pub(crate) peers: &'a [&'a BGPPeer],
+    /// Node-to-node sessions.
+    pub(crate) node_sessions: BTreeSet<PeerName>,
+}
+
+impl Export {
+    pub(crate) fn of(facts: &Facts<'_>) -> Self {
+        let mut export = Self::default();
+        for block in facts.blocks.keys() {
+            export.prefixes.entry(*block).or_default().insert(Origin::Block);
+        }
+        let blocks = Teller { peers: facts.node_sessions.clone(), attributes: OwnRoute::default() };
+        export.tellers.insert(Origin::Block, blocks);
+        for advertisement in facts.objects.advertisements.iter() {
+            if !selects_opt(advertisement.spec.node_selector.as_ref(), facts.labels)
+                || acceptance::bgp_advertisement(advertisement, facts.configuration).is_err()
+            {
+                continue;
+            }
+            let name = advertisement.name_any();
+            let origin = Origin::Advertisement(name.clone());
+            for prefix in facts.prefixes(advertisement) {
+                export.prefixes.entry(prefix).or_default().insert(origin.clone());
+            }
+            if let Some(services) = &advertisement.spec.services {
+                export.services.insert(name, services.clone());
+            }
+            export.tellers.insert(origin, facts.teller(advertisement));
+        }
+        export
+    }
+
+    /// How a prefix is told: with the attributes of all origins that name a peer; peers that are told alike share one
+    /// entry. Empty: it is told to nobody.
+    pub(crate) fn routes(&self, prefix: &IpNet, services: &ServiceIndex) -> Vec<OwnRoute> {
+        let own = self.prefixes.get(prefix).into_iter().flatten().cloned();
+        let of_services = services.origins(prefix).map(|name| Origin::Advertisement(name.to_owned()));
+        // Ascending: of several advertisements the first by name decides.
+        let origins: BTreeSet<Origin> = own.chain(of_services).collect();
+        let mut by_peer: BTreeMap<&PeerName, OwnRoute> = BTreeMap::new();
+        for teller in origins.iter().filter_map(|origin| self.tellers.get(origin)) {
+            for peer in &teller.peers {
+                unite(by_peer.entry(peer).or_default(), &teller.attributes);
+            }
+        }
+        share(by_peer)
+    }
+
+    fn all<'a>(&'a self, services: &'a ServiceIndex) -> BTreeSet<IpNet> {
+        self.prefixes.keys().copied().chain(services.prefixes().map(|(prefix, _)| prefix)).collect()
+    }
+}
+
+impl Facts<'_> {
+    /// What an advertisement originates here, but for Services.
+    fn prefixes(&self, advertisement: &BGPAdvertisement) -> BTreeSet<IpNet> {
+        let spec = &advertisement.spec;
+        let mut prefixes: BTreeSet<IpNet> = spec.prefixes.iter().map(|prefix| prefix.cidr.net()).collect();
+        if spec.node_addresses.is_some() {
+            prefixes.extend(&self.addresses);
+        }
+        if let Some(pools) = &spec.pools {
+            prefixes.extend(self.of_pools(pools));
+        }
+        prefixes
+    }
+
+    fn of_pools(&self, pools: &api::PoolAdvertisement) -> BTreeSet<IpNet> {
+        let chosen: BTreeMap<String, IpNet> = self
+            .objects
+            .pools
+            .iter()
+            .filter(|pool| selects_opt(pools.pool_selector.as_ref(), pool.labels()))
+            .map(|pool| (pool.name_any(), pool.spec.cidr.net()))
+            .collect();
+        let mut prefixes = BTreeSet::new();
+        for (block, pool) in self.blocks {
+            match (chosen.get(pool), &pools.announce) {
+                (Some(_), api::PoolAnnounce::Blocks) => drop(prefixes.insert(*block)),
+                (Some(cidr), api::PoolAnnounce::CIDR) => drop(prefixes.insert(*cidr)),
+                (Some(_), api::PoolAnnounce::Unknown(_)) | (None, _) => {}
+            }
+        }
+        prefixes
+    }
+
+    fn teller(&self, advertisement: &BGPAdvertisement) -> Teller {
+        let spec = &advertisement.spec;
+        let selected = self.peers.iter().filter(|p| selects_opt(spec.peer_selector.as_ref(), p.labels()));
+        let mut peers: BTreeSet<PeerName> =
+            selected.map(|peer| PeerName::from(peer.name_any().as_str())).collect();
+        // Node-to-node sessions run on the nodes' addresses: a route to one, learned over its own session, would lead to
+        // itself (RFC 4271 §9.1.2.1).
+        if spec.inter_node && spec.node_addresses.is_none() {
+            peers.extend(self.node_sessions.iter().cloned());
+        }
+        Teller { peers, attributes: self.attributes(advertisement) }
+    }
+
+    fn attributes(&self, advertisement: &BGPAdvertisement) -> OwnRoute {
+        let mut route = OwnRoute::default();
+        let Some(attributes) = &advertisement.spec.attributes else { return route };
+        for community in &attributes.communities {
+            match community::resolve(community, self.configuration) {
+                Some(Resolved::Standard(value)) => drop(route.communities.insert(value)),
+                Some(Resolved::Large(value)) => drop(route.large_communities.insert(value)),
+                // acceptance::bgp_advertisement refuses the whole advertisement.
+                None => {}
+            }
+        }
+        route.local_pref = attributes.local_preference;
+        route.med = attributes.med;
+        route.prepend = attributes.prepend.unwrap_or(0);
+        route
+    }
+}
+
+/// Communities are united; the rest stays as the first set it.
+fn unite(route: &mut OwnRoute, with: &OwnRoute) {
+    route.communities.extend(&with.communities);
+    route.large_communities.extend(&with.large_communities);
+    route.local_pref = route.local_pref.or(with.local_pref);
+    route.med = route.med.or(with.med);
+    if route.prepend == 0 {
+        route.prepend = with.prepend;
+    }
+}
+
+/// Peers that are told the same become one audience.
+fn share(by_peer: BTreeMap<&PeerName, OwnRoute>) -> Vec<OwnRoute> {
+    let mut routes: Vec<(OwnRoute, BTreeSet<PeerName>)> = Vec::new();
+    for (peer, route) in by_peer {
+        match routes.iter_mut().find(|(known, _)| *known == route) {
+            Some((_, peers)) => drop(peers.insert(peer.clone())),
+            None => routes.push((route, BTreeSet::from([peer.clone()]))),
+        }
+    }
+    routes.into_iter().map(|(route, peers)| OwnRoute { audience: Audience::Only(peers), ..route }).collect()
+}
+
+/// What the speaker was last told to originate.
+#[derive(Debug, Default)]
+pub(crate) struct Originated {
+    told: BTreeMap<IpNet, Vec<OwnRoute>>,
+}
+
+impl Originated {
+    /// Everything anew: peers, attributes or own prefixes may have changed.
+    pub(crate) fn all(&mut self, export: &Export, services: &ServiceIndex) -> Vec<Input<'static>> {
+        let mut prefixes = export.all(services);
+        prefixes.extend(self.told.keys());
+        self.some(&prefixes, export, services)
+    }
+
+    /// These prefixes: Services changed.
+    pub(crate) fn some(
+        &mut self,
+        prefixes: &BTreeSet<IpNet>,
+        export: &Export,
+        services: &ServiceIndex,
+    ) -> Vec<Input<'static>> {
+        let mut inputs = Vec::new();
+        for prefix in prefixes {
+            let routes = export.routes(prefix, services);
+            if routes.is_empty() {
+                if self.told.remove(prefix).is_some() {
+                    inputs.push(Input::Withdraw { prefix: *prefix });
+                }
+            } else if self.told.get(prefix) != Some(&routes) {
+                self.told.insert(*prefix, routes.clone());
+                inputs.push(Input::Originate { prefix: *prefix, routes });
+            }
+        }
+        inputs
+    }
+
+    /// The prefixes that some peer is told of.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = &IpNet> {
+        self.told.keys()
+    }
+}

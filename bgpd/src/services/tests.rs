@@ -1,0 +1,126 @@
+use std::sync::{Arc, Mutex};
+
+use manx_crds::v1alpha1::BGPAdvertisement;
+
+use super::*;
+
+/// Watches that never say anything; which were begun, and which of them still run.
+struct Starter {
+    begun: Arc<Mutex<Vec<(Watched, AbortHandle)>>>,
+}
+
+impl Starter {
+    fn services() -> (Services, Self) {
+        let begun = Arc::new(Mutex::new(Vec::new()));
+        let list = Arc::clone(&begun);
+        let start = move |kind, _: &mpsc::Sender<ServiceChange>| {
+            let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+            list.lock().unwrap().push((kind, task.clone()));
+            task
+        };
+        (Services::with(Box::new(start), "n1"), Self { begun })
+    }
+
+    async fn running(&self) -> Vec<Watched> {
+        tokio::task::yield_now().await;
+        self.begun
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(_, task)| !task.is_finished())
+            .map(|(kind, _)| *kind)
+            .collect()
+    }
+}
+
+fn rules(spec: &str) -> BTreeMap<String, ServiceAdvertisement> {
+    let text = format!(
+        "{{apiVersion: manx.dev/v1alpha1, kind: BGPAdvertisement, metadata: {{name: vips}},
+          spec: {{services: {{addressTypes: [ClusterIP]{spec}}}}}}}"
+    );
+    let advertisement: BGPAdvertisement = serde_saphyr::from_str(&text).unwrap();
+    BTreeMap::from([("vips".to_owned(), advertisement.spec.services.unwrap())])
+}
+
+fn service() -> Service {
+    serde_saphyr::from_str(
+        "{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: web}, spec: {clusterIP: 10.96.0.1}}",
+    )
+    .unwrap()
+}
+
+fn slice() -> EndpointSlice {
+    serde_saphyr::from_str(
+        "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, endpoints: [{addresses: [10.244.0.1]}],
+          metadata: {namespace: shop, name: web-1, labels: {kubernetes.io/service-name: web}}}",
+    )
+    .unwrap()
+}
+
+fn told(services: &mut Services) -> Vec<String> {
+    services.update();
+    services.index().prefixes().map(|(prefix, _)| prefix.to_string()).collect()
+}
+
+#[tokio::test]
+async fn kinds_are_watched_only_while_a_rule_needs_them() {
+    let (mut services, starter) = Starter::services();
+    services.want(&BTreeMap::new(), false);
+    assert!(services.in_sync());
+    assert_eq!(starter.running().await, []);
+    services.want(&rules(""), false);
+    assert_eq!(starter.running().await, [Watched::Services, Watched::Slices]);
+    services.want(&rules(", namespaceSelector: {}"), false);
+    assert_eq!(starter.running().await, [Watched::Services, Watched::Slices, Watched::Namespaces]);
+    services.want(&rules(""), false);
+    assert_eq!(starter.running().await, [Watched::Services, Watched::Slices]);
+    services.want(&BTreeMap::new(), false);
+    assert_eq!(starter.running().await, []);
+}
+
+#[tokio::test]
+async fn rules_wait_for_the_lists_and_the_old_ones_stay_meanwhile() {
+    let (mut services, _starter) = Starter::services();
+    services.want(&rules(""), false);
+    services.take(ServiceChange::Service(Change::Put(service())));
+    services.take(ServiceChange::Slice(Change::Put(slice())));
+    services.take(ServiceChange::Service(Change::InSync));
+    assert!(!services.in_sync());
+    assert_eq!(told(&mut services), Vec::<String>::new());
+    services.take(ServiceChange::Slice(Change::InSync));
+    assert!(services.in_sync());
+    assert_eq!(told(&mut services), ["10.96.0.1/32"]);
+    // A selector of namespaces that were not heard yet withdraws nothing, until they were.
+    services.want(&rules(", namespaceSelector: {matchLabels: {team: a}}"), false);
+    assert_eq!(told(&mut services), ["10.96.0.1/32"]);
+    services.take(ServiceChange::Namespace(Change::InSync));
+    assert_eq!(told(&mut services), Vec::<String>::new());
+    let shop: Namespace = serde_saphyr::from_str(
+        "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {team: a}}}",
+    )
+    .unwrap();
+    services.take(ServiceChange::Namespace(Change::Put(shop)));
+    assert_eq!(told(&mut services), ["10.96.0.1/32"]);
+}
+
+#[tokio::test]
+async fn nothing_of_an_ended_watch_is_left() {
+    let (mut services, _starter) = Starter::services();
+    services.want(&rules(""), false);
+    for change in [
+        ServiceChange::Service(Change::Put(service())),
+        ServiceChange::Slice(Change::Put(slice())),
+        ServiceChange::Service(Change::InSync),
+        ServiceChange::Slice(Change::InSync),
+    ] {
+        // Still on its way when the rules change.
+        services.changes.0.try_send(change).unwrap();
+    }
+    services.want(&BTreeMap::new(), false);
+    assert_eq!(told(&mut services), Vec::<String>::new());
+    services.want(&rules(""), false);
+    assert!(!services.in_sync());
+    services.take(ServiceChange::Service(Change::InSync));
+    services.take(ServiceChange::Slice(Change::InSync));
+    assert_eq!(told(&mut services), Vec::<String>::new(), "the new lists were empty");
+}

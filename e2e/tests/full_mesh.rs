@@ -1,0 +1,414 @@
+//! Three nodes on one L2 segment and no router: topology.mode FullMesh, with one AS for all and with one for each.
+//!
+//! Needs root, and bgpd built in the same profile. What is missing fails the test and says so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use e2e::netns::{self, Netns};
+use e2e::process::{Launch, Process, tail, wait_for};
+use e2e::store::Objects;
+use e2e::topology::{self, Scope};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+
+/// One AS for all, which is the default, or one for each node.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Internal,
+    External,
+}
+
+/// Three nodes and the switch between them.
+struct Rig {
+    nodes: Vec<Netns>,
+    switch: Netns,
+    directory: PathBuf,
+    objects: Objects,
+    bgpd: Vec<Option<Process>>,
+}
+
+fn number(node: usize) -> usize {
+    node + 11
+}
+
+fn v4(node: usize) -> String {
+    format!("10.9.0.{}", number(node))
+}
+
+fn v6(node: usize) -> String {
+    format!("fd09::{}", number(node))
+}
+
+/// The node's block of each family.
+fn blocks(node: usize) -> [String; 2] {
+    [format!("10.244.{node}.0/26"), format!("fd00:10:244::{}00/122", node + 1)]
+}
+
+impl Rig {
+    fn start(kind: Kind, test: &str) -> Self {
+        topology::remove_stale_tests().unwrap();
+        let scope = Scope::test(test);
+        let nodes: Vec<Netns> =
+            NODES.iter().map(|name| Netns::create(scope.netns(name).name()).unwrap()).collect();
+        let switch = Netns::create(scope.netns("switch").name()).unwrap();
+        switch.ip("link add br0 type bridge\nlink set br0 up\n").unwrap();
+        for (index, node) in nodes.iter().enumerate() {
+            node.sysctl(&[
+                ("ipv4/ip_forward", "1"),
+                ("ipv6/conf/all/forwarding", "1"),
+                ("ipv6/conf/default/accept_dad", "0"),
+            ])
+            .unwrap();
+            let port = format!("port{index}");
+            let link = format!(
+                "link add eth0 netns {} type veth peer name {port} netns {}\n",
+                node.name(),
+                switch.name()
+            );
+            netns::batch(&[], &link).unwrap();
+            switch.ip(&format!("link set {port} master br0\nlink set {port} up\n")).unwrap();
+            node.ip(&format!(
+                "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n",
+                v4(index),
+                v6(index)
+            ))
+            .unwrap();
+        }
+        let directory = std::env::temp_dir().join(scope.router("files"));
+        fs::create_dir_all(&directory).unwrap();
+        let objects = Objects::create(&directory.join("objects")).unwrap();
+        put_objects(&objects, kind);
+        let mut rig = Self { nodes, switch, directory, objects, bgpd: Vec::new() };
+        for index in 0..NODES.len() {
+            let process = rig.start_bgpd(index);
+            rig.bgpd.push(Some(process));
+        }
+        rig
+    }
+
+    fn log(&self, node: usize) -> PathBuf {
+        self.directory.join(format!("{}.log", NODES[node]))
+    }
+
+    fn start_bgpd(&self, node: usize) -> Process {
+        let path = |name: &str| self.directory.join(NODES[node]).join(name).to_string_lossy().into_owned();
+        for name in ["run", "state"] {
+            fs::create_dir_all(path(name)).unwrap();
+        }
+        let store = self.directory.join("objects").to_string_lossy().into_owned();
+        let (run, state) = (path("run"), path("state"));
+        let arguments = ["--node", NODES[node], "--store", &store, "--run-dir", &run, "--state-dir", &state];
+        Launch {
+            label: format!("bgpd on {}", NODES[node]),
+            netns: self.nodes[node].clone(),
+            program: binary("bgpd"),
+            arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
+            capabilities: Some(&["net_admin", "net_bind_service"]),
+            log: self.log(node),
+        }
+        .start()
+        .unwrap()
+    }
+
+    /// Waits for something, and shows the logs when it does not come.
+    fn await_that(&self, what: &str, question: impl Fn(&Self) -> bool) {
+        if wait_for(PATIENCE, || question(self).then_some(())).is_none() {
+            let logs: Vec<String> = (0..NODES.len())
+                .map(|node| {
+                    format!("{}:\n{}\n{:?}", NODES[node], tail(&self.log(node), 20), self.learned(node))
+                })
+                .collect();
+            panic!("not within {PATIENCE:?}: {what}\n{}", logs.join("\n"));
+        }
+    }
+
+    /// A node's routes of bgpd: destination and gateway, or `blackhole`.
+    fn learned(&self, node: usize) -> Vec<(String, String)> {
+        let mut routes = Vec::new();
+        for family in ["-4", "-6"] {
+            let answer = self.nodes[node].ip_json(&[family, "route", "show", "proto", "77"]).unwrap();
+            for route in answer.as_array().unwrap() {
+                let text = |key: &str| route[key].as_str().unwrap_or_default().to_owned();
+                let gateway =
+                    if route["type"] == "blackhole" { "blackhole".to_owned() } else { text("gateway") };
+                routes.push((text("dst"), gateway));
+            }
+        }
+        routes.sort();
+        routes
+    }
+
+    /// What a node should hold: its own blocks as blackholes, those of `others` by their addresses.
+    fn expected(node: usize, others: &[usize]) -> Vec<(String, String)> {
+        let mut routes: Vec<(String, String)> =
+            blocks(node).into_iter().map(|block| (block, "blackhole".to_owned())).collect();
+        for other in others.iter().filter(|other| **other != node) {
+            let [block4, block6] = blocks(*other);
+            routes.push((block4, v4(*other)));
+            routes.push((block6, v6(*other)));
+        }
+        routes.sort();
+        routes
+    }
+
+    fn is_full(&self, among: &[usize]) -> bool {
+        among.iter().all(|node| self.learned(*node) == Self::expected(*node, among))
+    }
+
+    /// BGPSession objects, with what they say.
+    fn sessions(&self) -> Vec<(String, String)> {
+        let directory = self.directory.join("objects/bgpsessions.manx.dev");
+        let status = self.directory.join("objects/.status/bgpsessions.manx.dev");
+        let mut all = Vec::new();
+        for entry in
+            fs::read_dir(&directory).map(|entries| entries.flatten().collect()).unwrap_or_else(|_| Vec::new())
+        {
+            let name = entry.file_name().to_string_lossy().trim_end_matches(".yaml").to_owned();
+            let text = fs::read_to_string(status.join(entry.file_name())).unwrap_or_default();
+            let written: Value = serde_json::from_str(&text).unwrap_or_default();
+            let state = written["managers"]["manx-bgpd"]["status"]["state"].as_str().map(str::to_owned);
+            all.push((name, state.unwrap_or_default()));
+        }
+        all.sort();
+        all
+    }
+
+    fn kill(&mut self, node: usize) {
+        self.bgpd[node].as_mut().unwrap().kill().unwrap();
+    }
+
+    /// Collects deletions of our routes from now on.
+    fn watch(&self, node: usize) -> (PathBuf, std::process::Child) {
+        let file = self.directory.join(format!("monitor-{}", NODES[node]));
+        let child = self.nodes[node]
+            .command("ip")
+            .args(["-o", "monitor", "route"])
+            .stdout(fs::File::create(&file).unwrap())
+            .spawn()
+            .unwrap();
+        (file, child)
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.bgpd.clear();
+        let names: Vec<&str> = self.nodes.iter().map(Netns::name).chain([self.switch.name()]).collect();
+        let _ = netns::remove(names);
+        if !thread::panicking() {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+}
+
+/// Built beside this test: target/PROFILE/deps/full_mesh-… and target/PROFILE/bgpd.
+fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().and_then(|deps| deps.parent()).unwrap().join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: build it first, in the profile of this test (cargo build -p {name})",
+        path.display()
+    );
+    path
+}
+
+fn put_objects(objects: &Objects, kind: Kind) {
+    let put = |name: &str, text: &str| objects.put(name, text).unwrap();
+    put(
+        "fabricconfigurations.manx.dev/default",
+        "apiVersion: manx.dev/v1alpha1\nkind: FabricConfiguration\nmetadata: {name: default}\nspec:\n  \
+         topology: {session: {timers: {hold: 9s, connectRetry: 1s}}}\n",
+    );
+    for (name, cidr) in [("default-ipv4", "10.244.0.0/16"), ("default-ipv6", "fd00:10:244::/64")] {
+        put(
+            &format!("ippools.manx.dev/{name}"),
+            &format!(
+                "apiVersion: manx.dev/v1alpha1\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{cidr: \"{cidr}\"}}\n"
+            ),
+        );
+    }
+    for (index, name) in NODES.iter().enumerate() {
+        put_node(objects, kind, index);
+        for (cidr, pool) in blocks(index).iter().zip(["default-ipv4", "default-ipv6"]) {
+            let block = cidr.replace(['.', ':', '/'], "-");
+            put(
+                &format!("ipblocks.manx.dev/{block}"),
+                &format!(
+                    "apiVersion: manx.dev/v1alpha1\nkind: IPBlock\nmetadata: {{name: {block}}}\nspec: {{cidr: \"{cidr}\", \
+                     pool: {pool}, nodeName: {name}}}\n"
+                ),
+            );
+        }
+    }
+}
+
+/// What kubelet and a person say of a node. felix, which would copy the addresses into the status, does not run here.
+fn put_node(objects: &Objects, kind: Kind, index: usize) {
+    let (name, v4, v6) = (NODES[index], v4(index), v6(index));
+    objects
+        .put(
+            &format!("nodes/{name}"),
+            &format!(
+                "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\nstatus:\n  addresses:\n  \
+                 - {{type: InternalIP, address: {v4}}}\n  - {{type: InternalIP, address: \"{v6}\"}}\n"
+            ),
+        )
+        .unwrap();
+    let asn =
+        if kind == Kind::External { format!("asn: {}, ", 4_200_000_001 + index) } else { String::new() };
+    objects
+        .put(
+            &format!("fabricnodes.manx.dev/{name}"),
+            &format!(
+                "apiVersion: manx.dev/v1alpha1\nkind: FabricNode\nmetadata: {{name: {name}}}\n\
+                 spec: {{{asn}addresses: {{ipv4: {v4}, ipv6: \"{v6}\"}}}}\n"
+            ),
+        )
+        .unwrap();
+}
+
+/// Every node learns the others' blocks, both families over one session, and pods' addresses are reached.
+fn everybody_learns(kind: Kind, test: &str) -> Rig {
+    let rig = Rig::start(kind, test);
+    let started = Instant::now();
+    rig.await_that("every node holds the blocks of the two others", |rig| rig.is_full(&[0, 1, 2]));
+    println!("full mesh of 3 nodes after {:?}", started.elapsed());
+    rig
+}
+
+/// A connection from one node to an address in another's block.
+fn connects(from: &Netns, to: &Netns, address: &str) -> bool {
+    let address: SocketAddr = SocketAddr::new(address.parse().unwrap(), 8080);
+    let held = to.ip_json(&["addr", "show"]).unwrap();
+    let listener = to
+        .run(|| Ok(TcpListener::bind(address)?))
+        .unwrap_or_else(|error| panic!("{address} in {}: {error:#}\n{held}", to.name()));
+    let connected = from.run(|| Ok(TcpStream::connect_timeout(&address, Duration::from_secs(3))?)).is_ok();
+    drop(listener);
+    connected
+}
+
+#[test]
+fn internal_mesh() {
+    let mut rig = everybody_learns(Kind::Internal, "mesh-i");
+    // An address of each block, as a pod would have it: the kernel's routes carry packets.
+    for (index, node) in rig.nodes.iter().enumerate() {
+        node.ip(&format!(
+            "addr add 10.244.{index}.1/32 dev lo\naddr add fd00:10:244::{}01/128 dev lo nodad\n",
+            index + 1
+        ))
+        .unwrap();
+    }
+    assert!(connects(&rig.nodes[0], &rig.nodes[2], "10.244.2.1"), "IPv4 from n1 into the block of n3");
+    assert!(connects(&rig.nodes[2], &rig.nodes[0], "fd00:10:244::101"), "IPv6 from n3 into the block of n1");
+    // Only the dialling end, the one with the higher router id, writes the BGPSession.
+    let names = ["n2.topology.10.9.0.11", "n3.topology.10.9.0.11", "n3.topology.10.9.0.12"];
+    let up: Vec<(String, String)> =
+        names.iter().map(|name| ((*name).to_owned(), "Established".to_owned())).collect();
+    rig.await_that("one BGPSession a pair, by the end that dials", |rig| rig.sessions() == up);
+    a_killed_node_is_waited_for(&mut rig);
+    a_removed_node_is_forgotten(&rig);
+}
+
+#[test]
+fn external_mesh() {
+    let mut rig = everybody_learns(Kind::External, "mesh-e");
+    a_killed_node_is_waited_for(&mut rig);
+    a_removed_node_is_forgotten(&rig);
+    // A mode without sessions between nodes, while they run.
+    rig.objects
+        .put(
+            "fabricconfigurations.manx.dev/default",
+            "apiVersion: manx.dev/v1alpha1\nkind: FabricConfiguration\nmetadata: {name: default}\nspec: {topology: {mode: None}}\n",
+        )
+        .unwrap();
+    rig.await_that("mode None takes the sessions and their routes away", |rig| {
+        (0..2).all(|node| rig.learned(node) == Rig::expected(node, &[]))
+    });
+    // n3 is no node any more, and nobody deletes for it what it owns but a garbage collector.
+    rig.await_that("and their BGPSessions", |rig| {
+        rig.sessions().iter().all(|(name, _)| name.starts_with("n3."))
+    });
+}
+
+/// `kill -9` of the end that dials and of one that waits: nobody's routes change, before, during and after.
+fn a_killed_node_is_waited_for(rig: &mut Rig) {
+    for victim in [2, 0] {
+        let monitors: Vec<_> = (0..3).map(|node| rig.watch(node)).collect();
+        thread::sleep(Duration::from_millis(200));
+        rig.kill(victim);
+        thread::sleep(Duration::from_secs(2));
+        assert!(rig.is_full(&[0, 1, 2]), "routes while bgpd on {} is dead", NODES[victim]);
+        rig.bgpd[victim] = Some(rig.start_bgpd(victim));
+        rig.await_that("it speaks to both others again", |rig| {
+            let log = fs::read_to_string(rig.log(victim)).unwrap_or_default();
+            let life = log.rsplit("bgpd starts").next().unwrap_or_default();
+            life.matches("session synchronized").count() >= 2
+        });
+        // Whatever the sweep after End-of-RIB takes away, it has taken by now.
+        thread::sleep(Duration::from_secs(1));
+        assert!(rig.is_full(&[0, 1, 2]), "routes after the restart of {}", NODES[victim]);
+        for (file, mut child) in monitors {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let text = fs::read_to_string(&file).unwrap();
+            let deleted: Vec<&str> = text
+                .lines()
+                .filter(|line| line.starts_with("Deleted") && line.contains("proto 77"))
+                .collect();
+            assert!(deleted.is_empty(), "{}: {deleted:?}", file.display());
+        }
+    }
+}
+
+/// The node is gone, and so are its objects: the others close their sessions and forget its routes, not each other's.
+fn a_removed_node_is_forgotten(rig: &Rig) {
+    for object in ["nodes/n3", "fabricnodes.manx.dev/n3"] {
+        rig.objects.delete(object).unwrap();
+    }
+    let removed = Instant::now();
+    rig.await_that("n1 and n2 hold each other's blocks only", |rig| rig.is_full(&[0, 1]));
+    println!("routes of a removed node gone after {:?}", removed.elapsed());
+}
+
+#[test]
+fn twins_do_not_harm_the_others() {
+    let rig = everybody_learns(Kind::Internal, "mesh-t");
+    // n3 claims the address of n1. Without creation times the names decide: n3 is the younger.
+    let twin = "apiVersion: manx.dev/v1alpha1\nkind: FabricNode\nmetadata: {name: n3}\nspec: {addresses: {ipv4: 10.9.0.11}}\n";
+    rig.objects.put("fabricnodes.manx.dev/n3", twin).unwrap();
+    rig.await_that("n3 says so", |rig| {
+        let answer = ask(rig, 2);
+        answer["ready"] == "IdentityNotUnique" && answer["message"].as_str().unwrap().contains("10.9.0.11")
+    });
+    rig.await_that("n1 and n2 stay together", |rig| {
+        let holds = |node: usize, other: usize| {
+            let routes = rig.learned(node);
+            Rig::expected(node, &[other]).iter().all(|route| routes.contains(route))
+        };
+        holds(0, 1) && holds(1, 0)
+    });
+    put_node(&rig.objects, Kind::Internal, 2);
+    rig.await_that("mended, all is as before", |rig| rig.is_full(&[0, 1, 2]));
+}
+
+/// What bgpd on a node answers on its control socket.
+fn ask(rig: &Rig, node: usize) -> Value {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    let path = rig.directory.join(NODES[node]).join("run/bgpd.sock");
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.write_all(b"{\"verb\": \"status\"}\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap_or(Value::Null)
+}
