@@ -10,7 +10,7 @@ LANE := .ci/lane
 
 # Packages of a fresh Debian 12: a compiler's linker, the real routers, and what looks at the kernel.
 APT_BUILD := gcc libc6-dev make
-APT_TEST := frr bird2 nftables iproute2 conntrack tcpdump util-linux procps
+APT_TEST := frr bird2 nftables iproute2 iptables iputils-ping containernetworking-plugins conntrack tcpdump util-linux procps
 
 FAST := -p bgp-proto -p felix-calc -p felix-input -p manx-ipam -p manx-crds -p manx-cni -p manx-daemon -p manxctl
 KERNEL := -p felix-kernel -p felix -p bgpd
@@ -103,7 +103,7 @@ compile: rust ## everything, tests included
 fast: rust ## units, goldens, properties, simulation: no root, no kernel
 	@cargo test --locked --profile $(PROFILE) $(FAST) --no-fail-fast
 
-kernel: rust root ## the real kernel, in namespaces that each test makes
+kernel: rust root build ## the real kernel, in namespaces that each test makes
 	@cargo test --locked --profile $(PROFILE) $(KERNEL) --no-fail-fast -- --test-threads=2
 
 interop-core: rust root build ## bgpd against FRR and BIRD

@@ -29,7 +29,7 @@ const QUEUE: usize = 256;
 /// One change of one kind.
 #[derive(Debug)]
 pub(crate) enum ServiceChange {
-    Service(Change<Service>),
+    Service(Box<Change<Service>>),
     Slice(Change<EndpointSlice>),
     Namespace(Change<Namespace>),
 }
@@ -70,7 +70,9 @@ impl Services {
         let start = move |kind, changes: &mpsc::Sender<ServiceChange>| {
             let all = Selection::default;
             match kind {
-                Watched::Services => follow(&store, all(), changes, ServiceChange::Service),
+                Watched::Services => {
+                    follow(&store, all(), changes, |change| ServiceChange::Service(Box::new(change)))
+                }
                 Watched::Slices => follow(&store, all(), changes, ServiceChange::Slice),
                 Watched::Namespaces => follow(&store, all(), changes, ServiceChange::Namespace),
             }
@@ -152,7 +154,7 @@ impl Services {
     pub(crate) fn take(&mut self, change: ServiceChange) {
         match change {
             ServiceChange::Service(change) => {
-                self.step(Watched::Services, change, |services, change| match change {
+                self.step(Watched::Services, *change, |services, change| match change {
                     Step::Put(service) => services.index.put_service(&service),
                     Step::Gone(service) => services.index.remove_service(&key_of(&service)),
                 });

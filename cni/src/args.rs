@@ -21,6 +21,15 @@ impl Args {
     /// Code 4, naming the variable.
     pub fn parse(verb: Verb, var: impl Fn(&str) -> Option<String>) -> Result<Self, CniError> {
         let var = |name: &str| var(name).filter(|value| !value.is_empty());
+        if !verb.names_container() {
+            return Ok(Self {
+                verb,
+                container_id: String::new(),
+                ifname: String::new(),
+                netns: None,
+                pod: None,
+            });
+        }
         let container_id = var("CNI_CONTAINERID").ok_or_else(|| missing("CNI_CONTAINERID"))?;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         if !container_id.chars().all(plain) || !container_id.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -37,7 +46,7 @@ impl Args {
             return Err(invalid("CNI_IFNAME", &ifname, "1 to 15 characters, no space, / or :"));
         }
         let netns = var("CNI_NETNS");
-        if verb == Verb::Add && netns.is_none() {
+        if verb.enters_namespace() && netns.is_none() {
             return Err(missing("CNI_NETNS"));
         }
         let pod = pod(&var("CNI_ARGS").unwrap_or_default())?;
@@ -113,6 +122,15 @@ mod tests {
         assert_eq!(Args::parse(Verb::Del, vars(&pairs)).unwrap().netns, None);
         let error = Args::parse(Verb::Add, vars(&pairs)).unwrap_err();
         assert_eq!((error.code, error.msg.as_str()), (4, "CNI_NETNS is missing"));
+    }
+
+    #[test]
+    fn what_is_about_no_container_needs_no_variable() {
+        for verb in [Verb::Gc, Verb::Status] {
+            assert_eq!(Args::parse(verb, vars(&[])).unwrap().container_id, "");
+        }
+        let pairs = [("CNI_CONTAINERID", "a"), ("CNI_IFNAME", "eth0")];
+        assert_eq!(Args::parse(Verb::Check, vars(&pairs)).unwrap_err().msg, "CNI_NETNS is missing");
     }
 
     #[test]

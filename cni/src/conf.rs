@@ -1,13 +1,15 @@
 //! The network configuration on stdin: parsed, and refused here where it can be.
 
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::SOCKET_PATH;
 use crate::error::{CniError, Code};
+use crate::request::AttachmentRef;
 use crate::version::CniVersion;
 
 /// Keys of our own, and those that the specification or a runtime adds.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 14] = [
     "cniVersion",
     "cniVersions",
     "name",
@@ -20,7 +22,12 @@ const KNOWN: [&str; 12] = [
     "args",
     "disableCheck",
     "disableGC",
+    VALID_ATTACHMENTS,
+    "cni.dev/attachments",
 ];
+
+/// What GC leaves alone.
+const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
 
 /// What we take from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +36,10 @@ pub struct NetConf {
     pub name: String,
     /// felix's socket.
     pub socket: String,
+    /// The addresses of `prevResult`, those of other plugins of the chain among them.
+    pub previous: Option<Vec<IpNet>>,
+    /// Of GC.
+    pub attachments: Option<Vec<AttachmentRef>>,
 }
 
 impl NetConf {
@@ -88,8 +99,36 @@ impl NetConf {
                 "correct it, or leave the key out",
             ));
         }
-        Ok(Self { version, name, socket })
+        let previous = map.get("prevResult").map(addresses);
+        let attachments = map.get(VALID_ATTACHMENTS).map(attachments).transpose()?;
+        Ok(Self { version, name, socket, previous, attachments })
     }
+
+    /// What GC leaves alone. Without the list nothing is collected: it would be everything.
+    ///
+    /// # Errors
+    /// Code 7 where the list is missing.
+    pub fn valid_attachments(self) -> Result<Vec<AttachmentRef>, CniError> {
+        let todo = "let the runtime call GC with the attachments that exist";
+        self.attachments
+            .ok_or_else(|| refused(&format!("{VALID_ATTACHMENTS} is missing"), "a list of attachments", todo))
+    }
+}
+
+/// The chain's last result, as far as it concerns us.
+fn addresses(result: &Value) -> Vec<IpNet> {
+    let ips = result.get("ips").and_then(Value::as_array).into_iter().flatten();
+    ips.filter_map(|ip| ip.get("address")?.as_str()?.parse().ok()).collect()
+}
+
+fn attachments(list: &Value) -> Result<Vec<AttachmentRef>, CniError> {
+    serde_json::from_value(list.clone()).map_err(|error| {
+        refused(
+            &format!("{VALID_ATTACHMENTS} is not understood: {error}"),
+            "a list of {\"containerID\": …, \"ifname\": …}",
+            "let the runtime call GC as the specification says",
+        )
+    })
 }
 
 fn text<'a>(map: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, CniError> {
@@ -125,13 +164,34 @@ mod tests {
     fn a_plain_configuration_is_taken() {
         let conf = NetConf::parse(
             br#"{"cniVersion":"1.0.0","name":"manx","type":"manx-cni","socket":"/run/x/felix.sock",
-                 "prevResult":{},"runtimeConfig":{"portMappings":[]}}"#,
+                 "prevResult":{"ips":[{"address":"10.244.0.1/32"},{"address":"no"}]},
+                 "runtimeConfig":{"portMappings":[]}}"#,
         )
         .unwrap();
         assert_eq!(
             conf,
-            NetConf { version: CniVersion::V1_0, name: "manx".into(), socket: "/run/x/felix.sock".into() }
+            NetConf {
+                version: CniVersion::V1_0,
+                name: "manx".into(),
+                socket: "/run/x/felix.sock".into(),
+                previous: Some(vec!["10.244.0.1/32".parse().unwrap()]),
+                attachments: None,
+            }
         );
+    }
+
+    #[test]
+    fn a_collection_without_its_list_collects_nothing() {
+        let parse = |rest: &str| {
+            NetConf::parse(format!(r#"{{"cniVersion":"1.1.0","name":"manx"{rest}}}"#).as_bytes())
+                .and_then(NetConf::valid_attachments)
+        };
+        let one = AttachmentRef { container_id: "a".into(), ifname: "eth0".into() };
+        let list = r#","cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]"#;
+        assert_eq!(parse(list).unwrap(), [one]);
+        assert_eq!(parse(r#","cni.dev/valid-attachments":[]"#).unwrap(), []);
+        assert_eq!(parse("").unwrap_err().code, 7);
+        assert_eq!(parse(r#","cni.dev/valid-attachments":[{"containerID":"a"}]"#).unwrap_err().code, 7);
     }
 
     #[test]

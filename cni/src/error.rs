@@ -13,6 +13,8 @@ pub enum Code {
     Decode,
     InvalidConfig,
     TryAgainLater,
+    /// STATUS: an ADD would fail (spec 1.1.0).
+    NotAvailable,
     /// 100 and more are the plugin's own.
     Internal,
 }
@@ -29,6 +31,7 @@ impl Code {
             Self::Decode => 6,
             Self::InvalidConfig => 7,
             Self::TryAgainLater => 11,
+            Self::NotAvailable => 50,
             Self::Internal => 100,
         }
     }

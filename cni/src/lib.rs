@@ -1,4 +1,4 @@
-//! What `manx-cni` and felix say to each other, and the CNI types behind it (spec 1.0.0 and 0.4.0).
+//! What `manx-cni` and felix say to each other, and the CNI types behind it (spec 0.4.0, 1.0.0 and 1.1.0).
 //!
 //! ```text
 //!   runtime ── CNI_* and JSON ──► manx-cni ── Request + 2 descriptors ──► felix

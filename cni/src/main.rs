@@ -30,46 +30,45 @@ fn main() -> ExitCode {
     }
 }
 
-/// The answer on stdout; a DEL has none.
+/// The answer on stdout; only ADD and VERSION have one.
 fn run(stdin: &[u8]) -> Result<Option<Value>, CniError> {
     let command = std::env::var("CNI_COMMAND").unwrap_or_default();
-    let verb = match command.as_str() {
-        "VERSION" => return version(stdin).map(Some),
-        "ADD" => Verb::Add,
-        "DEL" => Verb::Del,
-        other => {
-            return Err(CniError::new(
-                Code::InvalidEnvironment,
-                format!("CNI_COMMAND {other:?} is not supported"),
-            )
-            .because(
-                "environment of manx-cni",
-                "ADD, DEL or VERSION",
-                "let a container runtime call manx-cni",
-            ));
-        }
-    };
+    if command == "VERSION" {
+        return version(stdin).map(Some);
+    }
+    let verb = Verb::ALL.into_iter().find(|verb| verb.as_str() == command).ok_or_else(|| {
+        CniError::new(Code::InvalidEnvironment, format!("CNI_COMMAND {command:?} is not supported")).because(
+            "environment of manx-cni",
+            "ADD, DEL, CHECK, GC, STATUS or VERSION",
+            "let a container runtime call manx-cni",
+        )
+    })?;
     let conf = NetConf::parse(stdin)?;
     let args = Args::parse(verb, |name| std::env::var(name).ok())?;
     let connection = transport::connect(&conf.socket, &args)?;
     let sandbox = args.netns.clone().unwrap_or_default();
     // From here on this process may be inside the pod's namespace; the unix socket is not bound to one.
     let inside = match verb {
-        Verb::Add => Some(namespace::enter(&sandbox)?),
-        Verb::Del => None,
+        Verb::Add => Some(namespace::enter(&sandbox, true)?),
+        Verb::Check => Some(namespace::enter(&sandbox, false)?),
+        Verb::Del | Verb::Gc | Verb::Status => None,
     };
+    let (network, version, expected) = (conf.name.clone(), conf.version, conf.previous.clone());
+    let attachments = if verb == Verb::Gc { conf.valid_attachments()? } else { Vec::new() };
     let request = Request {
         verb,
-        network: conf.name,
+        network,
         container_id: args.container_id,
         ifname: args.ifname,
         netns: args.netns,
         pod: args.pod,
         ipv6_off: inside.as_ref().and_then(|i| i.ipv6_off.clone()),
+        expected,
+        attachments,
     };
     match transport::ask(connection, &request, inside.as_ref())? {
-        Response::Added(network) => Ok(Some(network.to_json(conf.version, &sandbox))),
-        Response::Deleted => Ok(None),
+        Response::Added(network) => Ok(Some(network.to_json(version, &sandbox))),
+        Response::Done => Ok(None),
         Response::Failed(error) => Err(error),
     }
 }

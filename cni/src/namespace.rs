@@ -15,8 +15,8 @@ pub(crate) struct Inside {
     pub(crate) ipv6_off: Option<String>,
 }
 
-/// Moves this process into the namespace at `path`.
-pub(crate) fn enter(path: &str) -> Result<Inside, CniError> {
+/// Moves this process into the namespace at `path`; `prepare`: IPv6 is switched on there.
+pub(crate) fn enter(path: &str, prepare: bool) -> Result<Inside, CniError> {
     let io = |what: &str, error: &dyn std::fmt::Display| {
         CniError::new(Code::Io, format!("cannot {what} {path}: {error}")).because(
             &format!("manx-cni, CNI_NETNS {path}"),
@@ -29,7 +29,7 @@ pub(crate) fn enter(path: &str) -> Result<Inside, CniError> {
     let netlink =
         socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
             .map_err(|error| io("open a netlink socket in", &error))?;
-    Ok(Inside { namespace, netlink, ipv6_off: switch_ipv6_on() })
+    Ok(Inside { namespace, netlink, ipv6_off: if prepare { switch_ipv6_on() } else { None } })
 }
 
 /// Some runtimes create sandboxes with IPv6 off. `/proc/sys/net` shows the namespace of who reads it.

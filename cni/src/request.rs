@@ -1,6 +1,7 @@
 //! The frames between the shim and felix: four bytes of length, big endian, then JSON. The descriptors of an
-//! ADD (network namespace, netlink socket inside it) travel with the first byte (SCM_RIGHTS).
+//! ADD or CHECK (network namespace, netlink socket inside it) travel with the first byte (SCM_RIGHTS).
 
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,50 @@ pub const MAX_FRAME: u32 = 1 << 20;
 pub enum Verb {
     Add,
     Del,
+    Check,
+    /// Everything but the attachments that are named is to go (spec 1.1.0).
+    Gc,
+    /// Whether an ADD would be served (spec 1.1.0).
+    Status,
+}
+
+impl Verb {
+    pub const ALL: [Self; 5] = [Self::Add, Self::Del, Self::Check, Self::Gc, Self::Status];
+
+    /// As `CNI_COMMAND` spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "ADD",
+            Self::Del => "DEL",
+            Self::Check => "CHECK",
+            Self::Gc => "GC",
+            Self::Status => "STATUS",
+        }
+    }
+
+    /// Whether the call is about one interface of one container.
+    pub fn names_container(self) -> bool {
+        match self {
+            Self::Add | Self::Del | Self::Check => true,
+            Self::Gc | Self::Status => false,
+        }
+    }
+
+    /// Whether felix works inside the pod's namespace, and hence needs its descriptors.
+    pub fn enters_namespace(self) -> bool {
+        match self {
+            Self::Add | Self::Check => true,
+            Self::Del | Self::Gc | Self::Status => false,
+        }
+    }
+}
+
+/// One interface of one container, as GC names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AttachmentRef {
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    pub ifname: String,
 }
 
 /// The pod as the runtime names it.
@@ -31,6 +76,7 @@ pub struct Request {
     pub verb: Verb,
     /// `name` of the network configuration.
     pub network: String,
+    /// Empty where the verb names no container.
     pub container_id: String,
     pub ifname: String,
     /// For the answer and the log only: felix uses the descriptor.
@@ -38,12 +84,19 @@ pub struct Request {
     pub pod: Option<PodRef>,
     /// Why IPv6 could not be switched on inside the pod, if so: felix says it when it matters.
     pub ipv6_off: Option<String>,
+    /// CHECK: the addresses of `prevResult`, where there is one.
+    #[serde(default)]
+    pub expected: Option<Vec<IpNet>>,
+    /// GC: what is to stay.
+    #[serde(default)]
+    pub attachments: Vec<AttachmentRef>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
     Added(PodNetwork),
-    Deleted,
+    /// DEL, CHECK, GC and STATUS have nothing to say.
+    Done,
     Failed(CniError),
 }
 

@@ -50,12 +50,13 @@ impl PodNetwork {
                 |gateway| json!({"dst": if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, "gw": gateway}),
             )
             .collect();
+        let mut inside = json!({"name": self.ifname, "mac": self.mac, "sandbox": sandbox});
+        if let (CniVersion::V1_1, Value::Object(map)) = (version, &mut inside) {
+            map.insert("mtu".to_owned(), json!(self.mtu));
+        }
         json!({
             "cniVersion": version.as_str(),
-            "interfaces": [
-                {"name": self.host_interface, "mac": self.host_mac},
-                {"name": self.ifname, "mac": self.mac, "sandbox": sandbox},
-            ],
+            "interfaces": [{"name": self.host_interface, "mac": self.host_mac}, inside],
             "ips": ips,
             "routes": routes,
             "dns": {},
@@ -92,6 +93,10 @@ mod tests {
             json!({"address": "10.244.0.1/32", "interface": 1, "gateway": "169.254.1.1"})
         );
         assert_eq!(new["interfaces"][1]["sandbox"], "/run/netns/a");
+        assert_eq!(new["interfaces"][1].get("mtu"), None);
+        let newest = network().to_json(CniVersion::V1_1, "/run/netns/a");
+        assert_eq!(newest["interfaces"][1]["mtu"], 1500);
+        assert_eq!(newest["ips"], new["ips"]);
         assert_eq!(new["routes"][1], json!({"dst": "::/0", "gw": "fe80::1"}));
     }
 }

@@ -16,16 +16,13 @@ use crate::namespace::Inside;
 const ANSWER: Duration = Duration::from_secs(60);
 
 pub(crate) fn connect(path: &str, args: &Args) -> Result<UnixStream, CniError> {
-    let verb = match args.verb {
-        Verb::Add => "ADD",
-        Verb::Del => "DEL",
-    };
+    let (verb, code) = (args.verb.as_str(), silence(args.verb));
     let pod = args
         .pod
         .as_ref()
         .map_or_else(|| args.container_id.clone(), |pod| format!("{}/{}", pod.namespace, pod.name));
     let silent = |error: std::io::Error| {
-        CniError::new(Code::TryAgainLater, "felix does not answer").because(
+        CniError::new(code, "felix does not answer").because(
             &format!("manx-cni {verb} {pod}: {path}: {error}"),
             "felix running on this node; the runtime tries again by itself",
             "kubectl -n manx-system get pod -o wide",
@@ -37,6 +34,14 @@ pub(crate) fn connect(path: &str, args: &Args) -> Result<UnixStream, CniError> {
     Ok(stream)
 }
 
+/// What it means for this call that felix is silent.
+fn silence(verb: Verb) -> Code {
+    match verb {
+        Verb::Status => Code::NotAvailable,
+        Verb::Add | Verb::Del | Verb::Check | Verb::Gc => Code::TryAgainLater,
+    }
+}
+
 pub(crate) fn ask(
     mut stream: UnixStream,
     request: &Request,
@@ -44,13 +49,13 @@ pub(crate) fn ask(
 ) -> Result<Response, CniError> {
     let bytes = request::frame(request)
         .map_err(|error| CniError::new(Code::Decode, format!("the request cannot be encoded: {error}")))?;
-    send(&mut stream, &bytes, inside).map_err(|error| broken(&error))?;
+    send(&mut stream, &bytes, inside).map_err(|error| broken(&error, request.verb))?;
     let mut head = [0; 4];
-    stream.read_exact(&mut head).map_err(|error| broken(&error))?;
+    stream.read_exact(&mut head).map_err(|error| broken(&error, request.verb))?;
     let length = request::frame_length(head)
         .ok_or_else(|| CniError::new(Code::Decode, "felix answered with a frame that is too long"))?;
     let mut body = vec![0; length];
-    stream.read_exact(&mut body).map_err(|error| broken(&error))?;
+    stream.read_exact(&mut body).map_err(|error| broken(&error, request.verb))?;
     request::unframe(&body)
         .map_err(|error| CniError::new(Code::Decode, format!("felix's answer is not understood: {error}")))
 }
@@ -66,8 +71,8 @@ fn send(stream: &mut UnixStream, bytes: &[u8], inside: Option<&Inside>) -> std::
     stream.write_all(bytes.get(sent..).unwrap_or_default())
 }
 
-fn broken(error: &std::io::Error) -> CniError {
-    CniError::new(Code::TryAgainLater, format!("felix did not finish its answer: {error}")).because(
+fn broken(error: &std::io::Error, verb: Verb) -> CniError {
+    CniError::new(silence(verb), format!("felix did not finish its answer: {error}")).because(
         "manx-cni, felix's socket",
         "an answer within 60s; the runtime tries again by itself",
         "look at felix's log",

@@ -5,13 +5,14 @@ use serde::Serialize;
 use crate::error::{CniError, Code};
 
 /// What we answer, oldest first.
-pub const SUPPORTED: [&str; 2] = ["0.4.0", "1.0.0"];
+pub const SUPPORTED: [&str; 3] = ["0.4.0", "1.0.0", "1.1.0"];
 
 /// A version whose result format we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CniVersion {
     V0_4,
     V1_0,
+    V1_1,
 }
 
 impl CniVersion {
@@ -21,6 +22,7 @@ impl CniVersion {
         match text {
             "0.4.0" => Ok(Self::V0_4),
             "1.0.0" => Ok(Self::V1_0),
+            "1.1.0" => Ok(Self::V1_1),
             other => Err(CniError::new(
                 Code::IncompatibleVersion,
                 format!("CNI version {other:?} is not supported"),
@@ -37,6 +39,7 @@ impl CniVersion {
         match self {
             Self::V0_4 => "0.4.0",
             Self::V1_0 => "1.0.0",
+            Self::V1_1 => "1.1.0",
         }
     }
 }

@@ -206,15 +206,15 @@ fn known_service_values(services: &ServiceAdvertisement) -> Result<(), Refusal> 
 /// Whether addresses of an IPPool may be given to pods, as far as the pool alone tells.
 ///
 /// # Errors
-/// `UnknownValue` for an encapsulation or translation that this version does not build.
+/// `UnknownValue` for an encapsulation that this version does not build, or a translation that it does not know.
 pub fn ip_pool(pool: &IPPool) -> Result<(), Refusal> {
     if pool.spec.encapsulation != Encapsulation::None {
         return Err(Refusal::later("spec.encapsulation"));
     }
-    if pool.spec.nat_outgoing != NatOutgoing::None {
-        return Err(Refusal::later("spec.natOutgoing"));
+    match pool.spec.nat_outgoing {
+        NatOutgoing::None | NatOutgoing::Masquerade => Ok(()),
+        NatOutgoing::Unknown(_) => Err(Refusal::later("spec.natOutgoing")),
     }
-    Ok(())
 }
 
 /// Whether addresses of a LoadBalancerPool may be given to Services, as far as the pool alone tells.
@@ -350,6 +350,22 @@ mod tests {
         assert_eq!(bgp_peer(&named, None).unwrap_err().reason, "OverlapsPeer");
         named.metadata.name = Some("topology-a".to_owned());
         assert_eq!(bgp_peer(&named, None), Ok(()));
+    }
+
+    #[test]
+    fn a_pool_may_masquerade_and_may_not_encapsulate_yet() {
+        let pool = |rest: &str| -> IPPool {
+            serde_saphyr::from_str(&format!(
+                "{{apiVersion: manx.dev/v1alpha1, kind: IPPool, metadata: {{name: a}},
+                  spec: {{cidr: 10.244.0.0/16{rest}}}}}"
+            ))
+            .unwrap()
+        };
+        assert_eq!(ip_pool(&pool("")), Ok(()));
+        assert_eq!(ip_pool(&pool(", natOutgoing: Masquerade")), Ok(()));
+        let field = |rest| ip_pool(&pool(rest)).unwrap_err().message;
+        assert!(field(", natOutgoing: Perhaps").starts_with("spec.natOutgoing"));
+        assert!(field(", encapsulation: VXLAN").starts_with("spec.encapsulation"));
     }
 
     #[test]

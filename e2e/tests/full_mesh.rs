@@ -1,7 +1,7 @@
 //! Three nodes on one L2 segment and no router: topology.mode FullMesh, with one AS for all and with one for each.
 //!
 //! Needs root, and bgpd built in the same profile. What is missing fails the test and says so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,7 +1,7 @@
 //! bgpd against FRR and BIRD: session, IPv4 and IPv6 both ways, route refresh, graceful restart, clean stop.
 //!
 //! Needs root, FRR, BIRD, and bgpd built in the same profile. What is missing fails the test and says so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::fs;
 use std::path::PathBuf;

@@ -12,7 +12,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use felix_calc::host::{POD_GATEWAY_V4, POD_GATEWAY_V6};
 use felix_kernel::descriptor::PodNamespace;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -64,7 +63,7 @@ pub(crate) struct Add {
 }
 
 impl Add {
-    fn attachment(&self) -> Attachment {
+    pub(crate) fn attachment(&self) -> Attachment {
         attachment(&self.request)
     }
 }
@@ -134,6 +133,7 @@ impl<S: Store> Driver<S> {
             namespace: namespace.clone(),
             name: name.clone(),
             uid: uid.clone().or_else(|| pod.uid()).unwrap_or_default(),
+            network: add.request.network.clone(),
             pod_annotations: pod.annotations().clone(),
             namespace_annotations: of_namespace.map(|ns| ns.annotations().clone()).unwrap_or_default(),
             namespace_labels: of_namespace.map(felix_input::namespace::labels).unwrap_or_default(),
@@ -328,7 +328,7 @@ impl<S: Store> Driver<S> {
     }
 
     /// The kernel has taken the routes to these addresses.
-    fn is_routed(&self, addresses: &[IpAddr]) -> bool {
+    pub(crate) fn is_routed(&self, addresses: &[IpAddr]) -> bool {
         let refused = &self.programming.refused_routes;
         addresses.iter().all(|address| !refused.contains_key(&ipnet::IpNet::from(*address).to_string()))
     }
@@ -344,10 +344,7 @@ impl<S: Store> Driver<S> {
             "pod added"
         );
         self.status.pod_addresses(&Key::namespaced(namespace, name), &add.addresses, true);
-        let gateways = add.addresses.iter().map(|address| match address {
-            IpAddr::V4(_) => IpAddr::V4(POD_GATEWAY_V4),
-            IpAddr::V6(_) => IpAddr::V6(POD_GATEWAY_V6),
-        });
+        let gateways = add.addresses.iter().map(|address| wiring::gateway(*address));
         let network = PodNetwork {
             host_interface: add.ends.host_interface.clone(),
             host_mac: add.ends.host_mac.to_string(),

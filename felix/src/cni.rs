@@ -22,7 +22,7 @@ const QUEUE: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) request: Request,
-    /// Present for ADD.
+    /// Present for ADD and CHECK.
     pub(crate) pod: Option<PodNamespace>,
     pub(crate) answer: oneshot::Sender<Response>,
 }
@@ -122,10 +122,10 @@ async fn receive(stream: &mut UnixStream) -> Result<(Request, Option<PodNamespac
         )
     })?;
     let pod = match request.verb {
-        Verb::Add => Some(descriptor::check_pod_descriptors(descriptors).map_err(|error| {
+        Verb::Add | Verb::Check => Some(descriptor::check_pod_descriptors(descriptors).map_err(|error| {
             refused(&error.to_string(), "the pod's network namespace and a route netlink socket inside it")
         })?),
-        Verb::Del => None,
+        Verb::Del | Verb::Gc | Verb::Status => None,
     };
     Ok((request, pod))
 }

@@ -158,7 +158,7 @@ impl<S: Store> Driver<S> {
             if let Some(pod) = del.pod {
                 tracing::info!(pod, took = manx_daemon::log::took(del.began.elapsed()), "pod deleted");
             }
-            reply(del.answer, Response::Deleted);
+            reply(del.answer, Response::Done);
         }
     }
 }

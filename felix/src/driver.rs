@@ -17,7 +17,9 @@ use felix_calc::{CalcGraph, EndpointId};
 use felix_kernel::monitor::{KernelEvent, Monitor};
 use felix_kernel::netlink::RouteSocket;
 use felix_kernel::route::Route;
+use ipnet::IpNet;
 use jiff::Timestamp;
+use manx_cni::request::Verb;
 use manx_crds::store::{Key, Store};
 use manx_daemon::control::Question;
 use manx_ipam::allocator::{Allocator, Input, Now, RequestId, StoreAnswer, StoreId, StoreRequest};
@@ -25,12 +27,16 @@ use manx_ipam::journal::Attachment;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::add::Add;
+use crate::address::Chosen;
 use crate::cni::Call;
 use crate::controller::Controller;
 use crate::dataplane::{Command, Dataplane, Generation, Outcome, Routes};
 use crate::del::Del;
+use crate::install::{Found, Installing};
 use crate::journal::Journal;
+use crate::network::Told;
 use crate::objects::{Change, Objects};
+use crate::services::Services;
 use crate::status::Status;
 use crate::wiring::{Ends, WiringError};
 use crate::{allocation, control};
@@ -52,6 +58,8 @@ pub(crate) enum Event {
         ends: Ends,
         outcome: Result<u32, WiringError>,
     },
+    /// The container runtime's directories were looked at.
+    Installed(Result<Vec<Found>, String>),
     /// Everything up to this record is on disk, or this one could not be written (yet). In the order of the records.
     Journaled {
         sequence: u64,
@@ -133,6 +141,13 @@ pub(crate) struct Driver<S: Store> {
     /// Requests to the store that wait for the journal.
     pub(crate) gated: VecDeque<(u64, StoreId, StoreRequest)>,
     pub(crate) settings_problems: Vec<String>,
+    /// What this node goes by.
+    pub(crate) chosen: Chosen,
+    pub(crate) told: Told,
+    pub(crate) installing: Installing,
+    pub(crate) services: Services,
+    /// What this node originates of them.
+    pub(crate) service_prefixes: BTreeSet<IpNet>,
     pub(crate) started: Instant,
 }
 
@@ -201,6 +216,8 @@ impl<S: Store> Driver<S> {
             self.controller.judge(&self.objects);
         }
         self.tick_status(now);
+        self.tick_network(now);
+        self.tick_install(now);
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -221,6 +238,8 @@ impl<S: Store> Driver<S> {
             self.look_routes,
             self.next_add_deadline(),
             self.status.next_tick(),
+            self.told.next_tick(),
+            self.installing.next_tick().filter(|_| self.serves()),
             self.controller.next_try().filter(|_| self.objects.in_sync()),
         ]
         .into_iter()
@@ -237,8 +256,11 @@ impl<S: Store> Driver<S> {
         self.next_request += 1;
         let id = RequestId(self.next_request);
         match call.request.verb {
-            manx_cni::request::Verb::Add => self.begin_add(id, call),
-            manx_cni::request::Verb::Del => self.begin_del(id, call),
+            Verb::Add => self.begin_add(id, call),
+            Verb::Del => self.begin_del(id, call),
+            Verb::Check => self.begin_check(call),
+            Verb::Gc => self.begin_collect(call),
+            Verb::Status => self.answer_status(call),
         }
     }
 
@@ -248,6 +270,7 @@ impl<S: Store> Driver<S> {
                 let now = self.now();
                 self.allocator.handle_input(Input::Answer { id, answer: *answer }, now);
             }
+            Event::Installed(outcome) => self.installed(outcome),
             Event::Wired { id, ends, outcome } => self.wired(id, &ends, outcome),
             Event::Journaled { sequence, outcome } => {
                 self.journal_acked = self.journal_acked.max(sequence);
@@ -421,6 +444,11 @@ impl<S: Store> Driver<S> {
     /// Before the objects are known whole, a table that is already there is left as it is.
     fn may_program(&self) -> bool {
         self.objects.in_sync() || self.programming.complete || !self.status.adopted_table()
+    }
+
+    /// Rules are in force, and the objects that an ADD is judged by are known.
+    pub(crate) fn serves(&self) -> bool {
+        self.objects.in_sync() && self.programming.switched.0 > 0
     }
 
     /// All routes to pods of this node.

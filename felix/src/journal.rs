@@ -222,6 +222,7 @@ mod tests {
             host_interface: None,
             mac: None,
             host_mac: None,
+            network: "manx".into(),
         })
     }
 

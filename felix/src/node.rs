@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use felix_calc::Update;
 use felix_calc::host::INTERFACE_PREFIX;
@@ -15,6 +16,7 @@ use manx_crds::v1alpha1::settings::EffectiveNode;
 use manx_ipam::allocator::{Input, Settings};
 use manx_ipam::pool::Pool;
 
+use crate::address::{Chosen, Offer};
 use crate::allocation::cidr_of;
 use crate::driver::Driver;
 
@@ -34,19 +36,49 @@ impl<S: Store> Driver<S> {
         EffectiveNode::of(self.configuration(), self.objects.fabric_nodes.named(&self.node), &self.labels())
     }
 
-    /// The node's address of one family: a person's word, else the Node's first InternalIP.
-    pub(crate) fn node_address(&self, v4: bool) -> Option<IpAddr> {
-        let effective = self.effective();
-        let set = if v4 { effective.ipv4 } else { effective.ipv6 };
-        set.or_else(|| {
-            let node = self.objects.nodes.named(&self.node)?;
-            let listed = node.status.as_ref()?.addresses.as_ref()?;
-            listed
-                .iter()
-                .filter(|address| address.type_ == "InternalIP")
-                .filter_map(|address| address.address.parse::<IpAddr>().ok())
-                .find(|ip| ip.is_ipv4() == v4)
-        })
+    /// Chooses again what this node goes by. Says so where it goes by another address than before.
+    fn choose_address(&mut self) {
+        if !self.objects.nodes.in_sync() || !self.objects.fabric_nodes.in_sync() {
+            return;
+        }
+        let said = self.said_addresses();
+        let before = if self.chosen.is_empty() { said } else { self.chosen.clone() };
+        let facts = self.monitor.facts();
+        let names: BTreeMap<u32, &str> = facts
+            .links()
+            .filter(|link| !link.name.starts_with(INTERFACE_PREFIX))
+            .map(|link| (link.index, link.name.as_str()))
+            .collect();
+        let held: Vec<(String, IpAddr)> = facts
+            .addresses()
+            .filter(|held| !held.link_scope && held.usable && !held.address.addr().is_loopback())
+            .filter_map(|held| Some(((*names.get(&held.ifindex)?).to_owned(), held.address.addr())))
+            .collect();
+        let offer = Offer {
+            name: &self.node,
+            effective: &self.effective(),
+            node: self.objects.nodes.named(&self.node),
+            held: &held,
+            before: &before,
+        };
+        let chosen = offer.choose();
+        let (old, new) = (before.text(), chosen.text());
+        if !before.is_empty() && !chosen.is_empty() && old != new {
+            tracing::info!(old, new, source = chosen.source, "the node's address changed");
+            self.status.address_changed(&old, &new, &chosen.source);
+        }
+        if old != new {
+            // Routes to pods carry the node's address as source.
+            self.look_routes = self.look_routes.or_else(|| Some(Instant::now()));
+        }
+        self.chosen = chosen;
+    }
+
+    /// What the FabricNode says that we go by: an earlier life of ours chose it.
+    fn said_addresses(&self) -> Chosen {
+        let node = self.objects.fabric_nodes.named(&self.node);
+        let said = node.and_then(|node| node.status.as_ref()?.addresses.clone()).unwrap_or_default();
+        Chosen { ipv4: said.ipv4.map(IpAddr::from), ipv6: said.ipv6.map(IpAddr::from), ..Chosen::default() }
     }
 
     /// The smallest MTU of the interfaces that lead away from this node, or what the configuration says.
@@ -63,11 +95,13 @@ impl<S: Store> Driver<S> {
 
     /// Node, FabricNode, configuration or the kernel's addresses changed.
     pub(crate) fn refresh_node(&mut self) {
+        self.choose_address();
         let mut settings = felix_input::node::settings(
             self.objects.nodes.named(&self.node),
             self.objects.fabric_nodes.named(&self.node),
             self.configuration(),
         );
+        settings.service_prefixes.clone_from(&self.service_prefixes);
         let facts = self.monitor.facts();
         let pod_links: BTreeSet<u32> = facts
             .links()
@@ -80,7 +114,7 @@ impl<S: Store> Driver<S> {
                 .filter(|held| !held.link_scope && !pod_links.contains(&held.ifindex))
                 .map(|held| held.address.addr()),
         );
-        if self.graph.state().settings != settings {
+        if *self.graph.settings() != settings {
             self.graph.on_update(Update::Settings(settings));
             self.dirty(false);
         }
@@ -96,6 +130,18 @@ impl<S: Store> Driver<S> {
         self.allocator.handle_input(Input::Settings(limits), now);
         self.allocator.handle_input(Input::NodeLabels(labels), now);
         self.status.touch();
+    }
+
+    /// Pools or nodes came, went or changed. Half of them known, too much would seem to be outside.
+    pub(crate) fn refresh_nat(&mut self) {
+        if !self.objects.pools.in_sync() || !self.objects.fabric_nodes.in_sync() {
+            return;
+        }
+        let nat = felix_input::nat::outgoing(self.objects.pools.iter(), self.objects.fabric_nodes.iter());
+        if *self.graph.nat() != nat {
+            self.graph.on_update(Update::OutgoingNat(nat));
+            self.dirty(false);
+        }
     }
 
     pub(crate) fn refresh_pools(&mut self) {

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::ResourceExt as _;
 use manx_crds::store::follow;
 use manx_crds::store::{Key, Selection, Store};
 use manx_crds::v1alpha1::{BGPAdvertisement, BGPPeer, FabricConfiguration, FabricNode, IPBlock, IPPool};
 use manx_daemon::kind::{Invalid, Kind, Taken, follow, with_field};
 use tokio::sync::mpsc;
+
+use crate::services::ServiceChange;
 
 /// One change of one kind.
 #[derive(Debug)]
@@ -23,6 +26,7 @@ pub(crate) enum Change {
     Block(follow::Change<IPBlock>),
     Peer(follow::Change<BGPPeer>),
     Advertisement(follow::Change<BGPAdvertisement>),
+    Service(Box<ServiceChange>),
 }
 
 /// What somebody has to look at again.
@@ -30,6 +34,10 @@ pub(crate) enum Change {
 pub(crate) struct News {
     /// FabricConfiguration, Node, FabricNode: what this node is.
     pub(crate) node: bool,
+    /// Our FabricNode was deleted.
+    pub(crate) fabric_node_gone: bool,
+    /// FabricNodes and pools: who is outside.
+    pub(crate) nat: bool,
     pub(crate) pods: BTreeSet<Key>,
     pub(crate) namespaces: BTreeSet<Key>,
     pub(crate) policies: BTreeSet<Key>,
@@ -37,6 +45,8 @@ pub(crate) struct News {
     pub(crate) blocks: BTreeSet<Key>,
     /// The blocks were listed for the first time.
     pub(crate) blocks_listed: bool,
+    /// Advertisements, Services, their slices.
+    pub(crate) services: bool,
     /// Anything whose `Accepted` may differ.
     pub(crate) acceptance: bool,
     /// The last kind was heard whole.
@@ -46,6 +56,8 @@ pub(crate) struct News {
 /// Everything that felix watches.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
+    /// Who we are.
+    pub(crate) node: String,
     pub(crate) configuration: Kind<FabricConfiguration>,
     pub(crate) fabric_nodes: Kind<FabricNode>,
     /// This node's own.
@@ -59,6 +71,8 @@ pub(crate) struct Objects {
     pub(crate) peers: Kind<BGPPeer>,
     pub(crate) advertisements: Kind<BGPAdvertisement>,
     pub(crate) invalid: Invalid,
+    /// What came of Services and their slices, in order.
+    pub(crate) service_changes: Vec<ServiceChange>,
     pub(crate) news: News,
 }
 
@@ -73,7 +87,15 @@ impl Objects {
                 news.acceptance |= taken;
             }
             Change::FabricNode(change) => {
-                news.node |= self.fabric_nodes.take(change, invalid) != Taken::Nothing
+                let gone = matches!(&change, follow::Change::Deleted(node) if node.name_any() == self.node);
+                news.fabric_node_gone |= gone;
+                let taken = self.fabric_nodes.take(change, invalid);
+                news.nat |= taken != Taken::Nothing;
+                news.node |= match taken {
+                    Taken::Nothing => false,
+                    Taken::InSync => true,
+                    Taken::Object(key) => key.name == self.node,
+                };
             }
             Change::Node(change) => news.node |= self.nodes.take(change, invalid) != Taken::Nothing,
             Change::Pod(change) => note(self.pods.take(*change, invalid), &mut news.pods),
@@ -85,6 +107,7 @@ impl Objects {
             Change::Pool(change) => {
                 let taken = self.pools.take(change, invalid) != Taken::Nothing;
                 news.pools |= taken;
+                news.nat |= taken;
                 news.acceptance |= taken;
             }
             Change::Block(change) => match self.blocks.take(change, invalid) {
@@ -93,8 +116,14 @@ impl Objects {
                 Taken::InSync => news.blocks_listed = true,
             },
             Change::Peer(change) => news.acceptance |= self.peers.take(change, invalid) != Taken::Nothing,
+            Change::Service(change) => {
+                self.service_changes.push(*change);
+                news.services = true;
+            }
             Change::Advertisement(change) => {
-                news.acceptance |= self.advertisements.take(change, invalid) != Taken::Nothing;
+                let taken = self.advertisements.take(change, invalid) != Taken::Nothing;
+                news.acceptance |= taken;
+                news.services |= taken;
             }
         }
         self.news.in_sync |= !was_in_sync && self.in_sync();
@@ -126,11 +155,11 @@ fn note(taken: Taken, keys: &mut BTreeSet<Key>) {
 }
 
 /// Watches everything that felix needs, one task a kind.
-pub(crate) fn watch<S: Store>(store: &S, node: &str) -> mpsc::Receiver<Change> {
+pub(crate) fn watch<S: Store>(store: &S, node: &str) -> (mpsc::Sender<Change>, mpsc::Receiver<Change>) {
     let (changes, receiver) = mpsc::channel(1024);
     let all = Selection::default;
     follow(store, all(), &changes, Change::Configuration);
-    follow(store, with_field("metadata.name", node), &changes, Change::FabricNode);
+    follow(store, all(), &changes, Change::FabricNode);
     follow(store, with_field("metadata.name", node), &changes, Change::Node);
     follow(store, all(), &changes, |change| Change::Pod(Box::new(change)));
     follow(store, all(), &changes, Change::Namespace);
@@ -139,5 +168,5 @@ pub(crate) fn watch<S: Store>(store: &S, node: &str) -> mpsc::Receiver<Change> {
     follow(store, with_field("spec.nodeName", node), &changes, Change::Block);
     follow(store, all(), &changes, Change::Peer);
     follow(store, all(), &changes, Change::Advertisement);
-    receiver
+    (changes, receiver)
 }

@@ -42,7 +42,7 @@ impl<S: Store> Driver<S> {
     pub(crate) fn routes_of(&self, attached: &Attached) -> Vec<Route> {
         let own = &self.graph.state().settings.node_addresses;
         let source = |address: &IpAddr| {
-            let named = self.node_address(address.is_ipv4())?;
+            let named = self.chosen.of_family(address.is_ipv4())?;
             // The kernel takes only an address that it holds.
             (own.contains(&named) && self.monitor.facts().is_local(named)).then_some(named)
         };
@@ -100,6 +100,15 @@ impl<S: Store> Driver<S> {
         if news.node {
             self.refresh_node();
         }
+        if news.fabric_node_gone {
+            self.status.forget_written();
+        }
+        for change in std::mem::take(&mut self.objects.service_changes) {
+            self.services.take(change);
+        }
+        if news.services || news.node || !news.namespaces.is_empty() {
+            self.refresh_services(&news.namespaces);
+        }
         for key in &news.namespaces {
             let labels = self.objects.namespaces.objects.get(key).map(felix_input::namespace::labels);
             self.graph.on_update(Update::Namespace(key.name.clone(), labels));
@@ -110,6 +119,9 @@ impl<S: Store> Driver<S> {
         }
         for key in &news.pods {
             self.refresh_pod(key);
+        }
+        if news.nat {
+            self.refresh_nat();
         }
         if news.pools {
             self.refresh_pools();

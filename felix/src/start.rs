@@ -20,14 +20,16 @@ use tokio::sync::mpsc;
 use crate::controller::Controller;
 use crate::dataplane::Dataplane;
 use crate::driver::{Attached, Driver, Event, Programming, Sources};
+use crate::install::{Directories, Installer, Installing, PLUGIN};
 use crate::journal::Journal;
+use crate::services::Services;
 use crate::status::Status;
 use crate::{cni, objects, writer};
 
 /// Writes that wait for the store.
 const WRITES: usize = 4096;
 
-pub(crate) async fn run(options: &Options, node: String) -> anyhow::Result<()> {
+pub(crate) async fn run(options: &Options, directories: Directories, node: String) -> anyhow::Result<()> {
     private_directory(&options.run_dir)?;
     private_directory(&options.state_dir)?;
     let store = AnyStore::open(&options.store).await.context("the datastore")?;
@@ -61,13 +63,15 @@ pub(crate) async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     tokio::spawn(writer::run(store.clone(), node.clone(), written));
     // Last of all, so that nobody is answered before there is something to answer with.
     let calls = cni::listen(&options.run_dir.join(manx_cni::SOCKET)).context("the CNI socket")?;
-    let changes = objects::watch(&store, &node);
+    let (sender, changes) = objects::watch(&store, &node);
+    let services = Services::new(&node, sender);
+    let objects = objects::Objects { node: node.clone(), ..objects::Objects::default() };
     let driver = Driver {
         controller: Controller::new(store.directory().map(|directory| directory.root()), writes.clone()),
         status: Status::new(writes, adopted.table),
         node,
         store,
-        objects: objects::Objects::default(),
+        objects,
         graph: CalcGraph::new(NodeSettings::default()),
         allocator: Allocator::new(me, Settings::default(), restored),
         journal,
@@ -90,6 +94,15 @@ pub(crate) async fn run(options: &Options, node: String) -> anyhow::Result<()> {
         journal_failed: BTreeMap::new(),
         gated: std::collections::VecDeque::new(),
         settings_problems,
+        chosen: crate::address::Chosen::default(),
+        told: crate::network::Told::default(),
+        services,
+        service_prefixes: std::collections::BTreeSet::new(),
+        installing: Installing::new(Installer {
+            directories,
+            plugin: std::env::current_exe()?.with_file_name(PLUGIN),
+            socket: options.run_dir.join(manx_cni::SOCKET),
+        }),
         started: Instant::now(),
     };
     let sources = Sources { changes, calls, events: event, outcomes, questions };

@@ -33,6 +33,9 @@ pub(crate) struct Status {
     due: Option<Instant>,
     written: Option<(NodeWish, Instant)>,
     conditions: Vec<Condition>,
+    node_seen: bool,
+    /// Why this node is not ready for pods, if it is not: reason and text. Absent before anybody looked.
+    problem: Option<Result<(), (String, String)>>,
 }
 
 impl Status {
@@ -45,6 +48,8 @@ impl Status {
             due: None,
             written: None,
             conditions: Vec::new(),
+            node_seen: false,
+            problem: None,
         }
     }
 
@@ -69,6 +74,26 @@ impl Status {
         });
     }
 
+    pub(crate) fn address_changed(&mut self, old: &str, new: &str, source: &str) {
+        self.send(Write::NodeEvent {
+            warning: false,
+            reason: "AddressChanged",
+            note: format!("{old} is now {new}, by {source}"),
+        });
+    }
+
+    /// Why this node is not ready for pods, if it is not.
+    pub(crate) fn problem(&self) -> Option<&Result<(), (String, String)>> {
+        self.problem.as_ref()
+    }
+
+    /// The FabricNode is gone, or no longer says what was written: it is written again.
+    pub(crate) fn forget_written(&mut self) {
+        self.written = None;
+        self.wish = None;
+        self.dirty = true;
+    }
+
     pub(crate) fn pod_event(&mut self, pod: &Key, reason: &'static str, note: &str) {
         self.send(Write::PodEvent { pod: pod.clone(), reason, note: note.to_owned() });
     }
@@ -80,7 +105,7 @@ impl Status {
         }
     }
 
-    fn send(&self, write: Write) {
+    pub(crate) fn send(&self, write: Write) {
         if self.writes.try_send(write).is_err() {
             tracing::warn!("the store's writer is behind: a status or an Event is lost");
         }
@@ -121,13 +146,25 @@ impl<S: Store> Driver<S> {
         if !std::mem::take(&mut self.status.dirty) && !due {
             return;
         }
+        let node = self.objects.nodes.named(&self.node);
+        self.status.node_seen |= node.is_some();
+        if self.status.node_seen && node.is_none() {
+            // The Node was deleted, and its FabricNode with it.
+            self.status.due = None;
+            return;
+        }
         let wall = Timestamp::now();
         let mut conditions = std::mem::take(&mut self.status.conditions);
         let generation =
             self.objects.fabric_nodes.named(&self.node).and_then(|node| node.metadata.generation);
         let (addresses, source, address_reason, address_text) = self.address_status();
-        set_condition(&mut conditions, address_reason, address_text, generation, Time(wall));
         let (dataplane, text) = self.dataplane_state();
+        self.status.problem = Some(match (address_reason.status(), dataplane.status()) {
+            ("True", "True") => Ok(()),
+            ("True", _) => Err((dataplane.as_str().to_owned(), text.clone())),
+            (_, _) => Err((address_reason.as_str().to_owned(), address_text.clone())),
+        });
+        set_condition(&mut conditions, address_reason, address_text, generation, Time(wall));
         set_condition(&mut conditions, dataplane, text, generation, Time(wall));
         let (policy, text) = self.policy_state(now);
         set_condition(&mut conditions, policy, text, generation, Time(wall));
@@ -148,17 +185,10 @@ impl<S: Store> Driver<S> {
     }
 
     fn address_status(&self) -> (NodeAddressesStatus, String, AddressesReady, String) {
-        let ipv4 = self.node_address(true);
-        let ipv6 = self.node_address(false);
-        let status = NodeAddressesStatus { ipv4: ipv4.map(Ip), ipv6: ipv6.map(Ip) };
-        if ipv4.is_none() && ipv6.is_none() {
-            let text = format!(
-                "Node {} has no InternalIP and FabricNode spec.addresses is empty: set either",
-                self.node
-            );
-            return (status, String::new(), AddressesReady::NoMatchingAddress, text);
-        }
-        (status, "Node InternalIP".to_owned(), AddressesReady::Selected, String::new())
+        let chosen = &self.chosen;
+        let status = NodeAddressesStatus { ipv4: chosen.ipv4.map(Ip), ipv6: chosen.ipv6.map(Ip) };
+        let (reason, text) = chosen.problem.clone().unwrap_or((AddressesReady::Selected, String::new()));
+        (status, chosen.source.clone(), reason, text)
     }
 
     /// Condition DataplaneReady.

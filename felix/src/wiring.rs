@@ -17,7 +17,7 @@ use felix_calc::host::{INTERFACE_PREFIX, POD_GATEWAY_V4, POD_GATEWAY_V6, ROUTE_P
 use felix_kernel::descriptor::PodNamespace;
 use felix_kernel::link::{self, MacAddress, Veth};
 use felix_kernel::netlink::{NetlinkError, RouteSocket};
-use felix_kernel::route::{self, NextHop, Route, RouteError};
+use felix_kernel::route::{self, KernelRoute, NextHop, Route, RouteError};
 use felix_kernel::sysctl::{self, Sysctl};
 use felix_kernel::{addr, neigh};
 use ipnet::IpNet;
@@ -172,6 +172,71 @@ fn settle(host: &RouteSocket, wire: &Wire<'_>, index: u32) -> Result<(), WiringE
         }
     }
     Ok(())
+}
+
+/// What is not as ADD left it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckError {
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    #[error("interface {0} is gone from the host, or down")]
+    HostEnd(String),
+    #[error("interface {0} is gone from the pod, is down, or is another")]
+    PodEnd(String),
+    #[error("the pod has no address {0}")]
+    Address(IpAddr),
+    #[error("the pod has no default route via {0}")]
+    DefaultRoute(IpAddr),
+    #[error("the host has no route to {0}")]
+    HostRoute(IpAddr),
+}
+
+/// Compares a pod's link, addresses and routes with what [`wire`] and the dataplane made.
+pub(crate) fn check(
+    host: &RouteSocket,
+    pod: &RouteSocket,
+    ends: &Ends,
+    interface: &str,
+    addresses: &[IpAddr],
+) -> Result<(), CheckError> {
+    let near = link::by_name(host, &ends.host_interface)?.filter(|link| link.up);
+    let near = near.ok_or_else(|| CheckError::HostEnd(ends.host_interface.clone()))?;
+    let far = link::by_name(pod, interface)?.filter(|link| link.up && link.mac == Some(ends.pod_mac));
+    let far = far.ok_or_else(|| CheckError::PodEnd(interface.to_owned()))?;
+    let held = addr::list(pod)?;
+    let inside = route::dump(pod, None)?;
+    let outside = route::dump(host, Some(ROUTE_PROTOCOL_LOCAL))?;
+    for address in addresses {
+        if !held.iter().any(|held| held.ifindex == far.index && held.address.addr() == *address) {
+            return Err(CheckError::Address(*address));
+        }
+        let gateway = gateway(*address);
+        // A gateway is of its route's family.
+        let default = |route: &KernelRoute| {
+            let mut hops = route.next_hops.iter();
+            route.destination.prefix_len() == 0
+                && hops.any(|hop| hop.gateway == Some(gateway) && hop.ifindex == far.index)
+        };
+        if !inside.iter().any(default) {
+            return Err(CheckError::DefaultRoute(gateway));
+        }
+        let to_pod = |route: &KernelRoute| {
+            let mut hops = route.next_hops.iter();
+            route.destination == IpNet::from(*address) && hops.any(|hop| hop.ifindex == near.index)
+        };
+        if !outside.iter().any(to_pod) {
+            return Err(CheckError::HostRoute(*address));
+        }
+    }
+    Ok(())
+}
+
+/// The pod's next hop for everything of this family.
+pub(crate) fn gateway(family_of: IpAddr) -> IpAddr {
+    match family_of {
+        IpAddr::V4(_) => IpAddr::V4(POD_GATEWAY_V4),
+        IpAddr::V6(_) => IpAddr::V6(POD_GATEWAY_V6),
+    }
 }
 
 /// The route to one address of a pod.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference, Time};
 use manx_crds::store::{Key, NewEvent, Object, Part, Store, StoreError};
 use manx_crds::v1alpha1::{
     AgentStatus, BGPAdvertisement, BGPPeer, FabricConfiguration, FabricNode, FabricNodeSpec, IPPool,
@@ -16,7 +17,9 @@ use manx_crds::v1alpha1::{
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-const FELIX: &str = "manx-felix";
+use crate::network::{CONDITION, Network, TAINT, is_tainted};
+
+pub(crate) const FELIX: &str = "manx-felix";
 const CONTROLLER: &str = "manx-controller";
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -59,6 +62,8 @@ pub(crate) enum Write {
         reason: &'static str,
         note: String,
     },
+    /// Taint and NetworkUnavailable of the Node.
+    Network(Network),
     /// By the controller.
     Accepted {
         kind: AcceptedKind,
@@ -75,13 +80,14 @@ pub(crate) enum Write {
 #[derive(Default)]
 struct Open {
     node: Option<Box<NodeWish>>,
+    network: Option<Network>,
     pods: BTreeMap<Key, Vec<IpAddr>>,
     accepted: BTreeMap<(AcceptedKind, String), Box<Condition>>,
 }
 
 impl Open {
     fn is_empty(&self) -> bool {
-        self.node.is_none() && self.pods.is_empty() && self.accepted.is_empty()
+        self.node.is_none() && self.network.is_none() && self.pods.is_empty() && self.accepted.is_empty()
     }
 }
 
@@ -117,6 +123,7 @@ pub(crate) async fn run<S: Store>(store: S, node: String, mut writes: mpsc::Rece
 async fn take<S: Store>(store: &S, node: &str, open: &mut Open, write: Write) {
     match write {
         Write::Node(wish) => open.node = Some(wish),
+        Write::Network(wish) => open.network = Some(wish),
         Write::PodAddresses { pod, addresses } => drop(open.pods.insert(pod, addresses)),
         Write::Accepted { kind, name, condition } => drop(open.accepted.insert((kind, name), condition)),
         Write::PodEvent { pod, reason, note } => {
@@ -135,6 +142,17 @@ async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), S
     if let Some(wish) = &open.node {
         fabric_node(store, node, wish).await?;
         open.node = None;
+    }
+    if let Some(wish) = &open.network {
+        // The kubelet writes the Node as well: of two at once one reads again.
+        let mut outcome = network(store, node, wish).await;
+        for _ in 0..3 {
+            if let Err(StoreError::Conflict { .. }) = outcome {
+                outcome = network(store, node, wish).await;
+            }
+        }
+        gone(outcome.map(|_| ()))?;
+        open.network = None;
     }
     while let Some((pod, addresses)) = open.pods.first_key_value() {
         gone(pod_status(store, node, pod, addresses).await)?;
@@ -159,22 +177,27 @@ async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), S
 /// The FabricNode: made empty where it is not there, labels copied from the Node, status by field manager.
 async fn fabric_node<S: Store>(store: &S, node: &str, wish: &NodeWish) -> Result<(), StoreError> {
     let key = Key::cluster(node);
-    if let Err(StoreError::NotFound { .. }) = store.get::<FabricNode>(&key).await {
-        let owner = wish.owner.as_ref().map(|uid| {
-            vec![OwnerReference {
-                api_version: "v1".to_owned(),
-                kind: "Node".to_owned(),
-                name: node.to_owned(),
-                uid: uid.clone(),
-                ..OwnerReference::default()
-            }]
-        });
-        let mut object = FabricNode::new(node, FabricNodeSpec::default());
-        object.metadata = ObjectMeta { owner_references: owner, ..object.metadata };
-        match store.create(&object).await {
-            Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
-            Err(error) => return Err(error),
+    let owner = wish.owner.as_ref().map(|uid| owned_by(node, uid));
+    match store.get::<FabricNode>(&key).await {
+        Err(StoreError::NotFound { .. }) => {
+            let mut object = FabricNode::new(node, FabricNodeSpec::default());
+            object.metadata =
+                ObjectMeta { owner_references: owner.map(|owner| vec![owner]), ..object.metadata };
+            match store.create(&object).await {
+                Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
+        // A person made it before us, or the Node is another of the same name: it goes with the Node all the same.
+        Ok(mut object) => {
+            let owners = object.metadata.owner_references.get_or_insert_default();
+            if let Some(owner) = owner.filter(|owner| !owners.contains(owner)) {
+                owners.retain(|other| other.kind != "Node");
+                owners.push(owner);
+                store.replace(&object).await?;
+            }
+        }
+        Err(error) => return Err(error),
     }
     store.apply::<FabricNode>(&key, FELIX, Part::Labels, json(&wish.labels)).await?;
     let agent = AgentStatus {
@@ -195,6 +218,53 @@ async fn fabric_node<S: Store>(store: &S, node: &str, wish: &NodeWish) -> Result
     }
     store.apply::<FabricNode>(&key, FELIX, Part::Status, body).await?;
     Ok(())
+}
+
+fn owned_by(node: &str, uid: &str) -> OwnerReference {
+    OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: node.to_owned(),
+        uid: uid.to_owned(),
+        ..OwnerReference::default()
+    }
+}
+
+/// Taint and condition of the Node: the taint by compare-and-swap, the condition by field manager.
+/// Whether anything was to be written.
+pub(crate) async fn network<S: Store>(store: &S, node: &str, wish: &Network) -> Result<bool, StoreError> {
+    let key = Key::cluster(node);
+    let mut object = store.get::<Node>(&key).await?;
+    let changed = !wish.is_said(&object);
+    // The condition first: a node whose taint goes is ready in every respect.
+    if !wish.is_condition_said(&object) {
+        let conditions = object.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let before = conditions.into_iter().flatten().find(|condition| condition.type_ == CONDITION);
+        let status = if wish.available { "False" } else { "True" };
+        let now = Time(Timestamp::now());
+        let since = before
+            .filter(|before| before.status == status)
+            .and_then(|before| before.last_transition_time.clone())
+            .unwrap_or_else(|| now.clone());
+        let condition = json!({
+            "type": CONDITION, "status": status, "reason": wish.reason, "message": wish.message,
+            "lastHeartbeatTime": json(&now), "lastTransitionTime": json(&since),
+        });
+        object = store.apply::<Node>(&key, FELIX, Part::Status, json!({"conditions": [condition]})).await?;
+        tracing::info!(
+            available = wish.available,
+            reason = wish.reason,
+            "the Node says whether pods may come"
+        );
+    }
+    if wish.available && is_tainted(&object) {
+        if let Some(taints) = object.spec.as_mut().and_then(|spec| spec.taints.as_mut()) {
+            taints.retain(|taint| taint.key != TAINT);
+        }
+        store.replace(&object).await?;
+        tracing::info!(taint = TAINT, "taint removed: pods may come");
+    }
+    Ok(changed)
 }
 
 /// Where there is no kubelet, felix says which addresses a pod has: all other nodes learn it from here.

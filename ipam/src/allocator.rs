@@ -110,6 +110,8 @@ pub struct AssignRequest {
     pub name: String,
     /// The uid that the runtime was told.
     pub uid: String,
+    /// Of the runtime: what one of its collections is about.
+    pub network: String,
     pub pod_annotations: BTreeMap<String, String>,
     pub namespace_annotations: BTreeMap<String, String>,
     pub namespace_labels: BTreeMap<String, String>,

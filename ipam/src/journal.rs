@@ -74,6 +74,9 @@ pub struct PodRecord {
     pub host_interface: Option<String>,
     pub mac: Option<MacAddress>,
     pub host_mac: Option<MacAddress>,
+    /// Name of the runtime's network; empty in records of the first release.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub network: String,
 }
 
 impl PodRecord {

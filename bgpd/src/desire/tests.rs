@@ -65,9 +65,9 @@ fn of(changes: Vec<Change>) -> Desire {
 /// What the speaker is told to originate, without Services.
 fn told(desire: &Desire) -> BTreeMap<IpNet, Vec<OwnRoute>> {
     let inputs = Originated::default().all(&desire.export, &ServiceIndex::new("n1"));
-    let originate = |input| match input {
-        Input::Originate { prefix, routes } => (prefix, routes),
-        other => panic!("{other:?}"),
+    let originate = |input| {
+        let Input::Originate { prefix, routes } = input else { panic!("{input:?}") };
+        (prefix, routes)
     };
     inputs.into_iter().map(originate).collect()
 }

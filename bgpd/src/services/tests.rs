@@ -82,9 +82,9 @@ async fn kinds_are_watched_only_while_a_rule_needs_them() {
 async fn rules_wait_for_the_lists_and_the_old_ones_stay_meanwhile() {
     let (mut services, _starter) = Starter::services();
     services.want(&rules(""), false);
-    services.take(ServiceChange::Service(Change::Put(service())));
+    services.take(ServiceChange::Service(Box::new(Change::Put(service()))));
     services.take(ServiceChange::Slice(Change::Put(slice())));
-    services.take(ServiceChange::Service(Change::InSync));
+    services.take(ServiceChange::Service(Box::new(Change::InSync)));
     assert!(!services.in_sync());
     assert_eq!(told(&mut services), Vec::<String>::new());
     services.take(ServiceChange::Slice(Change::InSync));
@@ -108,9 +108,9 @@ async fn nothing_of_an_ended_watch_is_left() {
     let (mut services, _starter) = Starter::services();
     services.want(&rules(""), false);
     for change in [
-        ServiceChange::Service(Change::Put(service())),
+        ServiceChange::Service(Box::new(Change::Put(service()))),
         ServiceChange::Slice(Change::Put(slice())),
-        ServiceChange::Service(Change::InSync),
+        ServiceChange::Service(Box::new(Change::InSync)),
         ServiceChange::Slice(Change::InSync),
     ] {
         // Still on its way when the rules change.
@@ -120,7 +120,7 @@ async fn nothing_of_an_ended_watch_is_left() {
     assert_eq!(told(&mut services), Vec::<String>::new());
     services.want(&rules(""), false);
     assert!(!services.in_sync());
-    services.take(ServiceChange::Service(Change::InSync));
+    services.take(ServiceChange::Service(Box::new(Change::InSync)));
     services.take(ServiceChange::Slice(Change::InSync));
     assert_eq!(told(&mut services), Vec::<String>::new(), "the new lists were empty");
 }

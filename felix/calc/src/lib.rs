@@ -18,6 +18,7 @@ pub mod evaluator;
 pub mod graph;
 pub mod host;
 pub mod model;
+pub mod nat;
 pub mod packet;
 pub mod plan;
 pub mod resolve;
@@ -31,4 +32,5 @@ pub use model::{
     Action, Direction, Endpoint, EndpointId, Icmp, NamedPort, Namespaces, NodeSettings, NodeState, Peer,
     Policy, PolicyKey, PolicyKind, PortRange, Rule, RuleId, Selection, Tier, TierDefault, Traffic,
 };
+pub use nat::OutgoingNat;
 pub use selector::Selector;

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use crate::nat::OutgoingNat;
 use crate::selector::Selector;
 use crate::table::Family;
 
@@ -38,6 +39,7 @@ pub type Labels = BTreeMap<String, String>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeState {
     pub settings: NodeSettings,
+    pub nat: OutgoingNat,
     /// Local endpoints and all others that rules may name as peers.
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
     /// Labels by namespace. A namespace that is not here has no labels.
@@ -56,6 +58,7 @@ impl NodeState {
         ];
         Self {
             settings,
+            nat: OutgoingNat::default(),
             endpoints: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             tiers: tiers.into_iter().map(|(name, tier)| (name.to_owned(), tier)).collect(),

@@ -23,6 +23,8 @@ pub struct Walk {
     pub counted: Vec<Place>,
     /// Prefixes of the lines that it would log, in order.
     pub logged: Vec<String>,
+    /// It leaves under the node's address.
+    pub masqueraded: bool,
 }
 
 /// The table is not one that the kernel would take, or not one that means what it says.
@@ -44,7 +46,15 @@ pub fn simulate(table: &Table, packet: &Packet) -> Result<Walk, SimulateError> {
     Walker { before: table, after: table, flips_at: 0, moment: 0, packet, walk: nothing_yet() }.run()
 }
 
-/// The same while a transaction is committed: everything that the packet looks up before its
+/// Whether the first packet of a connection leaves under the node's address, as the chains behind routing decide.
+pub fn simulate_source_nat(table: &Table, packet: &Packet) -> Result<bool, SimulateError> {
+    let mut walker =
+        Walker { before: table, after: table, flips_at: 0, moment: 0, packet, walk: nothing_yet() };
+    walker.walk_hook(Hook::Postrouting)?;
+    Ok(walker.walk.masqueraded)
+}
+
+/// [`simulate`] while a transaction is committed: everything that the packet looks up before its
 /// `flips_at`-th look (a base chain's rules or a set) it finds in `before`, the rest in `after`.
 pub fn simulate_during(
     before: &Table,
@@ -53,12 +63,12 @@ pub fn simulate_during(
     packet: &Packet,
 ) -> Result<(Walk, usize), SimulateError> {
     let mut walker = Walker { before, after, flips_at, moment: 0, packet, walk: nothing_yet() };
-    walker.walk_hook()?;
+    walker.walk_hook(packet.hook())?;
     Ok((walker.walk, walker.moment))
 }
 
 fn nothing_yet() -> Walk {
-    Walk { verdict: Verdict::Allow, counted: Vec::new(), logged: Vec::new() }
+    Walk { verdict: Verdict::Allow, counted: Vec::new(), logged: Vec::new(), masqueraded: false }
 }
 
 struct Walker<'a> {
@@ -87,12 +97,11 @@ enum Next {
 
 impl<'a> Walker<'a> {
     fn run(mut self) -> Result<Walk, SimulateError> {
-        self.walk_hook()?;
+        self.walk_hook(self.packet.hook())?;
         Ok(self.walk)
     }
 
-    fn walk_hook(&mut self) -> Result<(), SimulateError> {
-        let hook = self.packet.hook();
+    fn walk_hook(&mut self, hook: Hook) -> Result<(), SimulateError> {
         for (name, base) in base_chains(if self.flips_at == 0 { self.after } else { self.before }, hook) {
             // The kernel takes a base chain's rules, and those of all chains behind it, at its entry.
             let table = self.look();
@@ -228,7 +237,12 @@ impl<'a> Walker<'a> {
                 self.walk.logged.push(prefix.clone());
                 Next::Statement
             }
-            Statement::Limit { .. } | Statement::Masquerade => Next::Statement,
+            Statement::Limit { .. } => Next::Statement,
+            // Ends the chain, and the other chains of source NAT are not asked.
+            Statement::Masquerade => {
+                self.walk.masqueraded = true;
+                Next::Go(Jump::Accept)
+            }
             Statement::Reject { .. } => Next::Deny(Answer::Reject),
             Statement::Verdict(verdict) => Next::Go(verdict.clone()),
         })

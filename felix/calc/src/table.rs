@@ -207,7 +207,8 @@ pub enum Statement {
     Reject {
         tcp_reset: bool,
     },
-    /// `masquerade`, in a nat chain.
+    /// `masquerade fully-random`, in a nat chain: under the address that the kernel picks, from a port that cannot be
+    /// foretold and hardly ever is one that another connection has just taken.
     Masquerade,
     Verdict(Verdict),
 }

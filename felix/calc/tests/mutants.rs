@@ -86,6 +86,10 @@ const BUGS: &[(&str, Bug)] = &[
     ("an Allow opens bgpd's ports", Writes(|t| drop(t.chains.remove("in-host")))),
     ("workload-to-host ignored", Reads(|s| s.settings.workload_to_host = HostAction::Allow)),
     ("service loops pass", Reads(|s| s.settings.service_prefixes.clear())),
+    ("natOutgoing ignored", Reads(|s| s.nat.masquerade.clear())),
+    ("natExclude ignored", Reads(|s| s.nat.masquerade.values_mut().for_each(|x| x.clear()))),
+    ("masquerade towards pools", Reads(|s| s.nat.pools.clear())),
+    ("masquerade towards nodes", Writes(|t| sets(t, "nodes", |s| s.elements.clear()))),
     ("equal rules of two policies counted as one", Writes(|t| t.chains.values_mut().for_each(drop_denies))),
 ];
 

@@ -12,13 +12,14 @@ use felix_calc::compile::Compiler;
 use felix_calc::compile::sets::SetsCompiler;
 use felix_calc::evaluator::node;
 use felix_calc::graph::{CalcGraph, Change, Update};
-use felix_calc::model::{NodeSettings, NodeState};
+use felix_calc::model::{NodeSettings, NodeState, TCP};
+use felix_calc::nat::OutgoingNat;
 use felix_calc::plan::apply;
-use felix_calc::simulate::simulate;
+use felix_calc::simulate::{simulate, simulate_source_nat};
 use felix_calc::table::Table;
 use felix_calc::verdict::Verdict;
 
-use named::{NamedState, all, reached};
+use named::{NamedState, all, first_packet, reached};
 use support::change::facts;
 use support::generate::{Random, Style};
 use support::{render, states};
@@ -33,6 +34,28 @@ fn each_state_reaches_whom_it_says() {
         assert_eq!(differ(&by_evaluator), Vec::<String>::new(), "{name}: evaluator");
         assert_eq!(differ(&by_table), Vec::<String>::new(), "{name}: table");
         expectorate::assert_contents(format!("tests/golden/{name}.txt"), &render::table(&table));
+    }
+}
+
+#[test]
+fn what_leaves_all_pools_and_nodes_leaves_under_the_nodes_address() {
+    let state = all().into_iter().find(|state| state.name == "outgoing").unwrap().state;
+    let table = SetsCompiler::default().compile(&state).table;
+    for (source, destination, hidden) in [
+        ("10.0.0.1", "198.51.100.1", true),
+        ("fd00::1", "2001:db8::1", true),
+        ("10.0.0.1", "10.0.1.1", false),
+        ("10.0.0.1", "192.0.2.1", false),
+        ("fd00::1", "2001:db8:ffff::2", false),
+        ("10.0.0.1", "203.0.113.7", false),
+        ("10.9.0.1", "198.51.100.1", false),
+        ("198.51.100.1", "10.0.0.1", false),
+    ] {
+        let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+        assert_eq!(state.nat.masquerades(source, destination), hidden, "{source} to {destination}");
+        let [input, output] = ["eth0", "eth1"].map(|interface| Some(interface.to_owned()));
+        let packet = first_packet(input, output, [source, destination], TCP, 80);
+        assert_eq!(simulate_source_nat(&table, &packet), Ok(hidden), "{source} to {destination}");
     }
 }
 
@@ -165,6 +188,7 @@ fn a_referent_may_go_first_and_come_last() {
             Update::Settings(_) => {
                 Update::Settings(NodeSettings { deny_log_rate: 0, ..NodeSettings::default() })
             }
+            Update::OutgoingNat(_) => Update::OutgoingNat(OutgoingNat::default()),
         };
         let mut node = Node::new();
         node.become_state(&state, false);
@@ -228,7 +252,7 @@ fn union(sequence: &[NamedState]) -> NodeState {
 
 /// The updates from one state to another.
 fn difference(from: &NodeState, to: &NodeState) -> Vec<Update> {
-    let mut updates = vec![Update::Settings(to.settings.clone())];
+    let mut updates = vec![Update::Settings(to.settings.clone()), Update::OutgoingNat(to.nat.clone())];
     let mut keyed = |all: Vec<Update>| updates.extend(all);
     keyed(changed(&from.namespaces, &to.namespaces, Update::Namespace));
     keyed(changed(&from.endpoints, &to.endpoints, Update::Endpoint));

@@ -5,12 +5,14 @@
 //!   Pod ───────────▶ pod::endpoint ──────────▶ Endpoint
 //!   Namespace ─────▶ namespace::labels ──────▶ Labels
 //!   Node, FabricNode, FabricConfiguration ─▶ node::settings ─▶ NodeSettings
+//!   IPPools, FabricNodes ─▶ nat::outgoing ───▶ OutgoingNat
 //! ```
 //! Shared by felix, the offline trace of `manxctl` and the controller, so that an object means the same wherever it
 //! is read. Each translation is a function of its object alone: no clock, no store, no state.
 
 pub mod labels;
 pub mod namespace;
+pub mod nat;
 pub mod node;
 pub mod pod;
 pub mod policy;

@@ -49,7 +49,13 @@ fn addresses(node: Option<&Node>, fabric_node: Option<&FabricNode>) -> BTreeSet<
         .filter(|address| matches!(address.type_.as_str(), "InternalIP" | "ExternalIP"))
         .filter_map(|address| address.address.parse().ok())
         .collect();
-    let Some(fabric_node) = fabric_node else { return addresses };
+    addresses.extend(fabric_node.into_iter().flat_map(of_fabric_node));
+    addresses
+}
+
+/// Every address that the FabricNode names, a person's and the agents'.
+pub(crate) fn of_fabric_node(fabric_node: &FabricNode) -> BTreeSet<IpAddr> {
+    let mut addresses = BTreeSet::new();
     if let Some(own) = &fabric_node.spec.addresses {
         addresses.extend([own.ipv4, own.ipv6].into_iter().flatten().map(IpAddr::from));
     }

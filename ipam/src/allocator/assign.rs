@@ -134,6 +134,7 @@ impl Allocator {
             host_interface: None,
             mac: None,
             host_mac: None,
+            network: request.network.clone(),
         };
         let owner = Owner::Pod(record.owner());
         let addresses: Vec<Address> =

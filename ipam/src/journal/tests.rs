@@ -16,6 +16,7 @@ fn pod(container: &str, ip: &str, step: Step) -> PodRecord {
         host_interface: Some("manx4f2a1c09b7d".into()),
         mac: Some(MacAddress([2, 0, 0, 0, 0, 0xaf])),
         host_mac: None,
+        network: "manx".into(),
     }
 }
 

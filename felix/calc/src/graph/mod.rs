@@ -17,6 +17,7 @@ use self::round::Round;
 use crate::compile::sets::SetsCompiler;
 use crate::compile::{Compiled, Compiler, CounterIndex, Dirty};
 use crate::model::{Endpoint, EndpointId, Labels, NodeSettings, NodeState, Policy, PolicyKey, Tier};
+use crate::nat::OutgoingNat;
 use crate::plan::{Plan, plan_delta};
 use crate::resolve::{Applied, Resolution};
 use crate::table::Table;
@@ -29,6 +30,7 @@ pub enum Update {
     Tier(String, Option<Tier>),
     Policy(PolicyKey, Option<Policy>),
     Settings(NodeSettings),
+    OutgoingNat(OutgoingNat),
 }
 
 /// What one flush did.
@@ -73,6 +75,7 @@ struct Pending {
     tiers: BTreeMap<String, Option<Tier>>,
     policies: BTreeMap<PolicyKey, Option<Policy>>,
     settings: Option<NodeSettings>,
+    nat: Option<OutgoingNat>,
 }
 
 impl CalcGraph {
@@ -100,12 +103,23 @@ impl CalcGraph {
             Update::Tier(name, tier) => drop(self.pending.tiers.insert(name, tier)),
             Update::Policy(key, policy) => drop(self.pending.policies.insert(key, policy)),
             Update::Settings(settings) => self.pending.settings = Some(settings),
+            Update::OutgoingNat(nat) => self.pending.nat = Some(nat),
         }
     }
 
     /// The facts of all flushes so far.
     pub fn state(&self) -> &NodeState {
         &self.state
+    }
+
+    /// The settings as last told, which a flush may not have worked in yet.
+    pub fn settings(&self) -> &NodeSettings {
+        self.pending.settings.as_ref().unwrap_or(&self.state.settings)
+    }
+
+    /// As last told.
+    pub fn nat(&self) -> &OutgoingNat {
+        self.pending.nat.as_ref().unwrap_or(&self.state.nat)
     }
 
     /// What the kernel should hold since the last flush.
@@ -125,9 +139,9 @@ impl CalcGraph {
 
     /// Whether a flush would have anything to look at.
     pub fn is_dirty(&self) -> bool {
-        let Pending { endpoints, namespaces, tiers, policies, settings } = &self.pending;
+        let Pending { endpoints, namespaces, tiers, policies, settings, nat } = &self.pending;
         let quiet = endpoints.is_empty() && namespaces.is_empty() && tiers.is_empty() && policies.is_empty();
-        self.first || settings.is_some() || !quiet
+        self.first || settings.is_some() || nat.is_some() || !quiet
     }
 
     /// Works the pending facts in. The cost follows what changed: a pod elsewhere costs the evaluation of

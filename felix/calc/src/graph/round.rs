@@ -7,6 +7,7 @@ use super::{Change, Pending};
 use crate::model::{
     Direction, Endpoint, EndpointId, Labels, NodeSettings, NodeState, Policy, PolicyKey, Tier,
 };
+use crate::nat::OutgoingNat;
 use crate::resolve::{Applied, Resolution};
 
 pub(super) struct Round {
@@ -15,6 +16,7 @@ pub(super) struct Round {
     tiers: BTreeMap<String, Option<Tier>>,
     policies: BTreeMap<PolicyKey, Option<Policy>>,
     settings: Option<NodeSettings>,
+    nat: Option<OutgoingNat>,
     /// Endpoints that changed themselves, not only by their namespace.
     told: BTreeSet<EndpointId>,
     /// The chains of this node may differ.
@@ -28,7 +30,7 @@ pub(super) struct Round {
 impl Round {
     /// What is pending and differs from what is known: a fact told twice is no change.
     pub(super) fn take(pending: &mut Pending, state: &NodeState) -> Self {
-        let Pending { endpoints, namespaces, tiers, policies, settings } = std::mem::take(pending);
+        let Pending { endpoints, namespaces, tiers, policies, settings, nat } = std::mem::take(pending);
         let endpoints = news(endpoints, &state.endpoints);
         Self {
             told: endpoints.keys().cloned().collect(),
@@ -37,6 +39,7 @@ impl Round {
             tiers: news(tiers, &state.tiers),
             policies: news(policies, &state.policies),
             settings: settings.filter(|settings| *settings != state.settings),
+            nat: nat.filter(|nat| *nat != state.nat),
             structure: false,
             node_wide: false,
             recheck: BTreeSet::new(),
@@ -64,6 +67,11 @@ impl Round {
         merge(&mut state.policies, policies);
         if let Some(settings) = self.settings.take() {
             state.settings = settings;
+        }
+        // Established connections keep the source they began with: nothing to judge again.
+        if let Some(nat) = self.nat.take() {
+            state.nat = nat;
+            self.structure = true;
         }
         for id in &affected {
             if let Some(endpoint) = state.endpoints.get(id) {
@@ -122,7 +130,13 @@ impl Round {
 
     /// Tiers and settings stand in every chain.
     fn note_node_wide(&mut self, state: &NodeState, applied: &Applied) {
-        if self.tiers.is_empty() && self.settings.is_none() {
+        // Service prefixes stand in one base chain only, and a connection that went past it came by DNAT.
+        let prefixes_only = self.settings.as_ref().is_some_and(|settings| {
+            let service_prefixes = state.settings.service_prefixes.clone();
+            NodeSettings { service_prefixes, ..settings.clone() } == state.settings
+        });
+        if self.tiers.is_empty() && (self.settings.is_none() || prefixes_only) {
+            self.structure |= prefixes_only;
             return;
         }
         (self.structure, self.node_wide) = (true, true);

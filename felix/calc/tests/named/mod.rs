@@ -11,6 +11,7 @@ use felix_calc::model::{
     Action, Answer, Endpoint, EndpointId, HostAction, NamedPort, Namespaces, NodeSettings, NodeState, Peer,
     Policy, PolicyKey, PolicyKind, PortRange, Rule, SCTP, Selection, TCP, Tier, TierDefault, Traffic, UDP,
 };
+use felix_calc::nat::OutgoingNat;
 use felix_calc::packet::{Connection, Packet, ports};
 use felix_calc::selector::Selector;
 
@@ -31,6 +32,7 @@ pub fn all() -> Vec<NamedState> {
         namespaces(),
         tiers(),
         strict_node(),
+        outgoing(),
     ]
 }
 
@@ -161,6 +163,20 @@ fn strict_node() -> NamedState {
     named("strict-node", state, with(reaches, &opened))
 }
 
+/// Three pools: two hide their pods from the outside (one of each family, one with an exception), one does not.
+fn outgoing() -> NamedState {
+    let mut state = cluster();
+    let masquerade = [("10.0.0.0/16", nets(&["203.0.113.0/24"])), ("fd00::/16", nets(&[]))];
+    state.nat = OutgoingNat {
+        pools: nets(&["10.0.0.0/16", "10.9.0.0/16", "fd00::/16"]).into_iter().collect(),
+        nodes: ["192.0.2.1", "192.0.2.2", "2001:db8:ffff::2"].map(|node| node.parse().unwrap()).into(),
+        masquerade: masquerade
+            .map(|(pool, excluded)| (pool.parse().unwrap(), excluded.into_iter().collect()))
+            .into(),
+    };
+    named("outgoing", state, without(&[]))
+}
+
 // --------------------------------------------------------------------------------------------- the words
 
 const LOCAL: [(&str, &str, &str, u8); 3] =
@@ -273,6 +289,27 @@ fn selector(text: &str) -> Selector {
     text.parse().unwrap()
 }
 
+/// The packet that opens a connection from the first to the second address.
+pub fn first_packet(
+    input: Option<String>,
+    output: Option<String>,
+    [source, destination]: [IpAddr; 2],
+    protocol: u8,
+    port: u16,
+) -> Packet {
+    Packet {
+        input,
+        output,
+        source,
+        destination,
+        protocol,
+        header: Some(ports(40000, port)),
+        hop_limit: 64,
+        connection: Connection::New,
+        dnat: false,
+    }
+}
+
 fn nets(texts: &[&str]) -> Vec<ipnet::IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
@@ -331,17 +368,8 @@ pub fn reached(state: &NodeState, passes: impl Fn(&Packet) -> bool) -> BTreeSet<
             }
             for (protocol, text, port) in FLOWS {
                 for (source, destination) in sources.iter().zip(destinations) {
-                    let packet = Packet {
-                        input: input.clone(),
-                        output: output.clone(),
-                        source: *source,
-                        destination: *destination,
-                        protocol,
-                        header: Some(ports(40000, port)),
-                        hop_limit: 64,
-                        connection: Connection::New,
-                        dnat: false,
-                    };
+                    let (input, output) = (input.clone(), output.clone());
+                    let packet = first_packet(input, output, [*source, *destination], protocol, port);
                     if passes(&packet) {
                         let family = if source.is_ipv4() { "v4" } else { "v6" };
                         flows.insert(format!("{sender} > {receiver} {text} {port} {family}"));

@@ -3,14 +3,14 @@
 use felix_calc::graph::Update;
 use felix_calc::model::{Answer, EndpointId, HostAction, NodeState, Tier, TierDefault};
 
-use super::generate::{Random, Style, endpoint, interface, labels, policy};
+use super::generate::{Random, Style, endpoint, interface, labels, nat, policy};
 
 /// One change of one kind; a packet in flight then sees the old or the new of this one thing.
 pub fn change(random: &mut Random, state: &NodeState, style: Style) -> Vec<Update> {
     // Where rules deny or negate, an address that changes sides in two sets is judged by a mixture for the
     // time between two looks (DESIGN.md, "What a packet in flight sees"): membership changes only where
     // Kubernetes semantics hold.
-    let kinds = if style == Style::Kubernetes { 9 } else { 5 };
+    let kinds = if style == Style::Kubernetes { 10 } else { 6 };
     match random.below(kinds) {
         0 | 1 => {
             let number = random.below(5);
@@ -41,13 +41,14 @@ pub fn change(random: &mut Random, state: &NodeState, style: Style) -> Vec<Updat
             };
             vec![Update::Tier("first".to_owned(), random.pick(&[Some(tier), None]))]
         }
-        5 => {
+        5 => vec![Update::OutgoingNat(nat(random))],
+        6 => {
             let labels = labels(random);
             let namespace = random.pick(&["blue", "green"]).to_owned();
             vec![Update::Namespace(namespace, random.pick(&[Some(labels), None]))]
         }
-        6 => relabel(random, state),
-        7 => {
+        7 => relabel(random, state),
+        8 => {
             let ids: Vec<_> = state.endpoints.keys().cloned().collect();
             if ids.is_empty() { Vec::new() } else { vec![Update::Endpoint(random.pick(&ids), None)] }
         }
@@ -87,7 +88,7 @@ fn arrive(random: &mut Random, state: &NodeState) -> Vec<Update> {
 
 /// The updates that make the state out of nothing.
 pub fn facts(state: &NodeState) -> Vec<Update> {
-    let mut facts = vec![Update::Settings(state.settings.clone())];
+    let mut facts = vec![Update::Settings(state.settings.clone()), Update::OutgoingNat(state.nat.clone())];
     facts.extend(state.namespaces.iter().map(|(k, v)| Update::Namespace(k.clone(), Some(v.clone()))));
     facts.extend(state.endpoints.iter().map(|(k, v)| Update::Endpoint(k.clone(), Some(v.clone()))));
     facts.extend(state.policies.iter().map(|(k, v)| Update::Policy(k.clone(), Some(v.clone()))));

@@ -8,6 +8,7 @@ use felix_calc::model::{
     NodeSettings, NodeState, Peer, Policy, PolicyKey, PolicyKind, PortRange, Rule, SCTP, Selection, TCP,
     Tier, TierDefault, Traffic, UDP, UDP_LITE,
 };
+use felix_calc::nat::OutgoingNat;
 use felix_calc::packet::{Connection, Packet, ports};
 use felix_calc::selector::Selector;
 use felix_calc::table::Family;
@@ -78,6 +79,7 @@ pub enum Style {
 
 pub fn state(random: &mut Random, style: Style) -> NodeState {
     let mut state = NodeState::new(settings(random));
+    state.nat = nat(random);
     for namespace in NAMESPACES {
         if random.chance(80) {
             state.namespaces.insert(namespace.to_owned(), labels(random));
@@ -120,6 +122,18 @@ fn settings(random: &mut Random) -> NodeSettings {
         settings.service_prefixes = ["192.168.1.0/24", "192.168.0.0/16", "fd00:64::/126"].map(net).into();
     }
     settings
+}
+
+pub fn nat(random: &mut Random) -> OutgoingNat {
+    let mut some = |most: usize| (0..random.below(most)).map(|_| net(random.pick(&NETS))).collect::<Vec<_>>();
+    let (pools, hidden) = (some(4), some(4));
+    let excluded: Vec<_> = hidden.iter().map(|_| some(3).into_iter().collect()).collect();
+    let nodes = ["192.168.1.1", "192.168.1.2", "fd00:1::1", "fd00:64::6"].map(ip);
+    OutgoingNat {
+        pools: pools.into_iter().collect(),
+        nodes: nodes.into_iter().filter(|_| random.chance(50)).collect(),
+        masquerade: hidden.into_iter().zip(excluded).collect(),
+    }
 }
 
 pub fn endpoint(random: &mut Random, number: u8) -> Endpoint {

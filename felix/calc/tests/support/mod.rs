@@ -17,10 +17,10 @@ use felix_calc::compile::Compiled;
 use felix_calc::evaluator::Evaluator;
 use felix_calc::model::{Action, NodeState, RuleId};
 use felix_calc::packet::Packet;
-use felix_calc::simulate::simulate;
+use felix_calc::simulate::{simulate, simulate_source_nat};
 use felix_calc::verdict::Reason;
 
-/// `None`: table and evaluator agree on verdict, deciding rules and log lines; else what differs.
+/// `None`: table and evaluator agree on verdict, deciding rules, log lines and source address; else what differs.
 pub fn disagreement(state: &NodeState, compiled: &Compiled, packet: &Packet) -> Option<String> {
     let want = Evaluator::new(state).node(packet);
     let got = match simulate(&compiled.table, packet) {
@@ -53,7 +53,11 @@ pub fn disagreement(state: &NodeState, compiled: &Compiled, packet: &Packet) -> 
     if logged != logs.iter().collect::<Vec<_>>() {
         return Some(format!("logs: want {logs:?}, got {logged:?}"));
     }
-    None
+    let hidden = state.nat.masquerades(packet.source, packet.destination);
+    match simulate_source_nat(&compiled.table, packet) {
+        Ok(found) if found == hidden => None,
+        found => Some(format!("masquerade: want {hidden}, got {found:?}")),
+    }
 }
 
 fn decides(state: &NodeState, reason: &Reason) -> bool {

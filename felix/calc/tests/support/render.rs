@@ -71,7 +71,7 @@ fn statement(statement: &Statement) -> String {
         Statement::Log { prefix, group } => format!("log prefix \"{prefix}\" group {group}"),
         Statement::Reject { tcp_reset: true } => "reject with tcp reset".to_owned(),
         Statement::Reject { tcp_reset: false } => "reject with icmpx admin-prohibited".to_owned(),
-        Statement::Masquerade => "masquerade".to_owned(),
+        Statement::Masquerade => "masquerade fully-random".to_owned(),
         Statement::Verdict(verdict) => verdict_text(verdict),
     }
 }

@@ -173,7 +173,9 @@ impl Lowering {
                 put_log(list, prefix, *group);
             }
             Statement::Reject { tcp_reset } => put_reject(list, *tcp_reset),
-            Statement::Masquerade => expression_item(list, "masq", |_| {}),
+            Statement::Masquerade => expression_item(list, "masq", |e| {
+                e.be32(expression::masq::FLAGS, expression::masq::FULLY_RANDOM);
+            }),
             Statement::Verdict(verdict) => put_immediate(list, verdict),
         }
         Ok(())

@@ -88,6 +88,18 @@ impl PolicyTable {
         Ok(Self { socket, protection })
     }
 
+    /// Deletes the table that no living process owns; whether there was one.
+    pub fn remove() -> Result<bool, NftError> {
+        let mut socket = NetfilterSocket::open()?;
+        match read::table_flags(&mut socket)? {
+            None => Ok(false),
+            Some((flags, owner)) if flags & table::FLAG_OWNER != 0 => {
+                Err(NftError::Owned { port: owner.unwrap_or(0) })
+            }
+            Some(_) => write::delete_table(&mut socket).map(|()| true),
+        }
+    }
+
     /// Who may change the table.
     pub fn protection(&self) -> Protection {
         self.protection

@@ -98,7 +98,7 @@ impl Raising {
             "limit" => limit(data)?,
             "log" => log(data)?,
             "reject" => reject(data)?,
-            "masq" if data.is_empty() => Statement::Masquerade,
+            "masq" => masquerade(data)?,
             "immediate" => immediate(data)?,
             _ => return None,
         };
@@ -336,6 +336,12 @@ fn reject(data: &[u8]) -> Option<Statement> {
         }
         (_, _) => None,
     }
+}
+
+fn masquerade(data: &[u8]) -> Option<Statement> {
+    use expression::masq;
+    // Addresses and ports of other rules are in registers, whose loads would be left over.
+    (find_be32(data, masq::FLAGS)? == masq::FULLY_RANDOM).then_some(Statement::Masquerade)
 }
 
 fn immediate(data: &[u8]) -> Option<Statement> {

@@ -15,7 +15,7 @@ use nftables::expr::{
 };
 use nftables::schema::{self, NfListObject};
 use nftables::stmt::{
-    self, Counter, JumpTarget, Limit, Log, Match, Operator, Reject, RejectType, VerdictMap,
+    self, Counter, JumpTarget, Limit, Log, Match, NAT, NATFlag, Operator, Reject, RejectType, VerdictMap,
 };
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook, RejectCode};
 use serde_json::{Value as Json, json};
@@ -266,7 +266,10 @@ fn statement(statement: &Statement) -> stmt::Statement<'_> {
             let code = Some(RejectCode::AdminProhibited);
             stmt::Statement::Reject(Some(Reject::new(Some(RejectType::ICMPX), code)))
         }
-        Statement::Masquerade => stmt::Statement::Masquerade(None),
+        Statement::Masquerade => {
+            let flags = Some([NATFlag::FullyRandom].into());
+            stmt::Statement::Masquerade(Some(NAT { addr: None, family: None, port: None, flags }))
+        }
         Statement::Verdict(verdict) => verdict_statement(verdict),
     }
 }

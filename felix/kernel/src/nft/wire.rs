@@ -216,6 +216,11 @@ pub(super) mod expression {
         pub(in crate::nft) const GROUP: u16 = 1;
         pub(in crate::nft) const PREFIX: u16 = 2;
     }
+    pub(in crate::nft) mod masq {
+        pub(in crate::nft) const FLAGS: u16 = 1;
+        /// NF_NAT_RANGE_PROTO_RANDOM_FULLY
+        pub(in crate::nft) const FULLY_RANDOM: u32 = 1 << 4;
+    }
     pub(in crate::nft) mod reject {
         pub(in crate::nft) const TYPE: u16 = 1;
         pub(in crate::nft) const ICMP_CODE: u16 = 2;

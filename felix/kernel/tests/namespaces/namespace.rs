@@ -29,6 +29,12 @@ impl Namespace {
         Self { fd: fd.join().unwrap() }
     }
 
+    /// That of a running process. (Not every test program that shares this file asks.)
+    #[allow(dead_code)]
+    pub(crate) fn of_process(pid: u32) -> Self {
+        Self { fd: OwnedFd::from(File::open(format!("/proc/{pid}/ns/net")).unwrap()) }
+    }
+
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

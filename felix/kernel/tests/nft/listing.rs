@@ -144,5 +144,5 @@ const EXPECTED: &[&str] = &[
     "type filter hook forward priority filter - 1; policy accept;",
     "type filter hook input priority filter; policy drop;",
     "type nat hook postrouting priority srcnat; policy accept;",
-    "counter packets 0 bytes 0 masquerade",
+    "counter packets 0 bytes 0 masquerade fully-random",
 ];

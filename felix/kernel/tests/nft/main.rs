@@ -19,6 +19,7 @@ mod listing;
 #[path = "../namespaces/namespace.rs"]
 #[allow(dead_code)] // shared with the tests of routes and links, which use all of it
 mod namespace;
+mod outgoing;
 mod packets;
 mod refusals;
 mod roundtrip;

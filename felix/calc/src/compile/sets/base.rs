@@ -114,7 +114,7 @@ pub(super) fn dispatch_maps(
     builder.fixed_set(DISPATCH_INGRESS, &[KeyType::Interface], Some(DataType::Verdict), ingress);
 }
 
-fn base_chain(builder: &mut Builder<'_>, name: &str, hook: Hook, priority: i32, rules: Vec<Rule>) {
+pub(super) fn base_chain(builder: &mut Builder<'_>, name: &str, hook: Hook, priority: i32, rules: Vec<Rule>) {
     builder.fixed_chain(name, Chain { base: Some(Base { hook, priority, drop: false }), rules });
 }
 

@@ -5,6 +5,7 @@
 //! fwd-i   forward, filter     connected? not a pod? unknown? invalid?        oifname vmap @disp-i
 //! in-e    input,   filter-1   not a pod? ND; spoofed? connected? invalid?    iifname vmap @disp-e
 //! in-host input,   filter     not a pod? ND; bgpd's ports; connected?        may pods reach the node?
+//! srcnat  postrouting, srcnat to a node or a pool? from a pool that masquerades; absent without one
 //!
 //! p-<hash>-e        itself? ; jump each tier ; accept            one endpoint's policies of one direction
 //! p-<hash>-e-t0     family, protocol, ports, peer: counter accept | goto deny-<hash> | log | return
@@ -16,6 +17,7 @@
 
 mod base;
 mod builder;
+mod nat;
 mod peers;
 mod profile;
 mod traffic;
@@ -32,6 +34,7 @@ use crate::resolve::{Member, Resolution};
 use crate::table::{Data, Element, Family, Set, Value};
 
 pub use self::base::{FORWARD_EGRESS, FORWARD_INGRESS, INPUT_EGRESS, INPUT_HOST};
+pub use self::nat::SOURCE_NAT;
 
 #[derive(Debug, Default)]
 pub struct SetsCompiler {
@@ -90,6 +93,7 @@ impl Compiler for SetsCompiler {
 fn structure(state: &NodeState, resolution: &Resolution, kept: &mut BTreeMap<Profile, Fragment>) -> Compiled {
     let mut builder = Builder::new(state);
     base::build(&mut builder, state, &resolution.applied);
+    nat::build(&mut builder, state);
     profile::build(&mut builder, state, &resolution.applied, kept);
     builder.finish()
 }
