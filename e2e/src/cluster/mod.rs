@@ -23,6 +23,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::fcntl::Flock;
 
 use crate::demo::screen::{Screen, State};
+use crate::interrupt;
 use crate::netns::Netns;
 use crate::process::{Process, wait_for};
 use crate::router::{Kind, RouterPlaces, Routers};
@@ -359,5 +360,8 @@ fn step(
     let step = screen.begin(name, text);
     let result = work();
     step.end(if result.is_ok() { State::Ok } else { State::Fail }, text);
+    if interrupt::requested() {
+        bail!("interrupted: the cluster is removed again");
+    }
     result
 }

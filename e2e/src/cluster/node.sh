@@ -9,8 +9,12 @@
 set -eu
 . "$2"
 
-# Every cgroup v1 hierarchy has a group for the node, whose root it becomes inside.
+# The node gets a group of its own, which is the root of all groups that it sees.
 enter_groups() {
+    if [ -e /sys/fs/cgroup/cgroup.controllers ]; then enter_v2; else enter_v1; fi
+}
+
+enter_v1() {
     local controllers hierarchy root group
     while IFS=: read -r _ controllers _; do
         case $controllers in '') hierarchy=unified ;; name=*) hierarchy=${controllers#name=} ;; *) hierarchy=$controllers ;; esac
@@ -27,7 +31,36 @@ enter_groups() {
     done </proc/self/cgroup
 }
 
+# A group of version 2 that passes controllers on may hold no process itself. So process 1 goes to a group below the
+# node's, and its parent, which is this process, to one beside it, once the node's own view has begun.
+enter_v2() {
+    local group=/sys/fs/cgroup/manx-cluster keeper=$$ entered=$home/nodes/$name/entered
+    find "$group/$name" -depth -type d -exec rmdir {} + 2>/dev/null || true
+    rm -f "$entered"
+    mkdir -p "$group/$name" "$group/keepers"
+    pass_on /sys/fs/cgroup
+    pass_on "$group"
+    echo $$ >"$group/$name/cgroup.procs"
+    # Not a child of ours: the only one is to be process 1.
+    (
+        (
+            until [ -e "$entered" ]; do sleep 0.02; done
+            echo "$keeper" >"$group/keepers/cgroup.procs"
+        ) &
+    )
+}
+
+# pass_on GROUP: all of its controllers are there for the groups below it.
+pass_on() {
+    local controller
+    for controller in $(cat "$1/cgroup.controllers"); do echo "+$controller" >"$1/cgroup.subtree_control"; done
+}
+
 mount_groups() {
+    if [ "$(wc -l </proc/self/cgroup)" = 1 ]; then mount_v2; else mount_v1; fi
+}
+
+mount_v1() {
     local controllers
     mount -t tmpfs cgroup /sys/fs/cgroup
     cut -d: -f2 /proc/self/cgroup | while read -r controllers; do
@@ -37,6 +70,16 @@ mount_groups() {
         *) mkdir -p "/sys/fs/cgroup/$controllers" && mount -t cgroup -o "$controllers" cgroup "/sys/fs/cgroup/$controllers" ;;
         esac
     done
+}
+
+mount_v2() {
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    : >"$home/nodes/$name/entered"
+    mkdir /sys/fs/cgroup/init
+    echo $$ >/sys/fs/cgroup/init/cgroup.procs
+    # Processes outside the node's pid namespace are read as 0.
+    while grep -q . /sys/fs/cgroup/cgroup.procs; do sleep 0.02; done
+    pass_on /sys/fs/cgroup
 }
 
 # The node's own /etc, /opt, /var and /run: what a DaemonSet writes to a host path stays on this node. The cluster's
