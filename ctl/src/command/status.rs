@@ -7,7 +7,7 @@ use manx_crds::report::{
     BgpdStatus, FabricStatus, FelixStatus, Header, Health, IPAMReport, NodeRow, Problem, Section, SessionRow,
 };
 use manx_crds::store::InvalidObject;
-use manx_crds::v1alpha1::SessionState;
+use manx_crds::v1alpha1::{SessionState, TOPOLOGY_PEER};
 use serde_json::json;
 
 use crate::Global;
@@ -156,12 +156,12 @@ fn bgp_section(facts: &Facts, now: Timestamp) -> Section {
         entry.0.push(session.node.clone());
     }
     for ((peer, reason), (nodes, since)) in down {
-        section.problems.push(problem(&format!("BGPPeer/{peer}"), &reason, nodes, since));
+        section.problems.push(problem(&peer_object(&peer), &reason, nodes, since));
     }
     for (node, status) in &facts.bgpd {
         for (peer, why) in &status.refused_peers {
             section.result = section.result.max(Health::Warn);
-            let object = format!("BGPPeer/{peer}");
+            let object = peer_object(peer);
             section.problems.push(problem(&object, "UnknownValue", vec![node.clone()], Some(why.clone())));
         }
         if !status.in_sync || status.asn.is_none() {
@@ -171,6 +171,11 @@ fn bgp_section(facts: &Facts, now: Timestamp) -> Section {
         }
     }
     section
+}
+
+/// Where the settings of a session stand: its BGPPeer, or for node-to-node sessions the topology.
+fn peer_object(peer: &str) -> String {
+    if peer == TOPOLOGY_PEER { "FabricConfiguration/default".to_owned() } else { format!("BGPPeer/{peer}") }
 }
 
 fn routes_section(facts: &Facts) -> Section {
