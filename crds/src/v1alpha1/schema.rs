@@ -273,13 +273,14 @@ pub fn crd<K: CustomResourceExt>() -> Result<Value, serde_json::Error> {
 fn add_object_members(schema: &mut Value) {
     let Some(root) = schema.as_object_mut() else { return };
     let Some(properties) = root.get_mut("properties").and_then(Value::as_object_mut) else { return };
-    for (name, wanted, description) in [
-        ("apiVersion", "string", "The version of the schema that the object is written in."),
-        ("kind", "string", "The kind of the object."),
-        ("metadata", "object", "What every object has: name, namespace, labels, annotations."),
+    for (name, description) in [
+        ("apiVersion", "The version of the schema that the object is written in."),
+        ("kind", "The kind of the object."),
     ] {
-        properties.insert(name.to_owned(), json!({"type": wanted, "description": description}));
+        properties.insert(name.to_owned(), json!({"type": "string", "description": description}));
     }
+    // The API server describes it by itself, and refuses a CRD that does.
+    properties.insert("metadata".to_owned(), json!({"type": "object"}));
     // kube-derive's own says nothing of the kind; the documentation of its spec does
     if let Some(description) = properties.get("spec").and_then(|spec| spec.get("description")).cloned() {
         root.insert("description".to_owned(), description);
