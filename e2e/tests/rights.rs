@@ -7,7 +7,7 @@
 #[path = "rights/stage.rs"]
 mod stage;
 
-use stage::{NAMESPACE, Patch, Stage};
+use stage::{Identity, NAMESPACE, Patch, Stage};
 
 /// Refused by RBAC: no rule grants it.
 const FORBIDDEN: &str = "is forbidden";
@@ -276,6 +276,62 @@ fn the_install_hook(stage: &Stage) -> usize {
     hook.refusals
 }
 
+fn policy(tier: &str) -> String {
+    format!(
+        "{{apiVersion: manx.dev/v1alpha1, kind: NetworkPolicy, metadata: {{name: p, namespace: shop}}, \
+         spec: {{tier: {tier}, types: [Ingress]}}}}"
+    )
+}
+
+/// Writers of policy stay in the tiers that they may use; who cleans up is not held by that.
+fn tiers(stage: &Stage) -> usize {
+    let bind =
+        |name: &str, user: &str, kind: &str, role: &str| {
+            let meta = if kind == "RoleBinding" { ", namespace: shop" } else { "" };
+            stage.plane.apply(&format!(
+            "{{apiVersion: rbac.authorization.k8s.io/v1, kind: {kind}, metadata: {{name: {name}{meta}}}, \
+             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {role}}}, \
+             subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: {user}}}]}}"
+        ))
+        .unwrap();
+        };
+    for name in ["default", "security"] {
+        let order = if name == "default" {
+            "order: 1000000, defaultAction: Deny"
+        } else {
+            "order: 500, defaultAction: Pass"
+        };
+        stage
+            .plane
+            .apply(&format!(
+                "{{apiVersion: manx.dev/v1alpha1, kind: Tier, metadata: {{name: {name}}}, spec: {{{order}}}}}"
+            ))
+            .unwrap();
+    }
+    bind("alice", "alice", "RoleBinding", "manx-edit");
+    // What `edit` gets by aggregation, which is a controller's work: there is none here.
+    bind("alice-reads", "alice", "RoleBinding", "manx-view");
+    bind("carol", "carol", "ClusterRoleBinding", "manx-admin");
+    let mut alice: Identity<'_> = stage.person("alice");
+    let carol = stage.person("carol");
+    let use_needed = "who writes this policy needs the verb use (manx.dev) on tiers/";
+    alice.may(&CREATE, &policy("default"));
+    alice.may_not(&CREATE, &policy("security").replace("name: p", "name: q"), use_needed);
+    let moved = r#"{"spec":{"tier":"security"}}"#;
+    alice.may_not(&["-n", "shop", "patch", "mnp", "p", "--type=merge", "-p", moved], "", use_needed);
+    carol.may(&["-n", "shop", "patch", "mnp", "p", "--type=merge", "-p", moved], "");
+    // Nor is one taken out of a tier, or deleted there, without the right.
+    let back = r#"{"spec":{"tier":"default"}}"#;
+    alice.may_not(&["-n", "shop", "patch", "mnp", "p", "--type=merge", "-p", back], "", use_needed);
+    alice.may_not(&["-n", "shop", "delete", "mnp", "p"], "", use_needed);
+    stage.plane
+        .apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: namespace-controller, namespace: kube-system}}")
+        .unwrap();
+    let namespaces = stage.account("kube-system", "namespace-controller", "namespaces", &[]);
+    namespaces.may(&["-n", "shop", "delete", "mnp", "p", "--wait=false"], "");
+    alice.refusals
+}
+
 /// One group of attempts; how many were refused.
 type Part = fn(&Stage) -> usize;
 
@@ -297,4 +353,5 @@ fn a_stolen_agent_token_reaches_its_own_node_and_no_further() {
         println!("{name}: {refusals} refused");
         assert!(refusals > 0, "{name}: nothing was refused");
     }
+    println!("tiers: {} refused", tiers(&stage));
 }

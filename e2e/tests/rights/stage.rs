@@ -139,6 +139,18 @@ impl Stage {
         }
     }
 
+    /// A person with a certificate.
+    pub(crate) fn person(&self, name: &str) -> Identity<'_> {
+        let kubeconfig = self.plane.kubeconfig(name, name, &[]).unwrap();
+        Identity {
+            plane: &self.plane,
+            name: name.to_owned(),
+            kubeconfig,
+            proxy: OnceCell::new(),
+            refusals: 0,
+        }
+    }
+
     /// An object as it is stored.
     pub(crate) fn object(&self, what: &[&str]) -> Value {
         let mut arguments = vec!["get", "-o", "json"];
