@@ -115,17 +115,26 @@ HELM_VERSION := v3.20.2
 HELM := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/manx/helm-$(HELM_VERSION)/helm
 
 .PHONY: helm chart-test rights-test image
-helm: $(HELM)
+helm: $(HELM) ## helm from its Go module, cached in ~/.cache/manx
 $(HELM):
-	@command -v go >/dev/null || { echo "Go is missing: helm is built from its module (apt-get install -y golang-go, or go.dev/dl)"; exit 1; }
-	@echo "building helm $(HELM_VERSION) from its module: two minutes, once"
-	@GOBIN=$(@D) go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+	@.ci/helm $(HELM_VERSION) $(@D)
 
 chart-test: rust helm ## the chart without a cluster: lint, rights, refusals, goldens
 	@HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p e2e --test chart
 
 rights-test: rust root kubernetes helm ## what a stolen agent token can do, on a real API server
 	@HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p e2e --test rights -- --nocapture
+
+# Static for any distribution's kernel, and for an image without a single library. Paths of this machine stay out, so
+# that two machines build the same bytes.
+TRIPLE := x86_64-unknown-linux-gnu
+IMAGE_BINARIES := bgpd felix manx-cni manxctl $(if $(wildcard controller/Cargo.toml),manx-controller)
+IMAGE_PACKAGES := bgpd felix manx-cni manxctl $(if $(wildcard controller/Cargo.toml),manx-controller)
+IMAGE_FLAGS := -C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=manx --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
+IMAGE_NAME := localhost/manx:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+image: rust ## target/image/manx.tar: an OCI archive of static binaries, without a container engine
+	@RUSTFLAGS='$(IMAGE_FLAGS)' cargo build --locked --profile image --target $(TRIPLE) $(addprefix -p ,$(IMAGE_PACKAGES))
+	@.ci/image target/image/manx.tar $(IMAGE_NAME) $(addprefix $(TARGET)/$(TRIPLE)/image/,$(IMAGE_BINARIES))
 
 # ---------------------------------------------------------------- by hand
 
