@@ -68,7 +68,7 @@ pub(crate) async fn run(options: &Options, directories: Directories, node: Strin
     let objects = objects::Objects { node: node.clone(), ..objects::Objects::default() };
     let driver = Driver {
         controller: Controller::new(store.directory().map(|directory| directory.root()), writes.clone()),
-        status: Status::new(writes, adopted.table),
+        status: Status::new(writes, adopted.table, store.directory().is_some()),
         node,
         store,
         objects,

@@ -27,6 +27,8 @@ const BEHIND: Duration = Duration::from_secs(5);
 pub(crate) struct Status {
     writes: mpsc::Sender<Write>,
     adopted_table: bool,
+    /// Pods' statuses are ours to write: in a directory there is no kubelet.
+    writes_pods: bool,
     dirty: bool,
     wish: Option<NodeWish>,
     /// When the wish may be written.
@@ -39,10 +41,11 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    pub(crate) fn new(writes: mpsc::Sender<Write>, adopted_table: bool) -> Self {
+    pub(crate) fn new(writes: mpsc::Sender<Write>, adopted_table: bool, writes_pods: bool) -> Self {
         Self {
             writes,
             adopted_table,
+            writes_pods,
             dirty: true,
             wish: None,
             due: None,
@@ -100,7 +103,7 @@ impl Status {
 
     /// The addresses of a pod of this node, for its status; `write` is false where another sandbox has them.
     pub(crate) fn pod_addresses(&mut self, pod: &Key, addresses: &[IpAddr], write: bool) {
-        if write {
+        if write && self.writes_pods {
             self.send(Write::PodAddresses { pod: pod.clone(), addresses: addresses.to_vec() });
         }
     }
