@@ -12,7 +12,7 @@ LANE := .ci/lane
 APT_BUILD := gcc libc6-dev make
 APT_TEST := frr bird2 nftables iproute2 iptables iputils-ping containernetworking-plugins conntrack tcpdump util-linux procps
 
-FAST := -p bgp-proto -p felix-calc -p felix-input -p manx-ipam -p manx-crds -p manx-cni -p manx-daemon -p manxctl
+FAST := -p bgp-proto -p felix-calc -p felix-input -p manx-ipam -p manx-crds -p manx-cni -p manx-daemon -p manx-controller -p manxctl
 KERNEL := -p felix-kernel -p felix -p bgpd
 # With bgpd beside it, which has none of these, the dependencies have the features that the workspace gives them, and
 # are not compiled again.
@@ -38,7 +38,7 @@ packages: root ## what is missing of the Debian packages
 
 .PHONY: build demo demo-down
 build: rust ## the binaries, profile ci
-	@cargo build --locked --profile $(PROFILE) -p bgpd -p felix -p manx-cni -p manx-daemon -p manxctl -p e2e
+	@cargo build --locked --profile $(PROFILE) -p bgpd -p felix -p manx-cni -p manx-daemon -p manx-controller -p manxctl -p e2e
 
 demo: rust root ## a fabric of 3 nodes and 2 FRR routers in namespaces, checked (KEEP=1, ONLY=6.1, TOR=manx)
 	@.ci/packages gcc libc6-dev
@@ -98,7 +98,7 @@ golden: rust helm ## writes the generated files again
 
 compile: rust ## everything, tests included
 	@cargo test --locked --profile $(PROFILE) --workspace --no-run
-	@cargo build --locked --profile $(PROFILE) -p bgpd -p felix -p manx-cni -p manx-daemon -p manxctl -p e2e
+	@cargo build --locked --profile $(PROFILE) -p bgpd -p felix -p manx-cni -p manx-daemon -p manx-controller -p manxctl -p e2e
 
 fast: rust ## units, goldens, properties, simulation: no root, no kernel
 	@cargo test --locked --profile $(PROFILE) $(FAST) --no-fail-fast

@@ -8,3 +8,5 @@ pub const STATE_DIR: &str = "/var/lib/manx";
 pub const BGPD_SOCKET: &str = "bgpd.sock";
 /// felix's control socket, in the run directory. The CNI socket is `manx_cni::SOCKET`.
 pub const FELIX_SOCKET: &str = "felix-control.sock";
+/// manx-controller's control socket, in the run directory.
+pub const CONTROLLER_SOCKET: &str = "controller.sock";

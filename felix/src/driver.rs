@@ -29,7 +29,6 @@ use tokio::sync::{mpsc, oneshot};
 use crate::add::Add;
 use crate::address::Chosen;
 use crate::cni::Call;
-use crate::controller::Controller;
 use crate::dataplane::{Command, Dataplane, Generation, Outcome, Routes};
 use crate::del::Del;
 use crate::install::{Found, Installing};
@@ -118,7 +117,6 @@ pub(crate) struct Driver<S: Store> {
     pub(crate) monitor: Monitor,
     pub(crate) host: Arc<RouteSocket>,
     pub(crate) status: Status,
-    pub(crate) controller: Controller,
     pub(crate) events: mpsc::UnboundedSender<Event>,
 
     pub(crate) attached: BTreeMap<Attachment, Attached>,
@@ -212,9 +210,6 @@ impl<S: Store> Driver<S> {
             self.look_routes = None;
             self.dataplane.send(Command::LookRoutes(self.pod_routes()));
         }
-        if self.controller.next_try().is_some_and(|at| at <= now) {
-            self.controller.judge(&self.objects);
-        }
         self.tick_status(now);
         self.tick_network(now);
         self.tick_install(now);
@@ -240,7 +235,6 @@ impl<S: Store> Driver<S> {
             self.status.next_tick(),
             self.told.next_tick(),
             self.installing.next_tick().filter(|_| self.serves()),
-            self.controller.next_try().filter(|_| self.objects.in_sync()),
         ]
         .into_iter()
         .flatten()

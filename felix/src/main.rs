@@ -7,7 +7,6 @@ mod check;
 mod cni;
 mod collect;
 mod control;
-mod controller;
 mod dataplane;
 mod del;
 mod driver;

@@ -7,7 +7,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
 use manx_crds::store::follow;
 use manx_crds::store::{Key, Selection, Store};
-use manx_crds::v1alpha1::{BGPAdvertisement, BGPPeer, FabricConfiguration, FabricNode, IPBlock, IPPool};
+use manx_crds::v1alpha1::{BGPAdvertisement, FabricConfiguration, FabricNode, IPBlock, IPPool};
 use manx_daemon::kind::{Invalid, Kind, Taken, follow, with_field};
 use tokio::sync::mpsc;
 
@@ -24,7 +24,6 @@ pub(crate) enum Change {
     Policy(follow::Change<NetworkPolicy>),
     Pool(follow::Change<IPPool>),
     Block(follow::Change<IPBlock>),
-    Peer(follow::Change<BGPPeer>),
     Advertisement(follow::Change<BGPAdvertisement>),
     Service(Box<ServiceChange>),
 }
@@ -47,8 +46,6 @@ pub(crate) struct News {
     pub(crate) blocks_listed: bool,
     /// Advertisements, Services, their slices.
     pub(crate) services: bool,
-    /// Anything whose `Accepted` may differ.
-    pub(crate) acceptance: bool,
     /// The last kind was heard whole.
     pub(crate) in_sync: bool,
 }
@@ -68,7 +65,6 @@ pub(crate) struct Objects {
     pub(crate) pools: Kind<IPPool>,
     /// Of this node only.
     pub(crate) blocks: Kind<IPBlock>,
-    pub(crate) peers: Kind<BGPPeer>,
     pub(crate) advertisements: Kind<BGPAdvertisement>,
     pub(crate) invalid: Invalid,
     /// What came of Services and their slices, in order.
@@ -84,7 +80,6 @@ impl Objects {
             Change::Configuration(change) => {
                 let taken = self.configuration.take(change, invalid) != Taken::Nothing;
                 news.node |= taken;
-                news.acceptance |= taken;
             }
             Change::FabricNode(change) => {
                 let gone = matches!(&change, follow::Change::Deleted(node) if node.name_any() == self.node);
@@ -100,30 +95,23 @@ impl Objects {
             Change::Node(change) => news.node |= self.nodes.take(change, invalid) != Taken::Nothing,
             Change::Pod(change) => note(self.pods.take(*change, invalid), &mut news.pods),
             Change::Namespace(change) => note(self.namespaces.take(change, invalid), &mut news.namespaces),
-            Change::Policy(change) => {
-                note(self.policies.take(change, invalid), &mut news.policies);
-                news.acceptance = true;
-            }
+            Change::Policy(change) => note(self.policies.take(change, invalid), &mut news.policies),
             Change::Pool(change) => {
                 let taken = self.pools.take(change, invalid) != Taken::Nothing;
                 news.pools |= taken;
                 news.nat |= taken;
-                news.acceptance |= taken;
             }
             Change::Block(change) => match self.blocks.take(change, invalid) {
                 Taken::Nothing => {}
                 Taken::Object(key) => drop(news.blocks.insert(key)),
                 Taken::InSync => news.blocks_listed = true,
             },
-            Change::Peer(change) => news.acceptance |= self.peers.take(change, invalid) != Taken::Nothing,
             Change::Service(change) => {
                 self.service_changes.push(*change);
                 news.services = true;
             }
             Change::Advertisement(change) => {
-                let taken = self.advertisements.take(change, invalid) != Taken::Nothing;
-                news.acceptance |= taken;
-                news.services |= taken;
+                news.services |= self.advertisements.take(change, invalid) != Taken::Nothing;
             }
         }
         self.news.in_sync |= !was_in_sync && self.in_sync();
@@ -139,7 +127,6 @@ impl Objects {
             && self.policies.in_sync()
             && self.pools.in_sync()
             && self.blocks.in_sync()
-            && self.peers.in_sync()
             && self.advertisements.in_sync()
     }
 
@@ -166,7 +153,6 @@ pub(crate) fn watch<S: Store>(store: &S, node: &str) -> (mpsc::Sender<Change>, m
     follow(store, all(), &changes, Change::Policy);
     follow(store, all(), &changes, Change::Pool);
     follow(store, with_field("spec.nodeName", node), &changes, Change::Block);
-    follow(store, all(), &changes, Change::Peer);
     follow(store, all(), &changes, Change::Advertisement);
     (changes, receiver)
 }

@@ -139,9 +139,6 @@ impl<S: Store> Driver<S> {
         if news.in_sync || !news.pods.is_empty() || !news.namespaces.is_empty() {
             self.retry_adds();
         }
-        if news.acceptance || news.in_sync {
-            self.controller.judge(&self.objects);
-        }
     }
 
     fn refresh_policy(&mut self, key: &Key) {

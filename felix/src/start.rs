@@ -12,12 +12,12 @@ use felix_kernel::netlink::RouteSocket;
 use felix_kernel::sysctl::{Record, Sysctl, host_settings};
 use manx_crds::host::FELIX_SOCKET;
 use manx_crds::store::any::AnyStore;
+use manx_crds::store::dir::DirStore;
 use manx_daemon::options::{Options, private_directory};
 use manx_ipam::allocator::{Allocator, Identity, Restored, Settings};
 use manx_ipam::journal::Replay;
 use tokio::sync::mpsc;
 
-use crate::controller::Controller;
 use crate::dataplane::Dataplane;
 use crate::driver::{Attached, Driver, Event, Programming, Sources};
 use crate::install::{Directories, Installer, Installing, PLUGIN};
@@ -64,10 +64,12 @@ pub(crate) async fn run(options: &Options, directories: Directories, node: Strin
     // Last of all, so that nobody is answered before there is something to answer with.
     let calls = cni::listen(&options.run_dir.join(manx_cni::SOCKET)).context("the CNI socket")?;
     let (sender, changes) = objects::watch(&store, &node);
+    if let Some(directory) = store.directory() {
+        tokio::spawn(controller(directory.clone(), node.clone()));
+    }
     let services = Services::new(&node, sender);
     let objects = objects::Objects { node: node.clone(), ..objects::Objects::default() };
     let driver = Driver {
-        controller: Controller::new(store.directory().map(|directory| directory.root()), writes.clone()),
         status: Status::new(writes, adopted.table, store.directory().is_some()),
         node,
         store,
@@ -107,6 +109,18 @@ pub(crate) async fn run(options: &Options, directories: Directories, node: Strin
     };
     let sources = Sources { changes, calls, events: event, outcomes, questions };
     driver.run(sources, manx_daemon::stop::signal()?).await
+}
+
+/// Of all felix on one directory, the one that holds the lock is the controller (api.md §13). The kernel gives the lock
+/// up with the process.
+async fn controller(store: DirStore, node: String) {
+    let lock = store.root().join(manx_controller::leadership::LOCK);
+    let settings = manx_controller::Settings { identity: node, directory: true, report: None };
+    let leadership = manx_controller::Leadership::Lock(lock);
+    let ended = manx_controller::run(store, leadership, settings, std::future::pending()).await;
+    if let Err(error) = ended {
+        tracing::error!(%error, "the controller ended");
+    }
 }
 
 /// Attachments of an earlier life whose links are still there. A record without a link is a pod that the machine lost

@@ -7,20 +7,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference, Time};
 use manx_crds::store::{Key, NewEvent, Object, Part, Store, StoreError};
-use manx_crds::v1alpha1::{
-    AgentStatus, BGPAdvertisement, BGPPeer, FabricConfiguration, FabricNode, FabricNodeSpec, IPPool,
-    NodeAddressesStatus, SCHEMA_REVISION,
-};
+use manx_crds::v1alpha1::{AgentStatus, FabricNode, FabricNodeSpec, NodeAddressesStatus, SCHEMA_REVISION};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::network::{CONDITION, Network, TAINT, is_tainted};
 
 pub(crate) const FELIX: &str = "manx-felix";
-const CONTROLLER: &str = "manx-controller";
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// What felix says on the FabricNode.
@@ -34,15 +29,6 @@ pub(crate) struct NodeWish {
     pub(crate) conditions: Vec<Condition>,
     /// The Node's uid: the FabricNode goes with it.
     pub(crate) owner: Option<String>,
-}
-
-/// Kinds whose `Accepted` the controller writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum AcceptedKind {
-    FabricConfiguration,
-    BGPPeer,
-    BGPAdvertisement,
-    IPPool,
 }
 
 #[derive(Debug)]
@@ -64,17 +50,6 @@ pub(crate) enum Write {
     },
     /// Taint and NetworkUnavailable of the Node.
     Network(Network),
-    /// By the controller.
-    Accepted {
-        kind: AcceptedKind,
-        name: String,
-        condition: Box<Condition>,
-    },
-    /// By the controller.
-    PolicyRejected {
-        policy: Key,
-        note: String,
-    },
 }
 
 #[derive(Default)]
@@ -82,12 +57,11 @@ struct Open {
     node: Option<Box<NodeWish>>,
     network: Option<Network>,
     pods: BTreeMap<Key, Vec<IpAddr>>,
-    accepted: BTreeMap<(AcceptedKind, String), Box<Condition>>,
 }
 
 impl Open {
     fn is_empty(&self) -> bool {
-        self.node.is_none() && self.network.is_none() && self.pods.is_empty() && self.accepted.is_empty()
+        self.node.is_none() && self.network.is_none() && self.pods.is_empty()
     }
 }
 
@@ -125,15 +99,11 @@ async fn take<S: Store>(store: &S, node: &str, open: &mut Open, write: Write) {
         Write::Node(wish) => open.node = Some(wish),
         Write::Network(wish) => open.network = Some(wish),
         Write::PodAddresses { pod, addresses } => drop(open.pods.insert(pod, addresses)),
-        Write::Accepted { kind, name, condition } => drop(open.accepted.insert((kind, name), condition)),
         Write::PodEvent { pod, reason, note } => {
-            event::<S, Pod>(store, &pod, node, FELIX, true, reason, note).await;
+            event::<S, Pod>(store, &pod, node, true, reason, note).await;
         }
         Write::NodeEvent { warning, reason, note } => {
-            event::<S, FabricNode>(store, &Key::cluster(node), node, FELIX, warning, reason, note).await;
-        }
-        Write::PolicyRejected { policy, note } => {
-            event::<S, NetworkPolicy>(store, &policy, node, CONTROLLER, true, "PolicyRejected", note).await;
+            event::<S, FabricNode>(store, &Key::cluster(node), node, warning, reason, note).await;
         }
     }
 }
@@ -157,19 +127,6 @@ async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), S
     while let Some((pod, addresses)) = open.pods.first_key_value() {
         gone(pod_status(store, node, pod, addresses).await)?;
         open.pods.pop_first();
-    }
-    while let Some(((kind, name), condition)) = open.accepted.first_key_value() {
-        let key = Key::cluster(name);
-        let outcome = match kind {
-            AcceptedKind::FabricConfiguration => {
-                accepted::<S, FabricConfiguration>(store, &key, condition).await
-            }
-            AcceptedKind::BGPPeer => accepted::<S, BGPPeer>(store, &key, condition).await,
-            AcceptedKind::BGPAdvertisement => accepted::<S, BGPAdvertisement>(store, &key, condition).await,
-            AcceptedKind::IPPool => accepted::<S, IPPool>(store, &key, condition).await,
-        };
-        gone(outcome)?;
-        open.accepted.pop_first();
     }
     Ok(())
 }
@@ -292,21 +249,10 @@ async fn pod_status<S: Store>(
     Ok(())
 }
 
-async fn accepted<S: Store, K: Object>(
-    store: &S,
-    key: &Key,
-    condition: &Condition,
-) -> Result<(), StoreError> {
-    let body = json!({"observedGeneration": condition.observed_generation, "conditions": [json(condition)]});
-    store.apply::<K>(key, CONTROLLER, Part::Status, body).await?;
-    Ok(())
-}
-
 async fn event<S: Store, K: Object>(
     store: &S,
     about: &Key,
     node: &str,
-    controller: &str,
     warning: bool,
     reason: &str,
     note: String,
@@ -316,7 +262,7 @@ async fn event<S: Store, K: Object>(
         reason: reason.to_owned(),
         action: "Reconcile".to_owned(),
         note,
-        controller: controller.to_owned(),
+        controller: FELIX.to_owned(),
         instance: node.to_owned(),
     };
     let outcome = match store.get::<K>(about).await {

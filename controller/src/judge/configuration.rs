@@ -1,0 +1,113 @@
+//! FabricConfiguration: Accepted, ResolvedRefs, TopologyReady, SchemaCompatible.
+
+use std::collections::BTreeSet;
+
+use kube::ResourceExt as _;
+use manx_crds::acceptance::{self, Refusal};
+use manx_crds::annotations;
+use manx_crds::conditions::{ResolvedRefs, SchemaCompatible, TopologyReady};
+use manx_crds::v1alpha1::settings::topology_mode;
+use manx_crds::v1alpha1::{FabricConfiguration, SCHEMA_REVISION, TopologyMode};
+
+use super::{Offer, accepted, status};
+use crate::objects::Objects;
+use crate::wish::{Kind, Saying, Wish};
+
+/// A full mesh of more nodes works, and costs more than it is worth.
+const LARGEST_MESH: usize = 100;
+
+pub fn judge(objects: &Objects) -> Vec<Offer> {
+    let Some(object) = objects.the_configuration() else { return Vec::new() };
+    let mut conditions = vec![accepted(&verdict(object)), topology(objects, object), schema(objects)];
+    let profile = object.spec.session.as_ref().and_then(|session| session.bfd_profile.as_deref());
+    conditions.push(match missing_profile(objects, profile, "spec.session.bfdProfile") {
+        Some(message) => Saying::new(ResolvedRefs::BFDProfileNotFound, message),
+        None => Saying::new(ResolvedRefs::ResolvedRefs, ""),
+    });
+    let wish = Wish { conditions, whole: true, ..Wish::default() };
+    vec![status(Kind::FabricConfiguration, object, object.status.as_ref(), wish)]
+}
+
+/// Why this BFDProfile cannot be used: it is not there.
+pub(super) fn missing_profile(objects: &Objects, name: Option<&str>, field: &str) -> Option<String> {
+    let name = name.filter(|name| !name.is_empty())?;
+    match objects.bfd_profiles.named(name) {
+        Some(_) => None,
+        None => Some(format!("{field}: there is no BFDProfile {name}: create it, or name another")),
+    }
+}
+
+fn verdict(object: &FabricConfiguration) -> Result<(), Refusal> {
+    acceptance::topology(Some(object))?;
+    let mut names = BTreeSet::new();
+    for (index, alias) in object.spec.communities.iter().enumerate() {
+        if !names.insert(alias.name.as_str()) {
+            return Err(Refusal {
+                reason: "DuplicateCommunity",
+                message: format!(
+                    "spec.communities[{index}]: {} is defined twice: remove one of the two",
+                    alias.name
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn topology(objects: &Objects, object: &FabricConfiguration) -> Saying {
+    let nodes = objects.fabric_nodes.iter().count();
+    match topology_mode(Some(object)) {
+        TopologyMode::FullMesh if nodes > LARGEST_MESH => Saying::new(
+            TopologyReady::MeshTooLarge,
+            format!(
+                "{nodes} nodes are a mesh of more than {LARGEST_MESH}: the sessions stay, but every node has one to \
+                 every other; use BGPPeers to routers and topology.mode None"
+            ),
+        ),
+        TopologyMode::FullMesh | TopologyMode::None => Saying::new(TopologyReady::Ready, ""),
+        TopologyMode::RouteReflector => Saying::new(
+            TopologyReady::NotEnoughCandidates,
+            "this version elects no route reflectors: set topology.mode FullMesh, or None with BGPPeers",
+        ),
+        TopologyMode::Unknown(mode) => Saying::new(
+            TopologyReady::NotEnoughCandidates,
+            format!("topology.mode {mode:?} is not known to this version: upgrade manx-controller first"),
+        ),
+    }
+}
+
+/// An agent runs with one revision lower and one higher than its own (api.md §14).
+fn schema(objects: &Objects) -> Saying {
+    let asked = objects.crds.iter().next();
+    let schema = asked
+        .and_then(|crd| annotations::SCHEMA_REVISION.read(crd.metadata.annotations.as_ref()).ok()?)
+        .unwrap_or(SCHEMA_REVISION);
+    let agents = objects.fabric_nodes.iter().flat_map(|node| {
+        let agents = node.status.iter().flat_map(|status| &status.agents);
+        agents.map(move |agent| (agent.schema_revision, agent.name.clone(), node.name_any()))
+    });
+    let agents: BTreeSet<(u32, String, String)> = agents.collect();
+    let (oldest, newest) = (agents.first(), agents.last());
+    if let Some((revision, agent, node)) =
+        newest.filter(|(revision, ..)| *revision > schema.saturating_add(1))
+    {
+        return Saying::new(
+            SchemaCompatible::SchemaOlderThanAgents,
+            format!(
+                "{agent} on {node} has schema revision {revision}, the CRDs {schema}: the API server drops fields that \
+                 agents need; apply the CRDs of the release (helm upgrade does)"
+            ),
+        );
+    }
+    if let Some((revision, agent, node)) = oldest.filter(|(revision, ..)| revision.saturating_add(1) < schema)
+    {
+        return Saying::new(
+            SchemaCompatible::AgentsOlderThanSchema,
+            format!(
+                "{agent} on {node} has schema revision {revision}, the CRDs {schema}: it does not know what newer \
+                 objects say; upgrade the agents one release at a time"
+            ),
+        );
+    }
+    Saying::new(SchemaCompatible::Compatible, "")
+}

@@ -1,0 +1,153 @@
+use std::time::Duration;
+
+use manx_crds::store::follow::Change as Follow;
+use manx_crds::v1alpha1::{BGPPeer, FabricConfiguration, FabricNode};
+
+use super::*;
+use crate::objects::{Change, Objects};
+
+fn node(name: &str, second: u32, ip: &str, port: &str) -> Change {
+    let object: FabricNode = serde_saphyr::from_str(&format!(
+        "{{apiVersion: manx.dev/v1alpha1, kind: FabricNode, metadata: {{name: {name}, labels: {{port: {port}}}, \
+         creationTimestamp: '2026-01-01T00:00:0{second}Z'}}, spec: {{}}, \
+         status: {{addresses: {{ipv4: {ip}}}, bgp: {{routerID: {ip}}}, \
+         agents: [{{name: bgpd, version: '1', schemaRevision: 1}}]}}}}"
+    ))
+    .unwrap();
+    Change::FabricNode(Follow::Put(object))
+}
+
+fn configuration(spec: &str) -> Change {
+    let object: FabricConfiguration = serde_saphyr::from_str(&format!(
+        "{{apiVersion: manx.dev/v1alpha1, kind: FabricConfiguration, metadata: {{name: default}}, spec: {{{spec}}}}}"
+    ))
+    .unwrap();
+    Change::Configuration(Box::new(Follow::Put(object)))
+}
+
+fn peer(name: &str, spec: &str) -> Change {
+    let object: BGPPeer = serde_saphyr::from_str(&format!(
+        "{{apiVersion: manx.dev/v1alpha1, kind: BGPPeer, metadata: {{name: {name}}}, spec: {{asn: 65001, {spec}}}}}"
+    ))
+    .unwrap();
+    Change::Peer(Box::new(Follow::Put(object)))
+}
+
+fn objects(changes: Vec<Change>) -> Objects {
+    let mut objects = Objects::default();
+    changes.into_iter().for_each(|change| objects.take(change));
+    objects
+}
+
+fn said(offers: &[Offer], name: &str, kind: &str) -> Option<(&'static str, String)> {
+    let offer = offers.iter().find(|offer| offer.slot.key.name == name).unwrap();
+    let saying = offer.wish.conditions.iter().find(|saying| saying.type_ == kind)?;
+    Some((saying.reason, saying.message.clone()))
+}
+
+#[test]
+fn the_younger_of_two_nodes_with_one_address_is_told_when_it_lasts() {
+    let objects = objects(vec![
+        node("a", 2, "10.0.0.1", "x"),
+        node("b", 1, "10.0.0.1", "x"),
+        node("c", 3, "10.0.0.3", "x"),
+    ]);
+    let mut conflicts = node::Conflicts::default();
+    let (offers, notices) = conflicts.judge(&objects, Duration::ZERO);
+    assert_eq!(said(&offers, "a", "IdentityUnique").unwrap().0, "Unique");
+    assert!(notices.is_empty());
+    assert_eq!(conflicts.deadline(Duration::ZERO), Some(Duration::from_secs(10)));
+    let (offers, notices) = conflicts.judge(&objects, Duration::from_secs(10));
+    let (reason, text) = said(&offers, "a", "IdentityUnique").unwrap();
+    assert_eq!(reason, "DuplicateAddress");
+    assert!(text.starts_with("10.0.0.1 is the address of node b, too"), "{text}");
+    assert_eq!(said(&offers, "b", "IdentityUnique").unwrap().0, "Unique");
+    assert_eq!(notices.len(), 1);
+}
+
+#[test]
+fn a_peer_is_judged_on_every_node_that_it_selects() {
+    let objects = objects(vec![
+        configuration("overrides: [{nodeSelector: {matchLabels: {port: none}}, node: {bgpPort: 0}}]"),
+        node("a", 1, "10.0.0.1", "some"),
+        node("b", 2, "10.0.0.2", "none"),
+        peer("good", "address: 10.0.0.9"),
+        peer("own", "address: 10.0.0.2"),
+        peer("own-elsewhere", "address: 10.0.0.2, nodeSelector: {matchLabels: {port: some}}"),
+        peer("passive", "address: 10.0.0.8, passive: true"),
+        peer("nowhere", "address: 10.0.0.7, nodeSelector: {matchLabels: {port: other}}"),
+        peer("shut", "address: 10.0.0.6, adminState: Shutdown"),
+        peer("unknown", "address: 10.0.0.5, session: {bfdProfile: fast}"),
+    ]);
+    let (offers, notices) = peer::judge(&objects);
+    for (name, accepted, established) in [
+        ("good", "Accepted", "NoneEstablished"),
+        ("own", "AddressIsOurs", "NoneEstablished"),
+        ("own-elsewhere", "Accepted", "NoneEstablished"),
+        ("passive", "NoListener", "NoneEstablished"),
+        ("nowhere", "Accepted", "NoMatchingNode"),
+        ("shut", "Accepted", "Shutdown"),
+        ("unknown", "UnknownValue", "NoneEstablished"),
+    ] {
+        assert_eq!(said(&offers, name, "Accepted").unwrap().0, accepted, "{name}");
+        assert_eq!(said(&offers, name, "Established").unwrap().0, established, "{name}");
+    }
+    let (_, text) = said(&offers, "good", "Established").unwrap();
+    assert_eq!(text, "a: bgpd has no session (is it running?); b: bgpd has no session (is it running?)");
+    assert_eq!(said(&offers, "unknown", "ResolvedRefs").unwrap().0, "BFDProfileNotFound");
+    let told: Vec<&str> = notices.iter().map(|notice| notice.reason).collect();
+    assert_eq!(told, ["ReferenceNotFound"]);
+}
+
+#[test]
+fn the_configuration_says_what_this_version_does_not_do() {
+    for (spec, kind, reason) in [
+        ("topology: {mode: FullMesh}", "Accepted", "Accepted"),
+        ("topology: {mode: RouteReflector}", "Accepted", "UnknownValue"),
+        ("topology: {mode: RouteReflector}", "TopologyReady", "NotEnoughCandidates"),
+        ("communities: [{name: a, value: '1:2'}, {name: a, value: '1:3'}]", "Accepted", "DuplicateCommunity"),
+        ("session: {bfdProfile: fast}", "ResolvedRefs", "BFDProfileNotFound"),
+        ("", "SchemaCompatible", "Compatible"),
+    ] {
+        let offers = configuration::judge(&objects(vec![configuration(spec), node("a", 1, "10.0.0.1", "x")]));
+        assert_eq!(said(&offers, "default", kind).unwrap().0, reason, "{spec}");
+    }
+}
+
+#[test]
+fn agents_and_schema_may_be_one_revision_apart() {
+    for (revision, reason) in
+        [("1", "Compatible"), ("2", "Compatible"), ("3", "AgentsOlderThanSchema"), ("0", "Compatible")]
+    {
+        let crd: k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition =
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "fabricconfigurations.manx.dev",
+                             "annotations": {"manx.dev/schema-revision": revision}},
+                "spec": {"group": "manx.dev", "names": {"kind": "a", "plural": "b"}, "scope": "Cluster", "versions": []}
+            }))
+            .unwrap();
+        let objects = objects(vec![
+            configuration(""),
+            node("a", 1, "10.0.0.1", "x"),
+            Change::Crd(Box::new(Follow::Put(crd))),
+        ]);
+        let offers = configuration::judge(&objects);
+        assert_eq!(said(&offers, "default", "SchemaCompatible").unwrap().0, reason, "{revision}");
+    }
+}
+
+#[test]
+fn bands_are_reached_exactly() {
+    for (assigned, size, band) in [
+        (0, 100, Band::Below80),
+        (79, 100, Band::Below80),
+        (80, 100, Band::From80),
+        (95, 100, Band::From95),
+        (100, 100, Band::Full),
+        (3, 2, Band::Full),
+        (1, u128::MAX, Band::Below80),
+        (u128::MAX / 10 * 9, u128::MAX, Band::From80),
+    ] {
+        assert_eq!(Band::of(assigned, size), band, "{assigned} of {size}");
+    }
+}

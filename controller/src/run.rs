@@ -1,0 +1,223 @@
+//! THE loop: leadership, then changes and answers into the core, writes out of it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use manx_crds::store::Store;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::core::{Core, Write};
+use crate::leadership::{Leadership, Term};
+use crate::objects;
+use crate::wish::Outcome;
+use crate::writer;
+
+/// Writes under way at once.
+const WRITES: usize = 8;
+/// Nodes are a long list.
+const NODES: Duration = Duration::from_secs(60);
+
+/// How this controller runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Of this process alone: it is the holder of the Lease and the instance of Events.
+    pub identity: String,
+    /// A directory: nobody else removes what belongs to a Node that is gone.
+    pub directory: bool,
+    /// Where the state is told, if somebody asks for it.
+    pub report: Option<watch::Sender<Report>>,
+}
+
+/// The state of the process, for its control socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub leads: bool,
+    /// Leading: every kind was heard whole. Waiting: somebody else was seen to lead.
+    pub in_sync: bool,
+    /// The first kind that was not heard whole yet, while leading.
+    pub waits_for: Option<&'static str>,
+    /// The last write that failed, until one succeeds.
+    pub error: Option<String>,
+}
+
+impl Report {
+    pub fn json(&self) -> Value {
+        json!({"leads": self.leads, "inSync": self.in_sync, "waitsFor": self.waits_for, "error": self.error})
+    }
+}
+
+/// Leadership is lost. What was concluded in the term may be out of date: the process begins again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("leadership is lost: the Lease could not be renewed in time")]
+pub struct Lost;
+
+/// Waits for leadership and leads until `stop`.
+///
+/// # Errors
+/// [`Lost`]; tasks that watch the store may still run, so that the caller ends the process.
+pub async fn run<S: Store>(
+    store: S,
+    leadership: Leadership,
+    settings: Settings,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), Lost> {
+    let clock = Clock::start();
+    let mut stop = std::pin::pin!(stop);
+    let term = tokio::select! {
+        term = leadership.acquire(&store, &settings, clock) => term,
+        () = &mut stop => return Ok(()),
+    };
+    tracing::info!(identity = settings.identity, "leads");
+    // Everything is read after leadership began: what an earlier leader wrote is in it.
+    let changes = objects::watch(&store);
+    let mut leader = Leader {
+        store,
+        clock,
+        core: Core::new(settings.directory),
+        term,
+        changes,
+        writes: JoinSet::new(),
+        nodes: JoinSet::new(),
+        report: Report { leads: true, ..Report::default() },
+        failed: BTreeMap::new(),
+        settings,
+    };
+    let outcome = tokio::select! {
+        lost = leader.lead() => Err(lost),
+        () = &mut stop => Ok(()),
+    };
+    leader.report.leads = false;
+    leader.tell();
+    if outcome.is_ok() {
+        // What is under way ends before the next one may lead.
+        while leader.writes.join_next().await.is_some() {}
+        leader.term.release().await;
+    }
+    outcome
+}
+
+struct Leader<S: Store> {
+    store: S,
+    clock: Clock,
+    core: Core,
+    term: Term,
+    changes: tokio::sync::mpsc::Receiver<objects::Change>,
+    writes: JoinSet<(Write, Outcome)>,
+    nodes: JoinSet<Option<std::collections::BTreeSet<String>>>,
+    settings: Settings,
+    report: Report,
+    /// What failed last, by what was written: said once.
+    failed: BTreeMap<String, String>,
+}
+
+impl<S: Store> Leader<S> {
+    async fn lead(&mut self) -> Lost {
+        loop {
+            self.work();
+            let deadline = self.core.deadline(self.clock.now().monotonic);
+            tokio::select! {
+                biased;
+                () = self.term.over(self.clock) => return Lost,
+                Some(joined) = self.writes.join_next() => match joined {
+                    Ok((write, outcome)) => self.written(&write, &outcome),
+                    Err(error) => tracing::error!(%error, "a write was lost"),
+                },
+                Some(joined) = self.nodes.join_next() => {
+                    self.core.nodes(joined.ok().flatten(), self.clock.now().monotonic);
+                }
+                Some(change) = self.changes.recv() => {
+                    self.core.take(change);
+                    while let Ok(change) = self.changes.try_recv() {
+                        self.core.take(change);
+                    }
+                }
+                () = sleep_until(deadline.map(|at| self.clock.at(at))) => {}
+            }
+        }
+    }
+
+    fn work(&mut self) {
+        let now = self.clock.now();
+        self.core.work(now);
+        if self.core.asks_for_nodes() {
+            let store = self.store.clone();
+            self.nodes.spawn(async move {
+                let listed = tokio::time::timeout(NODES, objects::node_names(&store)).await;
+                match listed {
+                    Ok(Ok(names)) => Some(names),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, effect = "blocks of nodes that are gone stay", "Nodes");
+                        None
+                    }
+                    Err(_) => None,
+                }
+            });
+        }
+        while self.writes.len() < WRITES && self.term.leads(now.monotonic) {
+            let Some(write) = self.core.pull(now) else { break };
+            let store = self.store.clone();
+            let identity = self.settings.identity.clone();
+            self.writes.spawn(async move {
+                let outcome = writer::write(&store, &write, &identity).await;
+                (write, outcome)
+            });
+        }
+        self.report.waits_for = self.core.objects.missing();
+        self.report.in_sync = self.report.waits_for.is_none();
+        self.tell();
+    }
+
+    fn written(&mut self, write: &Write, outcome: &Outcome) {
+        let what = words(write);
+        match outcome {
+            Outcome::Done | Outcome::Gone => {
+                if self.failed.remove(&what).is_some() {
+                    tracing::info!(what, "written after all");
+                }
+                self.report.error = self.failed.values().next().cloned();
+            }
+            Outcome::Refused(error) | Outcome::Unknown(error) => {
+                if self.failed.get(&what) != Some(error) {
+                    tracing::warn!(what, error, effect = "it is tried again", "the store");
+                }
+                self.report.error = Some(format!("{what}: {error}"));
+                // An Event is not tried again, so that nothing would ever take its failure back.
+                if !matches!(write, Write::Event { .. }) {
+                    self.failed.insert(what, error.clone());
+                }
+            }
+        }
+        self.core.answer(write, outcome, self.clock.now().monotonic);
+    }
+
+    fn tell(&self) {
+        if let Some(report) = &self.settings.report {
+            report.send_if_modified(|told| {
+                let differs = *told != self.report;
+                told.clone_from(&self.report);
+                differs
+            });
+        }
+    }
+}
+
+fn words(write: &Write) -> String {
+    match write {
+        Write::Apply { slot, .. } => {
+            format!("{:?} of {:?} {}", slot.part, slot.kind, objects::name(&slot.key))
+        }
+        Write::Block(_) => "an IPBlock of a node that is gone".to_owned(),
+        Write::Event { reason, .. } => format!("Event {reason}"),
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
