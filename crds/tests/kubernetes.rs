@@ -80,7 +80,7 @@ fn install_crds(plane: &ControlPlane) {
     plane.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).unwrap();
 }
 
-macro_rules! suite {
+macro_rules! one_step_each {
     ($plane:expr, $config:expr, $($name:ident),+ $(,)?) => {
         $({
             let begun = Instant::now();
@@ -96,21 +96,7 @@ fn an_api_server_is_a_datastore() {
     let config = plane.admin_kubeconfig();
     a_kind_that_is_not_installed_says_what_to_do(&plane, &config);
     install_crds(&plane);
-    suite!(
-        &plane,
-        &config,
-        create_is_a_claim,
-        of_many_claims_one_succeeds,
-        replace_compares,
-        no_increment_is_lost,
-        delete_compares,
-        a_finalizer_holds_a_deleted_object,
-        what_does_not_validate_is_refused,
-        managers_own_their_fields,
-        a_selection_selects,
-        a_watch_goes_on_from_its_list,
-        a_watch_resumes_or_is_expired,
-    );
+    suite::every!(one_step_each, &plane, &config);
     inside(&plane, async || {
         let b = backend(&config).await;
         model::a_follower_ends_where_the_store_does(&b, open(&config).await).await;

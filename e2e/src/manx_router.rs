@@ -14,7 +14,7 @@ use crate::netns::{Netns, stdout_of};
 use crate::process::{Launch, Process, tail, wait_for};
 use crate::router::{BestPath, RouterPlaces, RouterSession};
 use crate::store::{Objects, peer};
-use crate::topology::{CLIENT_AS, NODES, POOL_V4, POOL_V6, Tor};
+use crate::topology::{CLIENT_AS, NODES, Tor};
 
 /// One running bgpd that plays a router.
 #[derive(Debug)]
@@ -134,22 +134,7 @@ impl ManxRouter {
 /// A node named after the router, a peer for each neighbour. The client is the way to everywhere else: it originates the
 /// default routes that an FRR ToR originates itself.
 fn put_objects(objects: &Objects, tor: Tor) -> Result<()> {
-    const API: &str = "apiVersion: manx.dev/v1alpha1\nkind:";
-    objects.put(
-        "fabricconfigurations.manx.dev/default",
-        &format!(
-            "{API} FabricConfiguration\nmetadata: {{name: default}}\nspec:\n  topology: {{mode: None}}\n  \
-             session: {{timers: {{hold: 9s, connectRetry: 1s}}}}\n"
-        ),
-    )?;
-    for (name, cidr, size) in [("default-ipv4", POOL_V4, 26), ("default-ipv6", POOL_V6, 122)] {
-        objects.put(
-            &format!("ippools.manx.dev/{name}"),
-            &format!(
-                "{API} IPPool\nmetadata: {{name: {name}}}\nspec:\n  cidr: \"{cidr}\"\n  blockSize: {size}\n"
-            ),
-        )?;
-    }
+    objects.put_settings()?;
     objects.put(
         &format!("nodes/{}", tor.name),
         &format!(
@@ -162,7 +147,10 @@ fn put_objects(objects: &Objects, tor: Tor) -> Result<()> {
     )?;
     objects.put(
         &format!("fabricnodes.manx.dev/{}", tor.name),
-        &format!("{API} FabricNode\nmetadata: {{name: {}}}\nspec: {{asn: {}}}\n", tor.name, tor.asn),
+        &format!(
+            "apiVersion: manx.dev/v1alpha1\nkind: FabricNode\nmetadata: {{name: {}}}\nspec: {{asn: {}}}\n",
+            tor.name, tor.asn
+        ),
     )?;
     let transit = "  transit: true\n";
     for node in NODES {

@@ -122,20 +122,7 @@ impl Objects {
 
     /// Writes what the demo's fabric is made of, pods and policies apart.
     pub fn put_fabric(&self) -> Result<()> {
-        self.put(
-            "fabricconfigurations.manx.dev/default",
-            "apiVersion: manx.dev/v1alpha1\nkind: FabricConfiguration\nmetadata: {name: default}\nspec:\n  \
-             topology: {mode: None}\n  session: {timers: {hold: 9s, connectRetry: 1s}}\n",
-        )?;
-        for (name, cidr, size) in [("default-ipv4", POOL_V4, 26), ("default-ipv6", POOL_V6, 122)] {
-            self.put(
-                &format!("ippools.manx.dev/{name}"),
-                &format!(
-                    "apiVersion: manx.dev/v1alpha1\nkind: IPPool\nmetadata: {{name: {name}}}\nspec:\n  \
-                     cidr: \"{cidr}\"\n  blockSize: {size}\n"
-                ),
-            )?;
-        }
+        self.put_settings()?;
         for tor in TORS {
             self.put(
                 &format!("bgppeers.manx.dev/{}", tor.name),
@@ -162,6 +149,25 @@ impl Objects {
                 &format!(
                     "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {namespace}\n  \
                      labels: {{kubernetes.io/metadata.name: {namespace}}}\n"
+                ),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Writes what every fabric of the demo has: sessions to configured peers only, and the two pools.
+    pub fn put_settings(&self) -> Result<()> {
+        self.put(
+            "fabricconfigurations.manx.dev/default",
+            "apiVersion: manx.dev/v1alpha1\nkind: FabricConfiguration\nmetadata: {name: default}\nspec:\n  \
+             topology: {mode: None}\n  session: {timers: {hold: 9s, connectRetry: 1s}}\n",
+        )?;
+        for (name, cidr, size) in [("default-ipv4", POOL_V4, 26), ("default-ipv6", POOL_V6, 122)] {
+            self.put(
+                &format!("ippools.manx.dev/{name}"),
+                &format!(
+                    "apiVersion: manx.dev/v1alpha1\nkind: IPPool\nmetadata: {{name: {name}}}\nspec:\n  \
+                     cidr: \"{cidr}\"\n  blockSize: {size}\n"
                 ),
             )?;
         }

@@ -50,7 +50,7 @@ impl Directory {
     }
 }
 
-macro_rules! suite {
+macro_rules! one_test_each {
     ($($name:ident),+ $(,)?) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
@@ -59,19 +59,7 @@ macro_rules! suite {
     };
 }
 
-suite!(
-    create_is_a_claim,
-    of_many_claims_one_succeeds,
-    replace_compares,
-    no_increment_is_lost,
-    delete_compares,
-    a_finalizer_holds_a_deleted_object,
-    what_does_not_validate_is_refused,
-    managers_own_their_fields,
-    a_selection_selects,
-    a_watch_goes_on_from_its_list,
-    a_watch_resumes_or_is_expired,
-);
+suite::every!(one_test_each,);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_ends_where_the_store_does() {

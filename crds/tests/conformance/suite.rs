@@ -10,6 +10,27 @@ use serde_json::json;
 
 use super::objects::*;
 
+/// Hands the names of all functions of the suite to a macro, behind its own arguments: no backend can leave one out.
+macro_rules! every {
+    ($run:ident, $($argument:expr),* $(,)?) => {
+        $run!(
+            $($argument,)*
+            create_is_a_claim,
+            of_many_claims_one_succeeds,
+            replace_compares,
+            no_increment_is_lost,
+            delete_compares,
+            a_finalizer_holds_a_deleted_object,
+            what_does_not_validate_is_refused,
+            managers_own_their_fields,
+            a_selection_selects,
+            a_watch_goes_on_from_its_list,
+            a_watch_resumes_or_is_expired,
+        );
+    };
+}
+pub(crate) use every;
+
 /// Two handles on one store: what two processes have.
 pub struct Backend<S> {
     pub here: S,

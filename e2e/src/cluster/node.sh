@@ -25,7 +25,7 @@ enter_v1() {
             # A new cpuset is empty, and nothing can enter it.
             [ "$hierarchy" != cpuset ] || for file in cpuset.cpus cpuset.mems; do cat "${group%/*}/$file" >"$group/$file"; done
         done
-        # Left by a power cut; the kubelet would wait for them.
+        # Left by a power cut; the kubelet would wait for them. What still holds a process stays.
         find "$group" -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || true
         echo $$ >"$group/cgroup.procs"
     done </proc/self/cgroup
@@ -35,6 +35,7 @@ enter_v1() {
 # node's, and its parent, which is this process, to one beside it, once the node's own view has begun.
 enter_v2() {
     local group=/sys/fs/cgroup/manx-cluster keeper=$$ entered=$home/nodes/$name/entered
+    # Left by a power cut. What still holds a process stays, and mkdir takes it as it is.
     find "$group/$name" -depth -type d -exec rmdir {} + 2>/dev/null || true
     rm -f "$entered"
     mkdir -p "$group/$name" "$group/keepers"
@@ -118,6 +119,7 @@ supervise() {
         while [ -e "$cluster/nodes/$name/$component.stopped" ]; do sleep 0.1; done
         "$@" >>"$cluster/logs/$name/$component.log" 2>&1 &
         echo $! >"$cluster/nodes/$name/$component.pid"
+        # However it ended, it is started again.
         wait $! || true
         sleep 0.5
     done
@@ -135,6 +137,7 @@ init)
     umount -l /sys
     mount -t sysfs sysfs /sys
     mount_groups
+    # Wanted by nobody here but a container that expects the mount; a kernel may have none.
     mount -t bpf bpf /sys/fs/bpf 2>/dev/null || true
     mount_files
     cd /

@@ -225,15 +225,8 @@ fn typed<K: Object>(value: &Value) -> Result<K, StoreError> {
     serde_json::from_value(value.clone()).map_err(|error| StoreError::Invalid(error.to_string()))
 }
 
-fn name_of(key: &Key) -> String {
-    match &key.namespace {
-        Some(namespace) => format!("{namespace}/{}", key.name),
-        None => key.name.clone(),
-    }
-}
-
 fn not_found(kind: &Kind, key: &Key) -> StoreError {
-    StoreError::NotFound { kind: kind.kind.clone(), name: name_of(key) }
+    StoreError::NotFound { kind: kind.kind.clone(), name: key.to_string() }
 }
 
 fn io_error(path: &Path, error: &io::Error) -> StoreError {

@@ -8,7 +8,7 @@ use super::compose::{compose, people_part, revision};
 use super::files;
 use super::layout::{Files, Kind};
 use super::load::{Loaded, judge, new_record, random_uid, remove_remains, write_last, write_record};
-use super::{Inner, io_error, name_of, not_found, typed};
+use super::{Inner, io_error, not_found, typed};
 use crate::store::follow::key_of;
 use crate::store::{Key, Object, Part, Revision, StoreError};
 
@@ -18,7 +18,7 @@ impl Inner {
         let (kind, key) = (Kind::of::<K>(), key_of(object));
         kind.check_key(&key)?;
         let lock = self.lock(&kind)?;
-        let taken = || StoreError::AlreadyExists { kind: kind.kind.clone(), name: name_of(&key) };
+        let taken = || StoreError::AlreadyExists { kind: kind.kind.clone(), name: key.to_string() };
         if self.load::<K>(&kind, &key, Some(&lock))?.is_some() {
             return Err(taken());
         }
@@ -146,7 +146,7 @@ fn compare(
     if same_uid && revision.is_none_or(|revision| old.revision == revision) {
         return Ok(());
     }
-    Err(StoreError::Conflict { kind: kind.kind.clone(), name: name_of(key) })
+    Err(StoreError::Conflict { kind: kind.kind.clone(), name: key.to_string() })
 }
 
 fn json<K: Object>(object: &K) -> Result<Value, StoreError> {

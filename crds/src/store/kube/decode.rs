@@ -48,7 +48,7 @@ impl<'de, K: Object> Deserialize<'de> for Decoded<K> {
 pub(super) fn unreadable<K: Object>(key: &Key, error: &str, last_good: bool) -> InvalidObject {
     let kind = K::kind(&()).into_owned();
     InvalidObject {
-        place: format!("{kind}/{}", super::name_of(key)),
+        place: format!("{kind}/{key}"),
         kind,
         namespace: key.namespace.clone(),
         name: key.name.clone(),

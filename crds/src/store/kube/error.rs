@@ -6,7 +6,6 @@ use ::kube::Error;
 use ::kube::core::Status;
 
 use super::super::{Key, Object, StoreError};
-use super::name_of;
 
 /// Why a request has no good answer.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ impl Failure {
 
     /// About one object.
     pub(super) fn of_object<K: Object>(self, key: &Key) -> StoreError {
-        let (kind, name) = (K::kind(&()).into_owned(), name_of(key));
+        let (kind, name) = (K::kind(&()).into_owned(), key.to_string());
         match self {
             Self::Refused(status) => match (status.code, status.reason.as_str()) {
                 (404, _) if unknown_kind(&status) => StoreError::Unavailable(no_such_kind::<K>()),

@@ -20,7 +20,7 @@ const LONGEST_NOTE: usize = 1024;
 impl KubeStore {
     pub(super) async fn record<K: Object>(&self, about: &K, event: &NewEvent) -> Result<(), StoreError> {
         let key = key_of(about);
-        let object = format!("{}/{}", K::plural(&()), super::name_of(&key));
+        let object = format!("{}/{key}", K::plural(&()));
         let seen = {
             let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
             series.count(object.clone(), event.reason.clone(), Instant::now())

@@ -154,10 +154,3 @@ impl Store for KubeStore {
         self.record(about, &event).await
     }
 }
-
-fn name_of(key: &Key) -> String {
-    match &key.namespace {
-        Some(namespace) => format!("{namespace}/{}", key.name),
-        None => key.name.clone(),
-    }
-}

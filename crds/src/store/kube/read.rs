@@ -75,7 +75,7 @@ impl KubeStore {
                     Decoded::Object(object) => items.push(object),
                     // The watch tells of it again when it changes; here is who was left out.
                     Decoded::Unreadable { key, error } => {
-                        tracing::error!(kind = %K::kind(&()), object = super::name_of(&key), error,
+                        tracing::error!(kind = %K::kind(&()), object = %key, error,
                             "an object is not of this version's schema: left out");
                     }
                 }
