@@ -12,6 +12,9 @@ LANE := .ci/lane
 APT_BUILD := gcc libc6-dev make
 APT_TEST := frr bird2 nftables iproute2 iptables iputils-ping containernetworking-plugins conntrack tcpdump util-linux procps
 
+# One selection for every build of the binaries, the demo's own included: another one has other features of the
+# dependencies, and compiles them again.
+BUILD := -p bgpd -p felix -p manx-cni -p manx-controller -p manx-daemon -p manxctl -p e2e
 FAST := -p bgp-proto -p felix-calc -p felix-input -p manx-ipam -p manx-crds -p manx-cni -p manx-daemon -p manx-controller -p manxctl
 KERNEL := -p felix-kernel -p felix -p bgpd
 # With bgpd beside it, which has none of these, the dependencies have the features that the workspace gives them, and
@@ -38,7 +41,7 @@ packages: root ## what is missing of the Debian packages
 
 .PHONY: build demo demo-down
 build: rust ## the binaries, profile ci
-	@cargo build --locked --profile $(PROFILE) -p bgpd -p felix -p manx-cni -p manx-daemon -p manx-controller -p manxctl -p e2e
+	@cargo build --locked --profile $(PROFILE) $(BUILD)
 
 demo: rust root ## a fabric of 3 nodes and 2 FRR routers in namespaces, checked (KEEP=1, ONLY=6.1, TOR=manx)
 	@.ci/packages gcc libc6-dev
@@ -65,7 +68,7 @@ cluster-down: rust root ## removes the cluster of this machine
 
 cluster-base: rust kubernetes ## the control plane and the cluster itself, before Manx runs on it
 	@.ci/packages $(APT_BUILD) $(APT_TEST)
-	@cargo test --locked --profile $(PROFILE) -p e2e --test control_plane --test cluster --no-fail-fast -- --test-threads=1
+	@cargo test --locked --profile $(PROFILE) -p e2e -p bgpd --test control_plane --test cluster --no-fail-fast -- --test-threads=1
 
 # ---------------------------------------------------------------- the gate, lane by lane
 
@@ -98,7 +101,7 @@ golden: rust helm ## writes the generated files again
 
 compile: rust ## everything, tests included
 	@cargo test --locked --profile $(PROFILE) --workspace --no-run
-	@cargo build --locked --profile $(PROFILE) -p bgpd -p felix -p manx-cni -p manx-daemon -p manx-controller -p manxctl -p e2e
+	@cargo build --locked --profile $(PROFILE) $(BUILD)
 
 fast: rust ## units, goldens, properties, simulation: no root, no kernel
 	@cargo test --locked --profile $(PROFILE) $(FAST) --no-fail-fast
@@ -120,16 +123,16 @@ $(HELM):
 	@.ci/helm $(HELM_VERSION) $(@D)
 
 chart-test: rust helm ## the chart without a cluster: lint, rights, refusals, goldens
-	@HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p e2e --test chart
+	@HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p e2e -p bgpd --test chart
 
 rights-test: rust root kubernetes helm ## what a stolen agent token can do, on a real API server
-	@HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p e2e --test rights -- --nocapture
+	@HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p e2e -p bgpd --test rights -- --nocapture
 
 # Static for any distribution's kernel, and for an image without a single library. Paths of this machine stay out, so
 # that two machines build the same bytes.
 TRIPLE := x86_64-unknown-linux-gnu
-IMAGE_BINARIES := bgpd felix manx-cni manxctl $(if $(wildcard controller/Cargo.toml),manx-controller)
-IMAGE_PACKAGES := bgpd felix manx-cni manxctl $(if $(wildcard controller/Cargo.toml),manx-controller)
+IMAGE_BINARIES := bgpd felix manx-cni manxctl manx-controller
+IMAGE_PACKAGES := bgpd felix manx-cni manxctl manx-controller
 IMAGE_FLAGS := -C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=manx --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
 IMAGE_NAME := localhost/manx:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 image: rust ## target/image/manx.tar: an OCI archive of static binaries, without a container engine
@@ -140,7 +143,7 @@ image: rust ## target/image/manx.tar: an OCI archive of static binaries, without
 
 .PHONY: store-test
 store-test: rust root kubernetes ## the datastore's suite against a real API server
-	@cargo test --locked --profile $(PROFILE) -p manx-crds --test kubernetes -- --nocapture
+	@cargo test --locked --profile $(PROFILE) -p manx-crds -p bgpd --test kubernetes -- --nocapture
 
 .PHONY: golden bench-rib fmt
 bench-rib: rust ## 1M prefixes in process, beside the figures that the layout was chosen by

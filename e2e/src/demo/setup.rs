@@ -19,8 +19,7 @@ use super::fabric::{Daemons, Fabric, PODS, Places, Pod, established, session_cou
 use super::screen::{Screen, State, Step};
 
 /// The product's binaries and the packages of the workspace that build them.
-const BINARIES: [(&str, &str); 4] =
-    [("bgpd", "bgpd"), ("felix", "felix"), ("manx-cni", "manx-cni"), ("manxctl", "manxctl")];
+const BINARIES: [&str; 4] = ["bgpd", "felix", "manx-cni", "manxctl"];
 
 /// What the demo runs, and the Debian package that has it.
 const PROGRAMS: [(&str, &str); 7] = [
@@ -77,7 +76,11 @@ fn install(missing: &[&str], home: &Path) -> Result<()> {
     bail!("apt-get {} failed:\n{}", arguments.join(" "), tail(&log, 20))
 }
 
-/// Builds the four binaries in the profile that this program was built in.
+/// The packages of `make build`, all in one call: dependencies have the features that the whole workspace gives them,
+/// and what another lane compiled is not compiled again.
+const PACKAGES: [&str; 7] = ["bgpd", "felix", "manx-cni", "manx-controller", "manx-daemon", "manxctl", "e2e"];
+
+/// Builds the binaries in the profile that this program was built in.
 pub(crate) fn build(screen: &mut Screen, places: &Places) -> Result<()> {
     let profile = profile(&places.binaries);
     let text = format!("profile {profile}, {} binaries", BINARIES.len());
@@ -99,7 +102,7 @@ fn compile(profile: &str, places: &Places) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--locked", "--profile", profile]);
-    for (_, package) in BINARIES {
+    for package in PACKAGES {
         command.args(["-p", package]);
     }
     let status = command
@@ -111,7 +114,7 @@ fn compile(profile: &str, places: &Places) -> Result<()> {
     if !status.success() {
         bail!("the build failed; the last lines of {}:\n{}", log.display(), tail(&log, 20));
     }
-    for (binary, _) in BINARIES {
+    for binary in BINARIES {
         let path = places.binaries.join(binary);
         if !path.exists() {
             bail!("{} was not built", path.display());
