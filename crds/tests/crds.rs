@@ -12,6 +12,10 @@ fn normalise(value: &mut Value, is_properties: bool) {
         Value::Object(map) => {
             if !is_properties {
                 map.remove("description");
+                // DESIGN.md, "The reference": a bound that no API server can hold.
+                if map.get("maximum") == Some(&Value::from(i64::MAX)) {
+                    map.remove("maximum");
+                }
                 for empty in ["properties", "shortNames"] {
                     let is_empty = |value: &Value| {
                         value == &Value::Array(Vec::new()) || value == &Value::Object(Default::default())
@@ -111,6 +115,25 @@ fn the_types_make_the_crds_of_the_api() {
         DIFFERENT.len(),
         "a difference that is none any more is taken out of the list"
     );
+}
+
+/// API servers hold bounds as float64: one that is not exact there refuses values that it allows.
+#[test]
+fn every_bound_is_exact_as_a_float() {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let mut seen = 0;
+    for crd in manx_crds::v1alpha1::crds().unwrap() {
+        let mut all = BTreeMap::new();
+        leaves("", &crd, &mut all);
+        for (path, value) in
+            all.iter().filter(|(path, _)| path.ends_with("/maximum") || path.ends_with("/minimum"))
+        {
+            let bound: f64 = value.parse().unwrap();
+            assert!(bound.abs() <= EXACT, "{} {path}: {value}", crd["metadata"]["name"]);
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen} bounds");
 }
 
 #[test]

@@ -104,9 +104,10 @@ fragment!(
     json!({"type": "integer", "format": "int32", "minimum": 0, "maximum": 2147483647})
 );
 fragment!(
-    /// A count, or a generation.
+    /// A count, or a generation. No maximum beside int64's own: API servers hold bounds as float64, where 2^63 - 1 is
+    /// 2^63, and compare every value with what that is as int64, which is negative.
     LongCount,
-    json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": 9223372036854775807_i64})
+    json!({"type": "integer", "format": "int64", "minimum": 0})
 );
 fragment!(
     /// One octet.
@@ -148,7 +149,6 @@ fragment!(
                 "status": {"type": "string", "enum": ["True", "False", "Unknown"],
                     "description": "Whether it holds; of ours, True is the good one."},
                 "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0,
-                    "maximum": 9223372036854775807_i64,
                     "description": "The generation of the object that the condition speaks of."},
                 "lastTransitionTime": {"type": "string", "format": "date-time",
                     "description": "When status changed last."},
