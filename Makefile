@@ -8,6 +8,12 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BIN := $(TARGET)/$(PROFILE)
 LANE := .ci/lane
 
+# The image, and what installs it.
+IMAGE_BINARIES := bgpd felix manx-cni manxctl manx-controller
+IMAGE_NAME := localhost/manx:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+HELM_VERSION := v3.20.2
+HELM := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/manx/helm-$(HELM_VERSION)/helm
+
 # Packages of a fresh Debian 12: a compiler's linker, the real routers, and what looks at the kernel.
 APT_BUILD := gcc libc6-dev make
 APT_TEST := frr bird2 nftables iproute2 iptables iputils-ping containernetworking-plugins conntrack tcpdump util-linux procps
@@ -66,6 +72,20 @@ cluster: rust kubernetes ## 3 nodes in namespaces (NODES=5, TORS=1, FAMILY=ipv6,
 cluster-down: rust root ## removes the cluster of this machine
 	@cargo run --locked --quiet --profile $(PROFILE) -p e2e --bin cluster -- down
 
+TEST_IMAGE := target/image/test.tar
+NEXT_IMAGE := target/image/next.tar
+.PHONY: test-image cluster-core cluster-test
+test-image: build kubernetes
+	@.ci/test-image $(TEST_IMAGE) $(IMAGE_NAME) $(addprefix $(BIN)/,$(IMAGE_BINARIES))
+	@AS=0.1.1 .ci/test-image $(NEXT_IMAGE) localhost/manx:0.1.1 $(addprefix $(BIN)/,$(IMAGE_BINARIES))
+
+MANX_CLUSTER = MANX_IMAGE=$(CURDIR)/$(TEST_IMAGE) MANX_NEXT_IMAGE=$(CURDIR)/$(NEXT_IMAGE) HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p e2e -p bgpd --test manx_cluster
+cluster-core: rust root test-image helm ## Manx on a real cluster: install, traffic, Services, policy, an outage, uninstall
+	@$(MANX_CLUSTER) -- --exact core --nocapture
+
+cluster-test: rust root test-image helm ## all of it, with ToRs, load, drain, upgrade and other families: up to 45 minutes
+	@$(MANX_CLUSTER) -- --test-threads=1 --nocapture
+
 cluster-base: rust kubernetes ## the control plane and the cluster itself, before Manx runs on it
 	@.ci/packages $(APT_BUILD) $(APT_TEST)
 	@cargo test --locked --profile $(PROFILE) -p e2e -p bgpd --test control_plane --test cluster --no-fail-fast -- --test-threads=1
@@ -114,8 +134,6 @@ interop-core: rust root build ## bgpd against FRR and BIRD
 
 # ---------------------------------------------------------------- the chart and the image
 
-HELM_VERSION := v3.20.2
-HELM := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/manx/helm-$(HELM_VERSION)/helm
 
 .PHONY: helm chart-test rights-test image
 helm: $(HELM) ## helm from its Go module, cached in ~/.cache/manx
@@ -131,10 +149,8 @@ rights-test: rust root kubernetes helm ## what a stolen agent token can do, on a
 # Static for any distribution's kernel, and for an image without a single library. Paths of this machine stay out, so
 # that two machines build the same bytes.
 TRIPLE := x86_64-unknown-linux-gnu
-IMAGE_BINARIES := bgpd felix manx-cni manxctl manx-controller
 IMAGE_PACKAGES := bgpd felix manx-cni manxctl manx-controller
 IMAGE_FLAGS := -C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=manx --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
-IMAGE_NAME := localhost/manx:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 image: rust ## target/image/manx.tar: an OCI archive of static binaries, without a container engine
 	@RUSTFLAGS='$(IMAGE_FLAGS)' cargo build --locked --profile image --target $(TRIPLE) $(addprefix -p ,$(IMAGE_PACKAGES))
 	@.ci/image target/image/manx.tar $(IMAGE_NAME) $(addprefix $(TARGET)/$(TRIPLE)/image/,$(IMAGE_BINARIES))

@@ -330,6 +330,22 @@ pub fn client_routes(scope: &Scope) -> Result<()> {
     scope.netns("client").ip(&lines)
 }
 
+/// How each router reaches the links of the other: through the client. Whoever masquerades on a link has its address,
+/// and the answer may come by the other router.
+pub fn link_routes(scope: &Scope) -> Result<()> {
+    let [a, b] = TORS;
+    for (here, there) in [(a, b), (b, a)] {
+        let (via4, via6) = (here.client_link_v4().1, here.client_link_v6().1);
+        let low4 = there.client_link_v4().0;
+        let number = there.number;
+        scope.netns(here.name).ip(&format!(
+            "route add 10.0.{number}.0/24 via {via4} proto static\nroute add {low4}/31 via {via4} proto static\n\
+             route add fd00:{number}::/64 via {via6} proto static\nroute add fd00:3:{number}::/64 via {via6} proto static\n"
+        ))?;
+    }
+    Ok(())
+}
+
 /// The configuration of one FRR ToR: nodes dial in, learn blocks and a default route; the client learns all.
 ///
 /// The IPv6 next hop is spelled out: when any interface with that address goes down, FRR forgets it for all sessions and

@@ -30,7 +30,7 @@ pub(crate) fn write(options: &Options, plane: &ControlPlane) -> Result<()> {
         &format!(
             "# on NODE|ctl|client|tor-a|tor-b COMMAND…: on a node with all its files, elsewhere in the namespace only.\n\
              name=$1\nshift\nkeeper=$(cat '{0}/nodes/'\"$name\"/pid 2>/dev/null) || exec nsenter --net=\"/run/netns/{PREFIX}$name\" -- \"$@\"\n\
-             {{ read -r init _ <\"/proc/$keeper/task/$keeper/children\"; }} 2>/dev/null || {{ echo \"$name is off\" >&2; exit 1; }}\nexec nsenter --target \"$init\" --all -- \"$@\"\n",
+             read -r init _ 2>/dev/null <\"/proc/$keeper/task/$keeper/children\"\n# The file has no end of line, which read takes for an error.\n[ -n \"$init\" ] || {{ echo \"$name is off\" >&2; exit 1; }}\nexec nsenter --target \"$init\" --all -- \"$@\"\n",
             home.display()
         ),
     )?;

@@ -147,6 +147,12 @@ impl Cluster {
         network::scope().netns("client")
     }
 
+    /// The namespace of a ToR.
+    #[must_use]
+    pub fn router(&self, name: &str) -> Netns {
+        network::scope().netns(name)
+    }
+
     /// The ToRs and the client's router, where there are any and this process started them.
     #[must_use]
     pub fn routers(&self) -> Option<&Routers> {

@@ -51,6 +51,7 @@ pub(crate) fn build(options: &Options) -> Result<()> {
     ))?;
     if options.tors {
         topology::build_routers(&scope())?;
+        topology::link_routes(&scope())?;
         return behind_fabric(&control);
     }
     let client = Netns::create(scope().netns("client").name())?;

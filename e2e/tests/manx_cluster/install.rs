@@ -1,0 +1,77 @@
+//! The chart, as people install it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use e2e::cluster::TAINT;
+
+use crate::asks::{condition, list, text};
+use crate::lab::{self, Lab, SYSTEM};
+
+/// `helm install manx charts/manx`: how long helm took.
+pub(crate) fn chart(lab: &Lab, values: &[&str]) -> Result<Duration> {
+    let begun = Instant::now();
+    let chart = lab::chart();
+    let mut arguments = vec!["install", "manx", &chart, "--create-namespace", "--timeout", "4m"];
+    arguments.extend(values);
+    lab.helm(&arguments)?;
+    Ok(begun.elapsed())
+}
+
+/// No values, nothing else done: nodes get ready.
+pub(crate) fn without_values(lab: &mut Lab) -> Result<String> {
+    let begun = Instant::now();
+    let installed = chart(lab, &[])?;
+    lab.cluster.await_ready(Duration::from_secs(120))?;
+    let ready = begun.elapsed();
+    lab.until(Duration::from_secs(60), nodes_are_open)?;
+    for what in ["daemonset/manx-bgpd", "daemonset/manx-felix", "deployment/manx-controller"] {
+        lab.rolled_out(SYSTEM, what)?;
+    }
+    lab.until(Duration::from_secs(60), mesh_is_well)?;
+    lab.helm(&["test", "manx", "--timeout", "1m"])?;
+    Ok(format!("helm {:.1}s, nodes Ready after {:.1}s", installed.as_secs_f64(), ready.as_secs_f64()))
+}
+
+/// felix took its taint off, and says that the network is there.
+pub(crate) fn nodes_are_open(lab: &Lab) -> Result<()> {
+    for node in lab.items(&["get", "nodes"])? {
+        let name = text(&node, "/metadata/name");
+        let tainted = list(&node, "/spec/taints").iter().any(|taint| text(taint, "/key") == TAINT);
+        ensure!(!tainted, "{name} still has the taint {TAINT}");
+        let network = condition(&node, "NetworkUnavailable")?;
+        ensure!(text(network, "/status") == "False", "{name}: NetworkUnavailable: {network}");
+    }
+    Ok(())
+}
+
+/// Every condition of every object of ours is true: a user who looks finds nothing to worry about.
+pub(crate) fn conditions_are_true(lab: &Lab) -> Result<()> {
+    let mut seen = 0;
+    for kind in ["fabricnodes", "ippools", "bgpadvertisements", "bgppeers", "loadbalancerpools"] {
+        for object in lab.items(&["get", kind])? {
+            for condition in list(&object, "/status/conditions") {
+                let (name, kind) = (text(&object, "/metadata/name"), text(condition, "/type"));
+                ensure!(text(condition, "/status") == "True", "{name}: {kind}: {condition}");
+                seen += 1;
+            }
+        }
+    }
+    let nodes = lab.cluster.nodes().len();
+    ensure!(seen >= nodes * 4, "{seen} conditions of {nodes} nodes");
+    Ok(())
+}
+
+/// The same, and every node has a session with every other.
+pub(crate) fn mesh_is_well(lab: &Lab) -> Result<()> {
+    conditions_are_true(lab)?;
+    let nodes = lab.cluster.nodes().len();
+    let sessions = lab.items(&["get", "bgpsessions"])?;
+    let expected = nodes * (nodes - 1) / 2;
+    ensure!(sessions.len() >= expected, "{} BGPSessions, expected {expected} or more", sessions.len());
+    for session in sessions {
+        let state = text(&session, "/status/state");
+        ensure!(state == "Established", "{}: {state}", text(&session, "/metadata/name"));
+    }
+    Ok(())
+}

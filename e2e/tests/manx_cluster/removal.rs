@@ -1,0 +1,31 @@
+//! Uninstalled, Manx was never there.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::asks::NodeState;
+use crate::lab::{Lab, SYSTEM};
+
+/// `helm uninstall` with pods still running: the kernel and the files of every node are as before.
+pub(crate) fn helm_uninstall(lab: &mut Lab) -> Result<String> {
+    lab.helm(&["uninstall", "manx", "--wait", "--timeout", "4m"])?;
+    lab.until(Duration::from_secs(30), |lab| {
+        for (node, before) in lab.cluster.nodes().iter().zip(&lab.before) {
+            let differences = before.differences(&NodeState::of(node)?);
+            ensure!(differences.is_empty(), "{} differs:\n  {}", node.name(), differences.join("\n  "));
+        }
+        Ok(())
+    })?;
+    let left = lab.kubectl(&["-n", SYSTEM, "get", "all", "-o", "name"])?;
+    ensure!(left.trim().is_empty(), "left in {SYSTEM}: {left}");
+    Ok("routes, rules, tables, links, settings and files as before".to_owned())
+}
+
+/// The same where agents could not clean up after themselves.
+pub(crate) fn after_kill(lab: &mut Lab) -> Result<String> {
+    for node in lab.cluster.nodes() {
+        node.run(&["sh", "-c", "kill -9 $(pidof felix) $(pidof bgpd)"])?;
+    }
+    helm_uninstall(lab)
+}

@@ -1,0 +1,124 @@
+//! Pods among each other, to the outside, and names.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::process::{Launch, Process};
+use e2e::topology::{CLIENT_V4, CLIENT_V6};
+
+use crate::asks::{Pod, at, connects, fetch, fetch_outside, own_addresses, pods};
+use crate::lab::Lab;
+
+/// Servers on every node, ready as soon as they answer the kubelet.
+const WEB: &str = include_str!("web.yaml");
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Where the client answers.
+const OUTSIDE: u16 = 9000;
+
+/// Starts that many pods a node.
+pub(crate) fn serve(lab: &Lab, each: usize) -> Result<Vec<Pod>> {
+    let wanted = each * lab.cluster.nodes().len();
+    lab.cluster.apply(&WEB.replace("@REPLICAS@", &wanted.to_string()))?;
+    lab.rolled_out("default", "deployment/web")?;
+    let pods = pods(lab, "web")?;
+    ensure!(pods.len() == wanted, "{} pods, expected {wanted}", pods.len());
+    Ok(pods)
+}
+
+/// Everybody to everybody, by every address.
+pub(crate) fn pods_reach_pods(lab: &mut Lab, each: usize) -> Result<String> {
+    let pods = serve(lab, each)?;
+    let families = lab.cluster.options().pods().len();
+    let mut targets = Vec::new();
+    for pod in &pods {
+        ensure!(pod.addresses.len() == families, "{} has {:?}", pod.name, pod.addresses);
+        targets.extend(pod.addresses.iter().map(|address| at(*address, 8080)));
+    }
+    for pod in &pods {
+        lab.until(PATIENCE, |lab| connects(lab, pod, &targets))?;
+    }
+    let flows = targets.len() * pods.len();
+    Ok(format!("{flows} flows among {} pods", pods.len()))
+}
+
+/// A server in the client's namespace: what it answers on `/clientip` is who asked.
+pub(crate) fn outside_server(lab: &Lab) -> Result<Process> {
+    let binaries: PathBuf = lab.cluster.plane()?.binaries().directory().to_owned();
+    Launch {
+        label: "agnhost of the client".to_owned(),
+        netns: lab.cluster.client(),
+        program: binaries.join("agnhost"),
+        arguments: vec!["netexec".into(), format!("--http-port={OUTSIDE}"), "--udp-port=-1".into()],
+        capabilities: None,
+        log: lab.cluster.options().home.join("logs/client.log"),
+    }
+    .start()
+}
+
+/// Who a pod is to the outside, by the family of the address that it asks.
+pub(crate) fn source_outside(lab: &Lab, pod: &Pod, client: IpAddr) -> Result<IpAddr> {
+    let answer = fetch(lab, pod, &format!("http://{}/clientip", at(client, OUTSIDE)))?;
+    let source: std::net::SocketAddr =
+        answer.trim().parse().with_context(|| format!("/clientip: {answer}"))?;
+    Ok(source.ip())
+}
+
+/// Addresses of the client of the families that pods have.
+fn clients(lab: &Lab) -> Vec<IpAddr> {
+    let families = lab.cluster.options().families;
+    let mut all = Vec::new();
+    if families.ipv4() {
+        all.push(CLIENT_V4.into());
+    }
+    if families.ipv6() {
+        all.push(CLIENT_V6.into());
+    }
+    all
+}
+
+/// natOutgoing: the outside sees the node, because nothing out there knows pods.
+pub(crate) fn masqueraded(lab: &mut Lab) -> Result<String> {
+    let _server = outside_server(lab)?;
+    let mut seen = Vec::new();
+    for pod in pods(lab, "web")? {
+        let node = own_addresses(lab.cluster.node(&pod.node)?.netns())?;
+        for client in clients(lab) {
+            let source = lab.until(PATIENCE, |lab| source_outside(lab, &pod, client))?;
+            ensure!(node.contains(&source), "{client} saw {source}, expected an address of {}", pod.node);
+            seen.push(source.to_string());
+        }
+    }
+    Ok(seen.join(" "))
+}
+
+/// CoreDNS runs in a pod, behind a ClusterIP.
+pub(crate) fn dns(lab: &mut Lab) -> Result<String> {
+    lab.rolled_out("kube-system", "deployment/coredns")?;
+    let name = "kubernetes.default.svc.cluster.local";
+    let expected = lab.json(&["get", "service", "kubernetes"])?["spec"]["clusterIP"].to_string();
+    let expected = expected.trim_matches('"').to_owned();
+    for pod in pods(lab, "web")? {
+        lab.until(PATIENCE, |lab| {
+            let answer = lab.in_pod(&pod.name, &format!("timeout 5 nslookup {name} 2>&1"))?;
+            ensure!(answer.contains(&expected), "{} asks for {name}: {answer}", pod.name);
+            Ok(())
+        })?;
+    }
+    Ok(format!("{name} {expected}"))
+}
+
+/// Behind routers that know pods, the outside reaches them as they are.
+pub(crate) fn from_outside(lab: &mut Lab) -> Result<String> {
+    let mut seen = 0;
+    for pod in pods(lab, "web")? {
+        for address in &pod.addresses {
+            let url = format!("http://{}/hostname", at(*address, 8080));
+            let answer = lab.until(PATIENCE, |lab| fetch_outside(lab, &url))?;
+            ensure!(answer.trim() == pod.name, "{url} answered {answer:?}, expected {}", pod.name);
+            seen += 1;
+        }
+    }
+    Ok(format!("{seen} addresses"))
+}
