@@ -40,7 +40,7 @@ fn status(driver: &Driver) -> BgpdStatus {
     message.extend(driver.deaf.iter().map(|(address, error)| format!("cannot listen on {address}: {error}")));
     BgpdStatus {
         node: driver.node.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: manx_daemon::VERSION.to_owned(),
         started: Some(Time(session_status::at(driver.started, now, wall))),
         asn: desire.speaker.as_ref().map(|config| config.asn.0),
         router_id: desire.speaker.as_ref().map(|config| config.router_id.to_string()),

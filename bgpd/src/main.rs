@@ -74,7 +74,7 @@ async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     let mut speaker = Speaker::new(seed()?, started);
     // RFC 4724 §4.1: the F bit says that forwarding went on while we were away.
     let families: std::collections::BTreeSet<AfiSafi> = found.iter().map(AfiSafi::of).collect();
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), adopted = found.len(), "bgpd starts");
+    tracing::info!(version = manx_daemon::VERSION, adopted = found.len(), "bgpd starts");
     speaker.handle_input(Input::KernelRoutesFound(families), started);
     let (net, net_events) = net::Net::new();
     let (writes, written) = mpsc::channel(WRITES);

@@ -111,7 +111,7 @@ async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), S
     if let Some(wish) = &open.node {
         let agent = AgentStatus {
             name: "bgpd".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: manx_daemon::VERSION.to_owned(),
             schema_revision: SCHEMA_REVISION,
         };
         let body =

@@ -51,7 +51,7 @@ async fn run(command: &Command, node: &str) -> anyhow::Result<()> {
     let questions = manx_daemon::control::listen(&options.run_dir.join(CONTROLLER_SOCKET))
         .context("the control socket")?;
     options.serve_health(CONTROLLER_SOCKET).await.context("probes")?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "manx-controller starts");
+    tracing::info!(version = manx_daemon::VERSION, "manx-controller starts");
     let (report, reports) = watch::channel(Report::default());
     tokio::spawn(answer(questions, reports));
     let store = AnyStore::open(&options.store).await.context("the datastore")?;

@@ -9,3 +9,7 @@ pub mod kind;
 pub mod log;
 pub mod options;
 pub mod stop;
+
+/// Which version this is: the workspace's, as logs, statuses and what is installed on nodes say it. A static, so that
+/// it is in a program once.
+pub static VERSION: &str = env!("CARGO_PKG_VERSION");

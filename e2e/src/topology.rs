@@ -205,7 +205,11 @@ pub fn build_routers(scope: &Scope) -> Result<()> {
     for name in TORS.iter().map(|tor| tor.name).chain(["client"]) {
         let netns = Netns::create(scope.netns(name).name())?;
         prepare(&netns)?;
-        netns.sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+        netns.sysctl(&[
+            ("ipv4/ip_forward", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            ("ipv6/conf/all/proxy_ndp", "1"),
+        ])?;
     }
     let mut client = format!("addr add {CLIENT_V4}/32 dev lo\naddr add {CLIENT_V6}/128 dev lo\n");
     for tor in TORS {
@@ -282,13 +286,20 @@ fn loopback(tor: Tor) -> String {
 /// The link comes up first: an IPv6 peer address added before that gets its route to the wrong end.
 fn downlink(tor: Tor, node: Node) -> String {
     let interface = node.downlink();
+    // Nodes take each other for neighbours, by the /64 of their links: the router answers for the others.
+    let others: Vec<String> = NODES
+        .iter()
+        .filter(|other| other.number != node.number)
+        .map(|other| format!("neigh add proxy {} dev {interface}\n", other.link_v6(tor)))
+        .collect();
     format!(
         "link set {interface} up\naddr add {} peer {}/32 dev {interface}\n\
-         addr add {} peer {}/128 dev {interface} nodad\n",
+         addr add {} peer {}/128 dev {interface} nodad\n{}",
         tor.v4(),
         node.link_v4(tor),
         tor.v6(),
-        node.link_v6(tor)
+        node.link_v6(tor),
+        others.concat()
     )
 }
 

@@ -50,7 +50,7 @@ fn status<S: Store>(driver: &Driver<S>) -> FelixStatus {
     let started = Timestamp::now().checked_sub(driver.started.elapsed()).ok().map(Time);
     FelixStatus {
         node: driver.node.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: manx_daemon::VERSION.to_owned(),
         started,
         in_sync: driver.programming.complete,
         pods: driver.attached.len() as u64,

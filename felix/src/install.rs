@@ -221,7 +221,7 @@ impl Author {
 
 fn marked(configuration: Value) -> Vec<u8> {
     let Value::Object(mut map) = configuration else { return Vec::new() };
-    let mark = json!({"version": env!("CARGO_PKG_VERSION"), "digest": digest_of(&map)});
+    let mark = json!({"version": manx_daemon::VERSION, "digest": digest_of(&map)});
     map.insert(MARK.to_owned(), mark);
     let mut text = format!("{:#}", Value::Object(map)).into_bytes();
     text.push(b'\n');

@@ -50,7 +50,7 @@ pub(crate) async fn run(options: &Options, directories: Directories, node: Strin
     let settings_problems = settings(options, &monitor)?;
     let attached = attached(&replayed, &monitor);
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = manx_daemon::VERSION,
         pods = attached.len(),
         table = if adopted.table { "adopted" } else { "none" },
         routes = adopted.routes,

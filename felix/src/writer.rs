@@ -159,7 +159,7 @@ async fn fabric_node<S: Store>(store: &S, node: &str, wish: &NodeWish) -> Result
     store.apply::<FabricNode>(&key, FELIX, Part::Labels, json(&wish.labels)).await?;
     let agent = AgentStatus {
         name: "felix".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: manx_daemon::VERSION.to_owned(),
         schema_revision: SCHEMA_REVISION,
     };
     let mut body = json!({

@@ -13,7 +13,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const FABRIC: &str = "{apiVersion: manx.dev/v1alpha1, kind: FabricConfiguration, metadata: {name: default}, \
                       spec: {topology: {mode: None}, session: {timers: {hold: 9s, connectRetry: 1s}}}}\n---\n\
                       {apiVersion: manx.dev/v1alpha1, kind: BGPAdvertisement, metadata: {name: cluster-ips}, \
-                      spec: {services: {addressTypes: [ClusterIP, ExternalIP]}}}\n";
+                      spec: {services: {addressTypes: [ClusterIP]}}}\n";
 
 /// The chart, and what an operator writes to peer with two routers.
 pub(crate) fn behind_tors(lab: &mut Lab) -> Result<String> {
