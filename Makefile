@@ -96,12 +96,15 @@ cluster-base: rust kubernetes ## the control plane and the cluster itself, befor
 test: rust root ## the gate: what .ci/run calls
 	@$(LANE) begin
 	@$(LANE) install 2 make --no-print-directory packages
+	@$(LANE) kubernetes 12 make --no-print-directory kubernetes helm
 	@$(LANE) style 14 make --no-print-directory style
 	@$(LANE) compile 14 make --no-print-directory compile
 	@$(LANE) fast 4 make --no-print-directory fast
 	@$(LANE) kernel 4 make --no-print-directory kernel
 	@$(LANE) interop-core 4 make --no-print-directory interop-core
 	@$(LANE) demo 4 make --no-print-directory demo
+	@$(LANE) api-server 4 make --no-print-directory api-server
+	@$(LANE) cluster-core 6 make --no-print-directory cluster-core
 	@$(LANE) end
 
 style: rust size ## formatting, lints, docs, size budgets
@@ -154,6 +157,9 @@ IMAGE_FLAGS := -C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=manx 
 image: rust ## target/image/manx.tar: an OCI archive of static binaries, without a container engine
 	@RUSTFLAGS='$(IMAGE_FLAGS)' cargo build --locked --profile image --target $(TRIPLE) $(addprefix -p ,$(IMAGE_PACKAGES))
 	@.ci/image target/image/manx.tar $(IMAGE_NAME) $(addprefix $(TARGET)/$(TRIPLE)/image/,$(IMAGE_BINARIES))
+
+.PHONY: api-server
+api-server: chart-test rights-test store-test ## the chart, its rights and the datastore on a real API server
 
 # ---------------------------------------------------------------- by hand
 
