@@ -64,10 +64,10 @@ kubernetes: root ## Kubernetes 1.34, CoreDNS and test images from Go modules: mi
 	@e2e/kubernetes/build
 
 CLUSTER_FLAGS = $(if $(NODES),--nodes $(NODES)) $(if $(TORS),--tors) $(if $(FAMILY),--family $(FAMILY)) \
-	$(if $(PROXY),--proxy $(PROXY)) $(if $(CNI),--cni $(CNI)) $(if $(IMAGE),--image $(IMAGE))
-cluster: rust kubernetes ## 3 nodes in namespaces (NODES=5, TORS=1, FAMILY=ipv6, PROXY=iptables, CNI=ptp, IMAGE=oci.tar)
+	$(if $(PROXY),--proxy $(PROXY))
+cluster: rust test-image helm ## Manx on 3 nodes in namespaces (NODES=5, TORS=1, FAMILY=ipv6, PROXY=iptables; BARE=1: no Manx)
 	@.ci/packages $(APT_BUILD) $(APT_TEST)
-	@cargo run --locked --quiet --profile $(PROFILE) -p e2e --bin cluster -- up $(CLUSTER_FLAGS)
+	@$(BIN)/cluster up $(CLUSTER_FLAGS) --image $(TEST_IMAGE) $(if $(BARE),,--install $(HELM))
 
 cluster-down: rust root ## removes the cluster of this machine
 	@cargo run --locked --quiet --profile $(PROFILE) -p e2e --bin cluster -- down

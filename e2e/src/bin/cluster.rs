@@ -68,6 +68,9 @@ struct Up {
     /// An OCI archive that every node has from its start.
     #[arg(long = "image", value_name = "ARCHIVE")]
     images: Vec<PathBuf>,
+    /// Install the chart of this checkout with this helm, and peer with the ToRs where there are any.
+    #[arg(long = "install", value_name = "HELM")]
+    helm: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -112,6 +115,11 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
+/// What to look at first where Manx runs.
+const TRY: &str = "  kubectl get manx -A         pools, nodes, blocks, sessions\n  \
+    kubectl -n manx-system exec ds/manx-bgpd -- manxctl status\n  \
+    kubectl create deployment web --image=localhost/agnhost:1 --replicas=6 -- /agnhost netexec --http-port=8080\n";
+
 fn up(asked: Up) -> Result<()> {
     let options = Options {
         nodes: asked.nodes,
@@ -121,19 +129,22 @@ fn up(asked: Up) -> Result<()> {
         cni: asked.cni,
         dns: !asked.no_dns,
         images: asked.images,
+        helm: asked.helm,
         progress: true,
         ..Options::default()
     };
     interrupt::listen()?;
     let cluster = Cluster::up(&options)?;
-    let waiting = match options.cni {
-        Cni::None => "Nodes are NotReady until Manx is installed.",
-        Cni::Ptp => "Pods are wired by the stock ptp plugin.",
+    let waiting = match (&options.helm, options.cni) {
+        (Some(_), _) => "Manx runs.",
+        (None, Cni::None) => "Nodes are NotReady until Manx is installed.",
+        (None, Cni::Ptp) => "Pods are wired by the stock ptp plugin.",
     };
+    let manx = if options.helm.is_some() { TRY } else { "" };
     cluster.leave()?;
     say(&format!(
         "Up. {waiting}\n  . target/cluster/env        kubectl, helm, and `on` for a command in a namespace\n  \
-         kubectl get nodes -o wide\n  on n1 ip route              n1 … ctl client{}\n  make cluster-down           removes it",
+         kubectl get nodes -o wide\n{manx}  on n1 ip route              n1 … ctl client{}\n  make cluster-down           removes it",
         if options.tors { " tor-a tor-b; vtysh -N cluster-tor-a" } else { "" }
     ));
     Ok(())

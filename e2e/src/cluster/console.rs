@@ -23,8 +23,9 @@ pub(crate) fn write(options: &Options, plane: &ControlPlane) -> Result<()> {
     );
     let kubectl = plane.binaries().program("kubectl");
     script(&bin.join("kubectl"), &format!("{enter} '{}' \"$@\"\n", kubectl.display()))?;
-    // The helm that comes after this folder in PATH.
-    script(&bin.join("helm"), &format!("PATH=${{PATH//'{}':/}}\n{enter} helm \"$@\"\n", bin.display()))?;
+    // The helm that comes after this folder in PATH, where none was named.
+    let helm = options.helm.as_ref().map_or("helm".to_owned(), |helm| helm.display().to_string());
+    script(&bin.join("helm"), &format!("PATH=${{PATH//'{}':/}}\n{enter} '{helm}' \"$@\"\n", bin.display()))?;
     script(
         &bin.join("on"),
         &format!(

@@ -9,6 +9,7 @@ mod binaries;
 mod console;
 mod control_plane;
 mod etcd;
+mod install;
 mod network;
 mod node;
 mod options;
@@ -31,6 +32,7 @@ use crate::router::{Kind, RouterPlaces, Routers};
 pub use authority::Authority;
 pub use binaries::Binaries;
 pub use control_plane::{ControlPlane, Site};
+pub use install::{NAMESPACE, chart};
 pub use node::{Component, Node};
 pub use options::{Cni, Families, Options, ProxyMode, VIP_RANGES};
 
@@ -208,7 +210,13 @@ impl Cluster {
             let text = if ready { "answers" } else { "waits for a node that is ready" };
             step(screen, "CoreDNS", text, || self.dns(ready))?;
         }
-        console::write(&self.options, self.plane()?)
+        console::write(&self.options, self.plane()?)?;
+        match self.options.helm.clone() {
+            Some(helm) => {
+                step(screen, "Manx", "helm install manx charts/manx", || self.install_and_peer(&helm))
+            }
+            None => Ok(()),
+        }
     }
 
     fn network(&mut self) -> Result<()> {

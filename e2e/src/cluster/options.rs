@@ -65,6 +65,9 @@ pub struct Options {
     pub cni: Cni,
     /// CoreDNS, which stays Pending until a node is ready.
     pub dns: bool,
+    /// helm, to install the chart of this checkout with; None: no Manx.
+    #[serde(default)]
+    pub helm: Option<PathBuf>,
     /// OCI archives that every node has from its start, beside the test images.
     pub images: Vec<PathBuf>,
     /// Further flags of kube-apiserver.
@@ -88,6 +91,7 @@ impl Default for Options {
             cni: Cni::None,
             dns: true,
             images: Vec::new(),
+            helm: None,
             api_server_flags: Vec::new(),
             controller_manager_flags: Vec::new(),
             home: checkout.parent().unwrap_or(checkout).join("target/cluster"),

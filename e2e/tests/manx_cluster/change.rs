@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use e2e::cluster::chart;
 
 use crate::asks::{list, text};
 use crate::install;
-use crate::lab::{Lab, SYSTEM, chart};
+use crate::lab::{Lab, SYSTEM};
 use crate::load::Load;
 use crate::services::{given, service_of};
 

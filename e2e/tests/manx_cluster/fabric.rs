@@ -10,26 +10,11 @@ use crate::install;
 use crate::lab::Lab;
 
 const MINUTE: Duration = Duration::from_secs(60);
-const FABRIC: &str = "{apiVersion: manx.dev/v1alpha1, kind: FabricConfiguration, metadata: {name: default}, \
-                      spec: {topology: {mode: None}, session: {timers: {hold: 9s, connectRetry: 1s}}}}\n---\n\
-                      {apiVersion: manx.dev/v1alpha1, kind: BGPAdvertisement, metadata: {name: cluster-ips}, \
-                      spec: {services: {addressTypes: [ClusterIP]}}}\n";
-
 /// The chart, and what an operator writes to peer with two routers.
 pub(crate) fn behind_tors(lab: &mut Lab) -> Result<String> {
     let begun = Instant::now();
-    let installed = install::chart(lab, &[])?;
-    for node in NODES {
-        lab.until(MINUTE, |lab| lab.kubectl(&["get", "fabricnode", node.name]))?;
-        let patch = format!("{{\"spec\":{{\"asn\":{}}}}}", node.asn);
-        lab.kubectl(&["patch", "fabricnode", node.name, "--type=merge", "-p", &patch])?;
-    }
-    let mut objects = FABRIC.to_owned();
-    for tor in TORS {
-        objects.push_str("---\n");
-        objects.push_str(&e2e::store::peer(tor.name, &tor.v4().to_string(), tor.asn, ""));
-    }
-    lab.cluster.apply(&objects)?;
+    let installed = lab.install(&[])?;
+    lab.cluster.peer_with_tors()?;
     lab.cluster.await_ready(2 * MINUTE)?;
     lab.until(MINUTE, install::nodes_are_open)?;
     lab.until(MINUTE, sessions_are_up)?;

@@ -6,22 +6,12 @@ use anyhow::{Result, ensure};
 use e2e::cluster::TAINT;
 
 use crate::asks::{condition, list, text};
-use crate::lab::{self, Lab, SYSTEM};
+use crate::lab::{Lab, SYSTEM};
 
-/// `helm install manx charts/manx`: how long helm took.
-pub(crate) fn chart(lab: &Lab, values: &[&str]) -> Result<Duration> {
-    let begun = Instant::now();
-    let chart = lab::chart();
-    let mut arguments = vec!["install", "manx", &chart, "--create-namespace", "--timeout", "4m"];
-    arguments.extend(values);
-    lab.helm(&arguments)?;
-    Ok(begun.elapsed())
-}
-
-/// No values, nothing else done: nodes get ready.
+/// `helm install manx charts/manx`, no values, nothing else done: nodes get ready.
 pub(crate) fn without_values(lab: &mut Lab) -> Result<String> {
     let begun = Instant::now();
-    let installed = chart(lab, &[])?;
+    let installed = lab.install(&[])?;
     lab.cluster.await_ready(Duration::from_secs(120))?;
     let ready = begun.elapsed();
     lab.until(Duration::from_secs(60), nodes_are_open)?;

@@ -5,14 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use e2e::cluster::{Cluster, Options};
-use e2e::netns::stdout_of;
 use e2e::process::wait_for;
 use serde_json::Value;
 
 use crate::asks::NodeState;
 
-/// The release's namespace.
-pub(crate) const SYSTEM: &str = "manx-system";
+pub(crate) use e2e::cluster::NAMESPACE as SYSTEM;
 /// Between two questions of the same kind.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -66,9 +64,14 @@ impl Lab {
     }
 
     pub(crate) fn helm(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = self.cluster.command(&self.helm.to_string_lossy());
-        command.args(["-n", SYSTEM]).args(arguments);
-        stdout_of(command).with_context(|| format!("helm {}", arguments.join(" ")))
+        self.cluster.helm(&self.helm, arguments)
+    }
+
+    /// Installs the chart: how long helm took.
+    pub(crate) fn install(&self, values: &[&str]) -> Result<Duration> {
+        let begun = Instant::now();
+        self.cluster.install(&self.helm, values)?;
+        Ok(begun.elapsed())
     }
 
     /// Gives every node the image of another version.
@@ -138,11 +141,6 @@ impl Lab {
             println!("--- {name}: kubectl {}\n{text}", arguments.join(" "));
         }
     }
-}
-
-/// The chart of this checkout.
-pub(crate) fn chart() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/manx").to_string_lossy().into_owned()
 }
 
 fn named_file(variable: &str) -> PathBuf {

@@ -15,10 +15,10 @@ pub(crate) fn helm_uninstall(lab: &mut Lab) -> Result<String> {
             let differences = before.differences(&NodeState::of(node)?);
             ensure!(differences.is_empty(), "{} differs:\n  {}", node.name(), differences.join("\n  "));
         }
+        let left = lab.kubectl(&["-n", SYSTEM, "get", "all", "-o", "name"])?;
+        ensure!(left.trim().is_empty(), "left in {SYSTEM}: {left}");
         Ok(())
     })?;
-    let left = lab.kubectl(&["-n", SYSTEM, "get", "all", "-o", "name"])?;
-    ensure!(left.trim().is_empty(), "left in {SYSTEM}: {left}");
     Ok("routes, rules, tables, links, settings and files as before".to_owned())
 }
 
