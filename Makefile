@@ -163,6 +163,10 @@ api-server: chart-test rights-test store-test ## the chart, its rights and the d
 
 # ---------------------------------------------------------------- by hand
 
+.PHONY: scale
+scale: rust root build kubernetes ## 40 pairs of agents on a real API server: what a node costs it, and that an idle one costs nothing
+	@cargo test --locked --profile $(PROFILE) -p e2e -p bgpd --test scale -- --nocapture
+
 .PHONY: store-test
 store-test: rust root kubernetes ## the datastore's suite against a real API server
 	@cargo test --locked --profile $(PROFILE) -p manx-crds -p bgpd --test kubernetes -- --nocapture

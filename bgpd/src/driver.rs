@@ -94,6 +94,9 @@ impl Driver {
                     self.reconsider_services(now);
                 }
             }
+            if self.originated.next_due().is_some_and(|at| at <= now) {
+                self.reconsider_services(now);
+            }
             if self.speaker.poll_timeout().is_some_and(|at| at <= now) {
                 self.speaker.handle_input(Input::Timeout, now);
             }
@@ -102,7 +105,8 @@ impl Driver {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        [self.speaker.poll_timeout(), self.look_at, self.status.next_tick()].into_iter().flatten().min()
+        let others = [self.speaker.poll_timeout(), self.look_at, self.status.next_tick()];
+        others.into_iter().chain([self.originated.next_due()]).flatten().min()
     }
 
     fn change(&mut self, change: Change) {
@@ -146,7 +150,7 @@ impl Driver {
         }
         // Own routes first, so that the speaker's first UPDATE is whole.
         self.services.update();
-        let inputs = self.originated.all(&self.desire.export, self.services.index());
+        let inputs = self.originated.all(&self.desire.export, self.services.index(), now);
         self.tell(inputs, now);
         self.fib.blackholes(&self.desire.blackholes);
         self.next_hops.set_proven(self.desire.mesh_addresses());
@@ -162,7 +166,7 @@ impl Driver {
     fn reconsider_services(&mut self, now: Instant) {
         let changed = self.services.update();
         if self.speaker.config().is_some() {
-            let inputs = self.originated.some(&changed, &self.desire.export, self.services.index());
+            let inputs = self.originated.some(&changed, &self.desire.export, self.services.index(), now);
             self.tell(inputs, now);
         }
     }

@@ -9,6 +9,7 @@
 //! costs its prefixes, and a change of peers or attributes costs one walk over all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use bgp_proto::route::{Audience, OwnRoute};
 use bgp_proto::{Input, PeerName};
@@ -199,40 +200,77 @@ fn share(by_peer: BTreeMap<&PeerName, OwnRoute>) -> Vec<OwnRoute> {
     routes.into_iter().map(|(route, peers)| OwnRoute { audience: Audience::Only(peers), ..route }).collect()
 }
 
+/// How long an address of a Service is held back when this node begins to serve it. kube-proxy hears of the endpoint
+/// when we do, and programs it up to a second later (its `minSyncPeriod`): until then the kernel would refuse what
+/// routers send here.
+const PROXY: Duration = Duration::from_secs(2);
+
 /// What the speaker was last told to originate.
 #[derive(Debug, Default)]
 pub(crate) struct Originated {
     told: BTreeMap<IpNet, Vec<OwnRoute>>,
+    /// Addresses of Services that are told from then on, unless they are gone by then.
+    held_back: BTreeMap<IpNet, Instant>,
+    /// Whether anything was told: the first time, peers may have these addresses from an earlier life, and would take
+    /// them back at End-of-RIB.
+    has_begun: bool,
 }
 
 impl Originated {
     /// Everything anew: peers, attributes or own prefixes may have changed.
-    pub(crate) fn all(&mut self, export: &Export, services: &ServiceIndex) -> Vec<Input<'static>> {
+    pub(crate) fn all(
+        &mut self,
+        export: &Export,
+        services: &ServiceIndex,
+        now: Instant,
+    ) -> Vec<Input<'static>> {
         let mut prefixes = export.all(services);
         prefixes.extend(self.told.keys());
-        self.some(&prefixes, export, services)
+        let inputs = self.some(&prefixes, export, services, now);
+        self.has_begun = true;
+        inputs
     }
 
-    /// These prefixes: Services changed.
+    /// These prefixes, and those that were held back long enough: Services changed.
     pub(crate) fn some(
         &mut self,
         prefixes: &BTreeSet<IpNet>,
         export: &Export,
         services: &ServiceIndex,
+        now: Instant,
     ) -> Vec<Input<'static>> {
+        let due = self.held_back.iter().filter(|(_, due)| **due <= now).map(|(prefix, _)| *prefix);
+        let prefixes: BTreeSet<IpNet> = prefixes.iter().copied().chain(due).collect();
         let mut inputs = Vec::new();
         for prefix in prefixes {
-            let routes = export.routes(prefix, services);
+            let routes = export.routes(&prefix, services);
             if routes.is_empty() {
-                if self.told.remove(prefix).is_some() {
-                    inputs.push(Input::Withdraw { prefix: *prefix });
+                self.held_back.remove(&prefix);
+                if self.told.remove(&prefix).is_some() {
+                    inputs.push(Input::Withdraw { prefix });
                 }
-            } else if self.told.get(prefix) != Some(&routes) {
-                self.told.insert(*prefix, routes.clone());
-                inputs.push(Input::Originate { prefix: *prefix, routes });
+            } else if self.told.get(&prefix) != Some(&routes) && !self.holds_back(prefix, export, now) {
+                self.told.insert(prefix, routes.clone());
+                inputs.push(Input::Originate { prefix, routes });
             }
         }
         inputs
+    }
+
+    /// Whether a prefix that has routes is to wait.
+    fn holds_back(&mut self, prefix: IpNet, export: &Export, now: Instant) -> bool {
+        let is_new_of_services =
+            self.has_begun && !self.told.contains_key(&prefix) && !export.prefixes.contains_key(&prefix);
+        if is_new_of_services && *self.held_back.entry(prefix).or_insert(now + PROXY) > now {
+            return true;
+        }
+        self.held_back.remove(&prefix);
+        false
+    }
+
+    /// When the next prefix was held back long enough.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.held_back.values().min().copied()
     }
 
     /// The prefixes that some peer is told of.

@@ -1,4 +1,5 @@
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
 
 use manx_crds::store::follow::Change as Followed;
 
@@ -64,7 +65,7 @@ fn of(changes: Vec<Change>) -> Desire {
 
 /// What the speaker is told to originate, without Services.
 fn told(desire: &Desire) -> BTreeMap<IpNet, Vec<OwnRoute>> {
-    let inputs = Originated::default().all(&desire.export, &ServiceIndex::new("n1"));
+    let inputs = Originated::default().all(&desire.export, &ServiceIndex::new("n1"), Instant::now());
     let originate = |input| {
         let Input::Originate { prefix, routes } = input else { panic!("{input:?}") };
         (prefix, routes)
@@ -333,4 +334,69 @@ fn learned_routes_are_told_where_transit_asks_for_it_alone() {
     let peers = desire.speaker.unwrap().peers;
     assert!(!peers[&PeerName::from("tor-a")].export.transit);
     assert!(peers[&PeerName::from("spine")].export.transit);
+}
+
+/// A Service's address with one endpoint on this node, or without.
+fn index(has_endpoint: bool) -> ServiceIndex {
+    let advertisement: manx_crds::v1alpha1::BGPAdvertisement =
+        parse(&advertisement("vips", "services: {addressTypes: [ClusterIP]}"));
+    let mut index = ServiceIndex::new("n1");
+    index.set_rules(BTreeMap::from([("vips".to_owned(), advertisement.spec.services.unwrap())]));
+    index.put_service(&parse(
+        "{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: web}, \
+         spec: {clusterIP: 10.96.0.1, internalTrafficPolicy: Local}}",
+    ));
+    if has_endpoint {
+        index.put_slice(&parse(
+            "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
+             endpoints: [{addresses: [10.244.0.1], nodeName: n1}], \
+             metadata: {namespace: shop, name: web-1, labels: {kubernetes.io/service-name: web}}}",
+        ));
+    }
+    index.update();
+    index
+}
+
+/// kube-proxy hears of an endpoint when we do and programs it later: routers hear of us last, and first that we are
+/// no longer there.
+#[test]
+fn an_address_that_begins_to_be_served_here_waits_for_kube_proxy() {
+    let desire = of(vec![
+        put(Change::Peer, &peer("tor-a", "address: 10.0.1.1, asn: 65001")),
+        put(Change::Advertisement, &advertisement("vips", "services: {addressTypes: [ClusterIP]}")),
+    ]);
+    let (with, without, changed) = (index(true), index(false), BTreeSet::from([net("10.96.0.1/32")]));
+    assert_eq!(with.prefixes().count(), 1);
+    let second = Duration::from_secs(1);
+    let start = Instant::now();
+    let count = |inputs: Vec<Input<'_>>| {
+        let originated = inputs.iter().filter(|input| matches!(input, Input::Originate { .. })).count();
+        (originated, inputs.len() - originated)
+    };
+
+    let mut restarted = Originated::default();
+    assert_eq!(
+        count(restarted.all(&desire.export, &with, start)),
+        (1, 0),
+        "peers have it from an earlier life"
+    );
+
+    let mut originated = Originated::default();
+    assert_eq!(count(originated.all(&desire.export, &without, start)), (0, 0));
+    assert_eq!(count(originated.some(&changed, &desire.export, &with, start)), (0, 0));
+    let due = originated.next_due().unwrap();
+    assert!(due > start + second && due < start + 5 * second);
+    assert_eq!(
+        count(originated.all(&desire.export, &with, start + second)),
+        (0, 0),
+        "other changes hurry nothing"
+    );
+    assert_eq!(originated.next_due(), Some(due));
+    assert_eq!(count(originated.some(&BTreeSet::new(), &desire.export, &with, due)), (1, 0));
+    assert_eq!(originated.next_due(), None);
+    assert_eq!(count(originated.some(&changed, &desire.export, &without, due)), (0, 1), "withdrawn at once");
+
+    originated.some(&changed, &desire.export, &with, due);
+    assert_eq!(count(originated.some(&changed, &desire.export, &without, due + second)), (0, 0));
+    assert_eq!(originated.next_due(), None, "gone while it waited");
 }
