@@ -116,7 +116,7 @@ async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), S
         };
         let body =
             json!({"bgp": value(&wish.bgp), "agents": [value(&agent)], "conditions": [value(&wish.ready)]});
-        match store.apply::<FabricNode>(&Key::cluster(node), MANAGER, Part::Status, body).await {
+        match store.apply::<FabricNode>(&Key::cluster(node), None, MANAGER, Part::Status, body).await {
             Ok(_) => open.node = None,
             Err(error) => outcome = outcome.and(Err(error)),
         }
@@ -130,7 +130,8 @@ async fn session<S: Store>(
     spec: &BGPSessionSpec,
     status: &BGPSessionStatus,
 ) -> Result<(), StoreError> {
-    let applied = store.apply::<BGPSession>(&Key::cluster(name), MANAGER, Part::Status, value(status)).await;
+    let applied =
+        store.apply::<BGPSession>(&Key::cluster(name), None, MANAGER, Part::Status, value(status)).await;
     match applied {
         Ok(held) if held.spec == *spec => Ok(()),
         // The remote changed, which is identity: another session.
@@ -165,7 +166,7 @@ async fn create<S: Store>(
         Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
         Err(error) => return Err(error),
     }
-    store.apply::<BGPSession>(&Key::cluster(name), MANAGER, Part::Status, value(status)).await?;
+    store.apply::<BGPSession>(&Key::cluster(name), None, MANAGER, Part::Status, value(status)).await?;
     Ok(())
 }
 

@@ -66,8 +66,7 @@ async fn apply<S: Store>(store: &S, slot: &Slot, uid: &str, body: &Value) -> Res
     }
 }
 
-/// An apply goes by name. Where another object of the name was hit, what it holds is not what was decided for it, and it
-/// will be heard of: until then nobody knows.
+/// An object deleted and made anew under the same name must not get what was decided for the one before.
 async fn apply_to<S: Store, K: Object>(
     store: &S,
     slot: &Slot,
@@ -81,11 +80,7 @@ async fn apply_to<S: Store, K: Object>(
             (StorePart::Finalizers, finalizers)
         }
     };
-    let hit = store.apply::<K>(&slot.key, MANAGER, part, body).await?;
-    if hit.uid().unwrap_or_default() != uid {
-        return Err(StoreError::Unavailable("another object has the name by now".to_owned()));
-    }
-    Ok(())
+    store.apply::<K>(&slot.key, Some(uid), MANAGER, part, body).await.map(drop)
 }
 
 async fn record<S: Store>(store: &S, about: &About, event: NewEvent) -> Result<(), StoreError> {

@@ -121,7 +121,7 @@ async fn node(store: &DirStore, root: &Path, name: &str, ip: &str) {
     ours(root, "fabricnodes", "FabricNode", name, "");
     let status = json!({"addresses": {"ipv4": ip}, "bgp": {"routerID": ip}});
     let key = Key::cluster(name);
-    store.apply::<FabricNode>(&key, "manx-felix", Part::Status, status).await.unwrap();
+    store.apply::<FabricNode>(&key, None, "manx-felix", Part::Status, status).await.unwrap();
 }
 
 /// A fabric with something of every kind.
@@ -142,7 +142,7 @@ async fn fabric(store: &DirStore, root: &Path) {
     write(root, "bgpsessions.manx.dev", "worker-1.tor", session);
     let session = Key::cluster("worker-1.tor");
     store
-        .apply::<BGPSession>(&session, "manx-bgpd", Part::Status, json!({"state": "Established"}))
+        .apply::<BGPSession>(&session, None, "manx-bgpd", Part::Status, json!({"state": "Established"}))
         .await
         .unwrap();
 }

@@ -1,9 +1,8 @@
 //! Random histories of Services, pools, restarts and changes of leadership against one store: no address is ever in
 //! the statuses of two Services, and at rest everybody has what there is.
 //!
-//! With `late` writes of a leader take effect after the next one began, or on another Service of the same name, which no
-//! lease can exclude; then two statuses
-//! may hold one address for a moment, and at rest the older Service has it.
+//! With `late` writes of a leader take effect after the next one began, which no lease can exclude; then two statuses may
+//! hold one address for a moment, and at rest the older Service has it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 #![allow(clippy::cast_possible_truncation, clippy::print_stdout, clippy::wildcard_enum_match_arm)]
@@ -200,22 +199,20 @@ impl Sim {
         }
     }
 
-    /// The store's part of a write of a status, and what the writer says of it. An apply goes by name: with
-    /// `late` it may hit another object that has the name by now.
+    /// The store's part of a write of a status, and what the writer says of it. A write meets no other object of the name.
     fn land(&mut self, write: &Write) -> Outcome {
         let Write::Apply { slot, uid, body } = write else { return Outcome::Done };
         if slot.kind != Kind::Service {
             return Outcome::Done;
         }
         let Some(mut service) = self.services.get(&slot.key).cloned() else { return Outcome::Gone };
-        let hit = service.metadata.uid.clone().unwrap();
-        if !self.late && hit != *uid {
-            return Outcome::Gone;
+        if service.metadata.uid.as_ref() != Some(uid) {
+            return Outcome::Refused("another object has the name".into());
         }
         let status: ServiceStatus = serde_json::from_value(body.clone()).unwrap();
         service.status = Some(status);
         self.put(&slot.key, service);
-        if hit == *uid { Outcome::Done } else { Outcome::Unknown("another object".into()) }
+        Outcome::Done
     }
 
     fn leader_works(&mut self) {

@@ -55,7 +55,7 @@ async fn clear<K: Object>(store: &KubeStore) {
     for object in store.list::<K>(&Selection::default()).await.unwrap().items {
         let key = Key { namespace: object.namespace(), name: object.name_any() };
         if object.meta().finalizers.is_some() {
-            store.apply::<K>(&key, "manx-controller", Part::Finalizers, json!([])).await.unwrap();
+            store.apply::<K>(&key, None, "manx-controller", Part::Finalizers, json!([])).await.unwrap();
         }
         match store.delete::<K>(&key, None, None).await {
             Ok(()) | Err(StoreError::NotFound { .. }) => {}

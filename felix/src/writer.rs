@@ -156,7 +156,7 @@ async fn fabric_node<S: Store>(store: &S, node: &str, wish: &NodeWish) -> Result
         }
         Err(error) => return Err(error),
     }
-    store.apply::<FabricNode>(&key, FELIX, Part::Labels, json(&wish.labels)).await?;
+    store.apply::<FabricNode>(&key, None, FELIX, Part::Labels, json(&wish.labels)).await?;
     let agent = AgentStatus {
         name: "felix".to_owned(),
         version: manx_daemon::VERSION.to_owned(),
@@ -173,7 +173,7 @@ async fn fabric_node<S: Store>(store: &S, node: &str, wish: &NodeWish) -> Result
     if let Value::Object(map) = &mut body {
         map.retain(|_, value| !value.is_null());
     }
-    store.apply::<FabricNode>(&key, FELIX, Part::Status, body).await?;
+    store.apply::<FabricNode>(&key, None, FELIX, Part::Status, body).await?;
     Ok(())
 }
 
@@ -207,7 +207,8 @@ pub(crate) async fn network<S: Store>(store: &S, node: &str, wish: &Network) -> 
             "type": CONDITION, "status": status, "reason": wish.reason, "message": wish.message,
             "lastHeartbeatTime": json(&now), "lastTransitionTime": json(&since),
         });
-        object = store.apply::<Node>(&key, FELIX, Part::Status, json!({"conditions": [condition]})).await?;
+        object =
+            store.apply::<Node>(&key, None, FELIX, Part::Status, json!({"conditions": [condition]})).await?;
         tracing::info!(
             available = wish.available,
             reason = wish.reason,
@@ -245,7 +246,7 @@ async fn pod_status<S: Store>(
         }
         body
     };
-    store.apply::<Pod>(pod, FELIX, Part::Status, body).await?;
+    store.apply::<Pod>(pod, None, FELIX, Part::Status, body).await?;
     Ok(())
 }
 

@@ -146,13 +146,14 @@ impl Store for AnyStore {
     async fn apply<K: Object>(
         &self,
         key: &Key,
+        uid: Option<&str>,
         manager: &str,
         part: Part,
         body: serde_json::Value,
     ) -> Result<K, StoreError> {
         match self {
-            Self::Kubernetes(store) => store.apply(key, manager, part, body).await,
-            Self::Directory(store) => store.apply(key, manager, part, body).await,
+            Self::Kubernetes(store) => store.apply(key, uid, manager, part, body).await,
+            Self::Directory(store) => store.apply(key, uid, manager, part, body).await,
         }
     }
 

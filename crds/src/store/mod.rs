@@ -6,7 +6,7 @@
 //! 3. A watch never misses a final state: it may skip intermediate ones, or answer
 //!    [`StoreError::Expired`], after which the caller lists again.
 //! 4. What does not validate is never delivered; the last good version stays in force.
-//! 5. `apply` touches the manager's own fields only.
+//! 5. `apply` touches the manager's own fields only, and with a uid no other object of the name.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
@@ -200,9 +200,11 @@ pub trait Store: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Server-side apply by `manager`, with force: `body` is the manager's whole wish for this part
     /// (`{"conditions": […]}` for Status, `{"rack": "12"}` for Labels, `["manx.dev/ipam"]` for Finalizers).
+    /// With `uid` it is meant for that object alone: another of its name is a conflict.
     fn apply<K: Object>(
         &self,
         key: &Key,
+        uid: Option<&str>,
         manager: &str,
         part: Part,
         body: serde_json::Value,

@@ -196,7 +196,8 @@ async fn a_removed_file_with_a_finalizer_stays_terminating_and_comes_back() {
     directory.edit(FILE, POOL);
     let (store, key) = (directory.store(), cluster("p"));
     let finalizer = json!(["manx.dev/ipam"]);
-    let made = store.apply::<IPPool>(&key, "manx-controller", Part::Finalizers, finalizer).await.unwrap();
+    let made =
+        store.apply::<IPPool>(&key, None, "manx-controller", Part::Finalizers, finalizer).await.unwrap();
     fs::remove_file(directory.path(FILE)).unwrap();
     for store in [store, &directory.restarted()] {
         let held = store.get::<IPPool>(&key).await.unwrap();
@@ -207,7 +208,7 @@ async fn a_removed_file_with_a_finalizer_stays_terminating_and_comes_back() {
     let back = store.get::<IPPool>(&key).await.unwrap();
     assert_eq!((back.metadata.deletion_timestamp, back.metadata.uid), (None, made.metadata.uid));
     fs::remove_file(directory.path(FILE)).unwrap();
-    store.apply::<IPPool>(&key, "manx-controller", Part::Finalizers, json!([])).await.unwrap();
+    store.apply::<IPPool>(&key, None, "manx-controller", Part::Finalizers, json!([])).await.unwrap();
     assert!(store.list::<IPPool>(&everything()).await.unwrap().items.is_empty());
     let left: Vec<_> = fs::read_dir(directory.path(".last/ippools.manx.dev")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
@@ -241,7 +242,7 @@ async fn upstream_kinds_are_read_as_files() {
     }
     let key = Key { namespace: Some("shop".into()), name: "web-1".into() };
     let status = json!({"podIP": "10.244.0.1", "podIPs": [{"ip": "10.244.0.1"}]});
-    let pod = store.apply::<Pod>(&key, "manx-felix", Part::Status, status).await.unwrap();
+    let pod = store.apply::<Pod>(&key, None, "manx-felix", Part::Status, status).await.unwrap();
     assert_eq!(pod.status.unwrap().pod_ip.as_deref(), Some("10.244.0.1"));
     assert_eq!(pod.metadata.namespace.as_deref(), Some("shop"));
     directory.edit("pods/lost.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: lost}\n");
@@ -494,9 +495,9 @@ async fn what_agents_said_unreadably_is_refused_and_ignored() {
     directory.edit("pods/shop/web-1.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: web-1}\n");
     let store = directory.store();
     let key = Key { namespace: Some("shop".into()), name: "web-1".into() };
-    let refused = store.apply::<Pod>(&key, "manx-felix", Part::Status, json!({"podIPs": "none"})).await;
+    let refused = store.apply::<Pod>(&key, None, "manx-felix", Part::Status, json!({"podIPs": "none"})).await;
     assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
-    store.apply::<Pod>(&key, "manx-felix", Part::Status, json!({"podIP": "10.0.0.1"})).await.unwrap();
+    store.apply::<Pod>(&key, None, "manx-felix", Part::Status, json!({"podIP": "10.0.0.1"})).await.unwrap();
     let record = directory.path(".status/pods/shop/web-1.yaml");
     let text = fs::read_to_string(&record).unwrap();
     fs::write(&record, text.replace("\"10.0.0.1\"", "[1]")).unwrap();

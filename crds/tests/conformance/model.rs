@@ -44,7 +44,13 @@ async fn write<S: Store>(store: &S, dice: &mut Dice) {
         _ => {
             let count = json!({"sessions": {"desired": dice.roll(9), "established": 0}});
             store
-                .apply::<BGPPeer>(&cluster(&name), "manx-controller", manx_crds::store::Part::Status, count)
+                .apply::<BGPPeer>(
+                    &cluster(&name),
+                    None,
+                    "manx-controller",
+                    manx_crds::store::Part::Status,
+                    count,
+                )
                 .await
                 .map(|_| ())
         }

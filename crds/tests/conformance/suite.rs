@@ -23,6 +23,7 @@ macro_rules! every {
             a_finalizer_holds_a_deleted_object,
             what_does_not_validate_is_refused,
             managers_own_their_fields,
+            a_wish_for_one_object_meets_no_other_of_its_name,
             a_selection_selects,
             a_watch_goes_on_from_its_list,
             a_watch_resumes_or_is_expired,
@@ -126,7 +127,7 @@ pub async fn a_finalizer_holds_a_deleted_object<S: Store>(b: &Backend<S>) {
     b.here.create(&pool("p", "10.244.0.0/16")).await.unwrap();
     let key = cluster("p");
     b.here
-        .apply::<IPPool>(&key, "manx-controller", Part::Finalizers, json!(["manx.dev/ipam"]))
+        .apply::<IPPool>(&key, None, "manx-controller", Part::Finalizers, json!(["manx.dev/ipam"]))
         .await
         .unwrap();
     b.there.delete::<IPPool>(&key, None, None).await.unwrap();
@@ -135,7 +136,7 @@ pub async fn a_finalizer_holds_a_deleted_object<S: Store>(b: &Backend<S>) {
     assert_eq!(held.spec, pool("p", "10.244.0.0/16").spec);
     let taken = b.there.create(&pool("p", "10.244.0.0/16")).await;
     assert!(matches!(taken, Err(StoreError::AlreadyExists { .. })));
-    b.there.apply::<IPPool>(&key, "manx-controller", Part::Finalizers, json!([])).await.unwrap();
+    b.there.apply::<IPPool>(&key, None, "manx-controller", Part::Finalizers, json!([])).await.unwrap();
     assert!(matches!(b.here.get::<IPPool>(&key).await, Err(StoreError::NotFound { .. })));
 }
 
@@ -149,7 +150,7 @@ pub async fn what_does_not_validate_is_refused<S: Store>(b: &Backend<S>) {
     let Err(StoreError::Invalid(text)) = changed else { panic!("{changed:?}") };
     assert!(text.ends_with("is immutable: create a second pool and drain this one"), "{text}");
     let status = json!({"capacity": {"assigned": "many"}});
-    let refused = b.here.apply::<IPPool>(&cluster("p"), "manx-controller", Part::Status, status).await;
+    let refused = b.here.apply::<IPPool>(&cluster("p"), None, "manx-controller", Part::Status, status).await;
     assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
 }
 
@@ -157,22 +158,22 @@ pub async fn managers_own_their_fields<S: Store>(b: &Backend<S>) {
     b.here.create(&node("n1")).await.unwrap();
     let key = cluster("n1");
     let at = "2026-11-20T10:00:00Z";
-    let condition = |name: &str| json!({"type": name, "status": "True", "reason": "R", "message": "", "lastTransitionTime": at});
+    let condition = |name: &str| json!({"type": name, "status": "True", "reason": "R", "message": "", "observedGeneration": 1, "lastTransitionTime": at});
     let agent = |name: &str| json!({"name": name, "version": "0.1.0", "schemaRevision": 1});
     let felix = json!({"addresses": {"ipv4": "10.0.0.1"}, "agents": [agent("felix")], "conditions": [condition("AddressesReady")]});
     let bgpd =
         json!({"bgp": {"asn": 64512}, "agents": [agent("bgpd")], "conditions": [condition("BGPReady")]});
-    b.here.apply::<FabricNode>(&key, "manx-felix", Part::Status, felix.clone()).await.unwrap();
-    let both = b.there.apply::<FabricNode>(&key, "manx-bgpd", Part::Status, bgpd).await.unwrap();
+    b.here.apply::<FabricNode>(&key, None, "manx-felix", Part::Status, felix.clone()).await.unwrap();
+    let both = b.there.apply::<FabricNode>(&key, None, "manx-bgpd", Part::Status, bgpd).await.unwrap();
     let status = both.status.clone().unwrap();
     assert_eq!((status.agents.len(), status.conditions.len()), (2, 2));
     assert_eq!(status.bgp.unwrap().asn, Some(64512));
-    let again = b.here.apply::<FabricNode>(&key, "manx-felix", Part::Status, felix).await.unwrap();
+    let again = b.here.apply::<FabricNode>(&key, None, "manx-felix", Part::Status, felix).await.unwrap();
     assert_eq!(again.resource_version(), both.resource_version(), "the same wish writes nothing");
 
     let labels = json!({"example.com/rack": "12"});
-    b.here.apply::<FabricNode>(&key, "manx-felix", Part::Labels, labels).await.unwrap();
-    let less = b.there.apply::<FabricNode>(&key, "manx-bgpd", Part::Status, json!({})).await.unwrap();
+    b.here.apply::<FabricNode>(&key, None, "manx-felix", Part::Labels, labels).await.unwrap();
+    let less = b.there.apply::<FabricNode>(&key, None, "manx-bgpd", Part::Status, json!({})).await.unwrap();
     let status = less.status.clone().unwrap();
     assert_eq!((status.agents.len(), status.conditions.len(), status.bgp), (1, 1, None));
     assert_eq!(less.labels()["example.com/rack"], "12");
@@ -182,10 +183,41 @@ pub async fn managers_own_their_fields<S: Store>(b: &Backend<S>) {
     let replaced = b.here.replace(&spec).await.unwrap();
     assert_eq!(replaced.status, less.status, "replace touches no status");
     assert_eq!(replaced.labels(), less.labels());
-    let none = b.here.apply::<FabricNode>(&key, "manx-felix", Part::Labels, json!({})).await.unwrap();
+    let none = b.here.apply::<FabricNode>(&key, None, "manx-felix", Part::Labels, json!({})).await.unwrap();
     assert!(none.labels().is_empty(), "{:?}", none.labels());
-    let absent = b.here.apply::<FabricNode>(&cluster("n2"), "manx-bgpd", Part::Status, json!({})).await;
+    let absent = b.here.apply::<FabricNode>(&cluster("n2"), None, "manx-bgpd", Part::Status, json!({})).await;
     assert!(matches!(absent, Err(StoreError::NotFound { .. })));
+}
+
+pub async fn a_wish_for_one_object_meets_no_other_of_its_name<S: Store>(b: &Backend<S>) {
+    let key = cluster("p");
+    let first = b.here.create(&pool("p", "10.244.0.0/16")).await.unwrap().uid();
+    let status = json!({"capacity": {"assigned": 7}});
+    let finalizer = json!(["manx.dev/ipam"]);
+    let wish = async |store: &S, uid: Option<&str>, part: Part| {
+        let body = if part == Part::Status { status.clone() } else { finalizer.clone() };
+        store.apply::<IPPool>(&key, uid, "manx-controller", part, body).await
+    };
+    let met = wish(&b.there, first.as_deref(), Part::Status).await.unwrap();
+    assert_eq!(met.status.unwrap().capacity.unwrap().assigned, Some(7));
+    b.there.delete::<IPPool>(&key, None, None).await.unwrap();
+    for part in [Part::Status, Part::Finalizers] {
+        let gone = wish(&b.there, first.as_deref(), part).await;
+        assert!(matches!(gone, Err(StoreError::NotFound { .. })), "{part:?}: {gone:?}");
+    }
+    let second = b.here.create(&pool("p", "10.244.0.0/16")).await.unwrap();
+    for part in [Part::Status, Part::Finalizers] {
+        let other = wish(&b.there, first.as_deref(), part).await;
+        assert!(is_conflict(&other), "{part:?}: {other:?}");
+    }
+    let labels =
+        b.there.apply::<IPPool>(&key, first.as_deref(), "manx-felix", Part::Labels, json!({"a": "b"}));
+    assert!(is_conflict(&labels.await));
+    let untouched = b.here.get::<IPPool>(&key).await.unwrap();
+    assert_eq!(untouched.resource_version(), second.resource_version());
+    assert!(untouched.status.is_none_or(|status| status.capacity.is_none()));
+    wish(&b.there, second.uid().as_deref(), Part::Finalizers).await.unwrap();
+    wish(&b.there, second.uid().as_deref(), Part::Status).await.unwrap();
 }
 
 pub async fn a_selection_selects<S: Store>(b: &Backend<S>) {

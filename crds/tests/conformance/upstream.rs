@@ -80,12 +80,12 @@ async fn the_controller_writes_the_address_of_a_service() {
     let store = DirStore::open(directory.path()).unwrap();
     let key = Key::namespaced("shop", "web");
     let body = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}});
-    store.apply::<Service>(&key, "manx-controller", Part::Status, body).await.unwrap();
+    store.apply::<Service>(&key, None, "manx-controller", Part::Status, body).await.unwrap();
     let ingress = one::<Service>(&store).await.status.unwrap().load_balancer.unwrap().ingress.unwrap();
     assert_eq!(ingress[0].ip.as_deref(), Some("192.0.2.7"));
     let text = std::fs::read_to_string(directory.path().join(file)).unwrap();
     assert!(!text.contains("192.0.2.7"), "people's file is people's");
-    store.apply::<Service>(&key, "manx-controller", Part::Status, json!({})).await.unwrap();
+    store.apply::<Service>(&key, None, "manx-controller", Part::Status, json!({})).await.unwrap();
     let status = one::<Service>(&store).await.status;
     assert!(status.and_then(|status| status.load_balancer).is_none_or(|lb| lb.ingress.is_none()));
 }

@@ -207,12 +207,13 @@ impl Store for DirStore {
     async fn apply<K: Object>(
         &self,
         key: &Key,
+        uid: Option<&str>,
         manager: &str,
         part: Part,
         body: Value,
     ) -> Result<K, StoreError> {
-        let (key, manager) = (key.clone(), manager.to_owned());
-        self.with(move |inner| inner.apply(&key, &manager, part, body)).await
+        let (key, uid, manager) = (key.clone(), uid.map(ToOwned::to_owned), manager.to_owned());
+        self.with(move |inner| inner.apply(&key, uid.as_deref(), &manager, part, body)).await
     }
 
     async fn record_event<K: Object>(&self, about: &K, event: NewEvent) -> Result<(), StoreError> {

@@ -93,6 +93,7 @@ impl Inner {
     pub(super) fn apply<K: Object>(
         &self,
         key: &Key,
+        uid: Option<&str>,
         manager: &str,
         part: Part,
         body: Value,
@@ -102,6 +103,7 @@ impl Inner {
         let lock = self.lock(&kind)?;
         let found = self.load::<K>(&kind, key, Some(&lock))?.and_then(|entry| entry.object);
         let Some(old) = found else { return Err(not_found(&kind, key)) };
+        compare(&kind, key, &old, uid, None)?;
         let schema = kind.schema.and_then(|schema| schema.schema.pointer("/properties/status"));
         let mut record = old.record.clone();
         record.apply(manager, part, body, schema).map_err(|error| StoreError::Invalid(error.to_string()))?;

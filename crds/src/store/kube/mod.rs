@@ -143,11 +143,12 @@ impl Store for KubeStore {
     async fn apply<K: Object>(
         &self,
         key: &Key,
+        uid: Option<&str>,
         manager: &str,
         part: Part,
         body: serde_json::Value,
     ) -> Result<K, StoreError> {
-        self.apply_part(key, manager, part, body).await
+        self.apply_part(key, uid, manager, part, body).await
     }
 
     async fn record_event<K: Object>(&self, about: &K, event: NewEvent) -> Result<(), StoreError> {

@@ -1,12 +1,16 @@
 //! Writes: create, compare-and-swap, server-side apply.
 
 use ::kube::ResourceExt as _;
+use ::kube::core::PartialObjectMeta;
 use ::kube::core::params::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
 
 use super::super::{Key, Object, Part, Revision, StoreError};
 use super::KubeStore;
 use crate::store::follow::key_of;
+
+/// How often a write that compares is tried against others that write the same object.
+const TRIES: u32 = 5;
 
 impl KubeStore {
     pub(super) async fn post<K: Object>(&self, object: &K) -> Result<K, StoreError> {
@@ -44,6 +48,7 @@ impl KubeStore {
     pub(super) async fn apply_part<K: Object>(
         &self,
         key: &Key,
+        uid: Option<&str>,
         manager: &str,
         part: Part,
         body: Value,
@@ -53,16 +58,19 @@ impl KubeStore {
         let of = |metadata: Value| with(head.clone(), "metadata", metadata);
         let request = match part {
             Part::Status => {
+                if let Some(uid) = uid {
+                    return self.apply_status_to(key, uid, manager, &with(head, "status", body)).await;
+                }
                 let patch = with(of(json!({"name": key.name})), "status", body);
                 requests.patch_subresource("status", &key.name, &forced(manager), &Patch::Apply(&patch))
             }
             Part::Labels => {
-                let uid = self.uid_of::<K>(key).await?;
+                let uid = self.identity_of::<K>(key, uid).await?.uid();
                 let patch = of(json!({"name": key.name, "uid": uid, "labels": body}));
                 requests.patch(&key.name, &forced(manager), &Patch::Apply(&patch))
             }
             Part::Finalizers => {
-                let uid = self.uid_of::<K>(key).await?;
+                let uid = self.identity_of::<K>(key, uid).await?.uid();
                 let patch = of(json!({"name": key.name, "uid": uid, "finalizers": body}));
                 // A wish for labels and one for finalizers by one manager would take each other back.
                 let manager = format!("{manager}-finalizers");
@@ -72,13 +80,50 @@ impl KubeStore {
         self.ask(request).await.map_err(|error| error.of_object::<K>(key))
     }
 
-    /// Applied to nothing, a patch without uid would create an object of labels alone.
-    async fn uid_of<K: Object>(&self, key: &Key) -> Result<String, StoreError> {
+    /// The status of one object. In a patch of a status the server overlooks the uid, but not the revision, which is of
+    /// that object alone; another may write between the two requests, and then both are made again.
+    async fn apply_status_to<K: Object>(
+        &self,
+        key: &Key,
+        uid: &str,
+        manager: &str,
+        patch: &Value,
+    ) -> Result<K, StoreError> {
+        let requests = Self::requests::<K>(key.namespace.as_deref());
+        let mut tries = 0;
+        loop {
+            let revision = self.identity_of::<K>(key, Some(uid)).await?.resource_version();
+            let metadata = json!({"name": key.name, "resourceVersion": revision});
+            let patch = with(patch.clone(), "metadata", metadata);
+            let request =
+                requests.patch_subresource("status", &key.name, &forced(manager), &Patch::Apply(&patch));
+            tries += 1;
+            match self.ask(request).await.map_err(|error| error.of_object::<K>(key)) {
+                Err(StoreError::Conflict { .. }) if tries < TRIES => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Who has the name now: the object that is wanted, or it is a conflict. Applied to nothing, a patch without uid would
+    /// create an object of labels alone, and one with a uid needs the right to create before it is told that nothing is
+    /// there.
+    async fn identity_of<K: Object>(
+        &self,
+        key: &Key,
+        wanted: Option<&str>,
+    ) -> Result<PartialObjectMeta<K>, StoreError> {
         let requests = Self::requests::<K>(key.namespace.as_deref());
         let request = requests.get_metadata(&key.name, &GetParams::default());
-        let found: ::kube::core::PartialObjectMeta<K> =
+        let found: PartialObjectMeta<K> =
             self.ask(request).await.map_err(|error| error.of_object::<K>(key))?;
-        found.uid().ok_or_else(|| StoreError::Unavailable(format!("{} has no uid", key.name)))
+        match found.uid() {
+            Some(uid) if wanted.is_some_and(|wanted| wanted != uid) => {
+                Err(StoreError::Conflict { kind: K::kind(&()).into_owned(), name: key.to_string() })
+            }
+            Some(_) => Ok(found),
+            None => Err(StoreError::Unavailable(format!("{} has no uid", key.name))),
+        }
     }
 }
 
