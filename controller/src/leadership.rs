@@ -13,13 +13,15 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::election::{Answer, DURATION, Election, RENEW_WITHIN, Step};
-use crate::run::Settings;
+use crate::run::{Lost, Questions, Report};
 
 /// How long a request may take: what a leader began is over, or given up, before another may lead.
 pub(crate) const REQUEST: Duration = Duration::from_secs(3);
 const _: () = assert!(RENEW_WITHIN.as_secs() + REQUEST.as_secs() < DURATION.as_secs());
 /// How often the lock is tried while another process holds it.
 const TRY: Duration = Duration::from_secs(5);
+/// A candidate looks at the Lease every 2 s, and gives each look 3 s: one that did not for so long never will.
+const STALLED: Duration = Duration::from_secs(30);
 /// The lock in a directory datastore.
 pub const LOCK: &str = ".controller.lock";
 
@@ -42,30 +44,67 @@ pub(crate) enum Term {
 type LockFile = std::fs::File;
 
 pub(crate) struct Keeper {
-    /// Until when we may write; `None`: we do not lead.
-    until: watch::Receiver<Option<Duration>>,
+    pulse: watch::Receiver<Pulse>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
+/// What the election's task says at every step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Pulse {
+    /// Until when we may write; `None`: we do not lead.
+    until: Option<Duration>,
+    /// When the step was taken.
+    at: Duration,
+    /// Somebody else was seen to lead: this one is ready to.
+    waits: bool,
+}
+
 impl Leadership {
-    /// Waits until we lead.
-    pub(crate) async fn acquire<S: Store>(&self, store: &S, settings: &Settings, clock: Clock) -> Term {
+    /// Waits until we lead, and answers meanwhile.
+    ///
+    /// # Errors
+    /// The election's task is gone.
+    pub(crate) async fn acquire<S: Store>(
+        &self,
+        store: &S,
+        identity: &str,
+        clock: Clock,
+        questions: &mut Questions,
+    ) -> Result<Term, Lost> {
         match self {
-            Self::Lock(path) => Term::Lock { _lock: lock(path, settings).await },
+            Self::Lock(path) => Ok(Term::Lock { _lock: lock(path, questions).await }),
             Self::Lease { namespace, name } => {
-                let (tell, mut until) = watch::channel(None);
+                let (tell, pulse) = watch::channel(Pulse::default());
                 let (stop, stopped) = oneshot::channel();
-                let election = Election::new(namespace, name, &settings.identity);
-                let task =
-                    tokio::spawn(keep(store.clone(), election, clock, tell, stopped, settings.clone()));
-                while until.borrow_and_update().is_none() {
-                    if until.changed().await.is_err() {
-                        // The task ends only after it led.
-                        std::future::pending::<()>().await;
+                let election = Election::new(namespace, name, identity);
+                let task = tokio::spawn(keep(store.clone(), election, clock, tell, stopped));
+                let mut keeper = Keeper { pulse, stop, task };
+                keeper.elected(clock, questions).await?;
+                Ok(Term::Lease(keeper))
+            }
+        }
+    }
+}
+
+impl Keeper {
+    async fn elected(&mut self, clock: Clock, questions: &mut Questions) -> Result<(), Lost> {
+        // Who asks while the election's task does not turn gets no answer.
+        let mut unanswered = Vec::new();
+        loop {
+            let pulse = *self.pulse.borrow_and_update();
+            if pulse.until.is_some() {
+                return Ok(());
+            }
+            tokio::select! {
+                changed = self.pulse.changed() => changed.map_err(|_| Lost)?,
+                question = questions.next() => {
+                    if clock.now().monotonic < pulse.at.saturating_add(STALLED) {
+                        Report { in_sync: pulse.waits, ..Report::default() }.answer(question);
+                    } else {
+                        unanswered.push(question);
                     }
                 }
-                Term::Lease(Keeper { until, stop, task })
             }
         }
     }
@@ -76,7 +115,7 @@ impl Term {
     pub(crate) fn leads(&self, now: Duration) -> bool {
         match self {
             Self::Lock { .. } => true,
-            Self::Lease(keeper) => keeper.until.borrow().is_some_and(|until| now < until),
+            Self::Lease(keeper) => keeper.pulse.borrow().until.is_some_and(|until| now < until),
         }
     }
 
@@ -84,9 +123,9 @@ impl Term {
     pub(crate) async fn over(&mut self, clock: Clock) {
         let Self::Lease(keeper) = self else { return std::future::pending().await };
         loop {
-            let Some(until) = *keeper.until.borrow_and_update() else { return };
+            let Some(until) = keeper.pulse.borrow_and_update().until else { return };
             tokio::select! {
-                changed = keeper.until.changed() => if changed.is_err() { return },
+                changed = keeper.pulse.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep_until(clock.at(until)) => return,
             }
         }
@@ -104,29 +143,28 @@ impl Term {
     }
 }
 
-impl Settings {
-    /// Somebody else was seen to lead: this one is ready to.
-    fn waits(&self, in_sync: bool) {
-        if let Some(report) = &self.report {
-            report.send_modify(|report| report.in_sync = in_sync);
-        }
-    }
-}
-
-async fn lock(path: &Path, settings: &Settings) -> Flock<LockFile> {
+async fn lock(path: &Path, questions: &mut Questions) -> Flock<LockFile> {
     let mut said = false;
+    let mut report = Report::default();
     loop {
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
         match file.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock)) {
             Ok(Ok(lock)) => return lock,
-            Ok(Err(_)) => settings.waits(true),
+            Ok(Err(_)) => report.in_sync = true,
             Err(error) if !said => {
                 said = true;
                 tracing::warn!(%error, path = %path.display(), "the controller's lock");
             }
             Err(_) => {}
         }
-        tokio::time::sleep(TRY).await;
+        let again = tokio::time::sleep(TRY);
+        tokio::pin!(again);
+        loop {
+            tokio::select! {
+                () = &mut again => break,
+                question = questions.next() => report.answer(question),
+            }
+        }
     }
 }
 
@@ -135,16 +173,16 @@ async fn keep<S: Store>(
     store: S,
     mut election: Election,
     clock: Clock,
-    until: watch::Sender<Option<Duration>>,
+    tell: watch::Sender<Pulse>,
     mut stop: oneshot::Receiver<()>,
-    settings: Settings,
 ) {
     let mut led = false;
     let mut seen: Option<String> = None;
     loop {
-        let step = election.step(clock.now());
+        let now = clock.now();
+        let step = election.step(now);
         let leads = election.leads_until();
-        until.send_if_modified(|said| std::mem::replace(said, leads) != leads);
+        tell.send_replace(Pulse { until: leads, at: now.monotonic, waits: election.holder().is_some() });
         if led && leads.is_none() {
             return;
         }
@@ -152,9 +190,6 @@ async fn keep<S: Store>(
         if election.holder() != seen.as_deref() {
             seen = election.holder().map(str::to_owned);
             tracing::info!(holder = seen.as_deref().unwrap_or("nobody"), "the controllers' Lease");
-            if !led {
-                settings.waits(seen.is_some());
-            }
         }
         let answer = match step {
             Step::Wait(at) => {

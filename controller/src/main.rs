@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use manx_controller::{Leadership, Report, Settings};
+use manx_controller::{Leadership, Settings};
 use manx_crds::host::CONTROLLER_SOCKET;
 use manx_crds::store::any::AnyStore;
 use manx_daemon::options::{Options, private_directory};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 /// The Lease of the controllers.
 const LEASE: &str = "manx-controller";
@@ -52,15 +52,13 @@ async fn run(command: &Command, node: &str) -> anyhow::Result<()> {
         .context("the control socket")?;
     options.serve_health(CONTROLLER_SOCKET).await.context("probes")?;
     tracing::info!(version = manx_daemon::VERSION, "manx-controller starts");
-    let (report, reports) = watch::channel(Report::default());
-    tokio::spawn(answer(questions, reports));
     let store = AnyStore::open(&options.store).await.context("the datastore")?;
     let directory =
         store.directory().map(|directory| directory.root().join(manx_controller::leadership::LOCK));
     let settings = Settings {
         identity: unique(command.identity.as_deref().unwrap_or(node))?,
         directory: directory.is_some(),
-        report: Some(report),
+        report: Some(questions),
     };
     let leadership = match directory {
         Some(lock) => Leadership::Lock(lock),
@@ -82,20 +80,4 @@ fn unique(name: &str) -> anyhow::Result<String> {
 async fn stopped(stop: oneshot::Receiver<()>) {
     // Nobody can ask for the end any more: that is the end, too.
     let _ = stop.await;
-}
-
-/// The control socket: whether this process leads, and what keeps it from its work.
-async fn answer(
-    mut questions: tokio::sync::mpsc::Receiver<manx_daemon::control::Question>,
-    reports: watch::Receiver<Report>,
-) {
-    while let Some(question) = questions.recv().await {
-        match question.verb() {
-            "status" => {
-                let report = reports.borrow().json();
-                question.answer(&report);
-            }
-            _ => question.unknown(&["status"]),
-        }
-    }
 }

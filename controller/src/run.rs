@@ -1,12 +1,14 @@
-//! THE loop: leadership, then changes and answers into the core, writes out of it.
+//! THE loop: leadership, then changes and answers into the core, writes out of it. It answers the control socket itself:
+//! that an answer comes proves that it turns.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
 use manx_crds::store::Store;
+use manx_daemon::control::Question;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
@@ -22,14 +24,30 @@ const WRITES: usize = 8;
 const NODES: Duration = Duration::from_secs(60);
 
 /// How this controller runs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Settings {
     /// Of this process alone: it is the holder of the Lease and the instance of Events.
     pub identity: String,
     /// A directory: nobody else removes what belongs to a Node that is gone.
     pub directory: bool,
-    /// Where the state is told, if somebody asks for it.
-    pub report: Option<watch::Sender<Report>>,
+    /// Who asks for the state, if anybody can.
+    pub report: Option<mpsc::Receiver<Question>>,
+}
+
+/// Questions of the control socket.
+pub(crate) struct Questions(Option<mpsc::Receiver<Question>>);
+
+impl Questions {
+    /// The next one; never, where nobody asks.
+    pub(crate) async fn next(&mut self) -> Question {
+        if let Some(receiver) = &mut self.0 {
+            if let Some(question) = receiver.recv().await {
+                return question;
+            }
+            self.0 = None;
+        }
+        std::future::pending().await
+    }
 }
 
 /// The state of the process, for its control socket.
@@ -45,6 +63,13 @@ pub struct Report {
 }
 
 impl Report {
+    pub(crate) fn answer(&self, question: Question) {
+        match question.verb() {
+            "status" => question.answer(&self.json()),
+            _ => question.unknown(&["status"]),
+        }
+    }
+
     pub fn json(&self) -> Value {
         json!({"leads": self.leads, "inSync": self.in_sync, "waitsFor": self.waits_for, "error": self.error})
     }
@@ -67,31 +92,31 @@ pub async fn run<S: Store>(
 ) -> Result<(), Lost> {
     let clock = Clock::start();
     let mut stop = std::pin::pin!(stop);
+    let Settings { identity, directory, report } = settings;
+    let mut questions = Questions(report);
     let term = tokio::select! {
-        term = leadership.acquire(&store, &settings, clock) => term,
+        term = leadership.acquire(&store, &identity, clock, &mut questions) => term?,
         () = &mut stop => return Ok(()),
     };
-    tracing::info!(identity = settings.identity, "leads");
+    tracing::info!(identity, "leads");
     // Everything is read after leadership began: what an earlier leader wrote is in it.
     let changes = objects::watch(&store);
     let mut leader = Leader {
         store,
         clock,
-        core: Core::new(settings.directory),
+        core: Core::new(directory),
         term,
         changes,
         writes: JoinSet::new(),
         nodes: JoinSet::new(),
         report: Report { leads: true, ..Report::default() },
         failed: BTreeMap::new(),
-        settings,
+        identity,
     };
     let outcome = tokio::select! {
-        lost = leader.lead() => Err(lost),
+        lost = leader.lead(&mut questions) => Err(lost),
         () = &mut stop => Ok(()),
     };
-    leader.report.leads = false;
-    leader.tell();
     if outcome.is_ok() {
         // What is under way ends before the next one may lead.
         while leader.writes.join_next().await.is_some() {}
@@ -108,20 +133,21 @@ struct Leader<S: Store> {
     changes: tokio::sync::mpsc::Receiver<objects::Change>,
     writes: JoinSet<(Write, Outcome)>,
     nodes: JoinSet<Option<std::collections::BTreeSet<String>>>,
-    settings: Settings,
+    identity: String,
     report: Report,
     /// What failed last, by what was written: said once.
     failed: BTreeMap<String, String>,
 }
 
 impl<S: Store> Leader<S> {
-    async fn lead(&mut self) -> Lost {
+    async fn lead(&mut self, questions: &mut Questions) -> Lost {
         loop {
             self.work();
             let deadline = self.core.deadline(self.clock.now().monotonic);
             tokio::select! {
                 biased;
                 () = self.term.over(self.clock) => return Lost,
+                question = questions.next() => self.report.answer(question),
                 Some(joined) = self.writes.join_next() => match joined {
                     Ok((write, outcome)) => self.written(&write, &outcome),
                     Err(error) => tracing::error!(%error, "a write was lost"),
@@ -160,7 +186,7 @@ impl<S: Store> Leader<S> {
         while self.writes.len() < WRITES && self.term.leads(now.monotonic) {
             let Some(write) = self.core.pull(now) else { break };
             let store = self.store.clone();
-            let identity = self.settings.identity.clone();
+            let identity = self.identity.clone();
             self.writes.spawn(async move {
                 let outcome = writer::write(&store, &write, &identity).await;
                 (write, outcome)
@@ -168,7 +194,6 @@ impl<S: Store> Leader<S> {
         }
         self.report.waits_for = self.core.objects.missing();
         self.report.in_sync = self.report.waits_for.is_none();
-        self.tell();
     }
 
     fn written(&mut self, write: &Write, outcome: &Outcome) {
@@ -192,16 +217,6 @@ impl<S: Store> Leader<S> {
             }
         }
         self.core.answer(write, outcome, self.clock.now().monotonic);
-    }
-
-    fn tell(&self) {
-        if let Some(report) = &self.settings.report {
-            report.send_if_modified(|told| {
-                let differs = *told != self.report;
-                told.clone_from(&self.report);
-                differs
-            });
-        }
     }
 }
 
