@@ -138,7 +138,7 @@ interop-core: rust root build ## bgpd against FRR and BIRD
 # ---------------------------------------------------------------- the chart and the image
 
 
-.PHONY: helm chart-test rights-test image
+.PHONY: helm chart-test rights-test controller-test image
 helm: $(HELM) ## helm from its Go module, cached in ~/.cache/manx
 $(HELM):
 	@.ci/helm $(HELM_VERSION) $(@D)
@@ -148,6 +148,9 @@ chart-test: rust helm ## the chart without a cluster: lint, rights, refusals, go
 
 rights-test: rust root kubernetes helm ## what a stolen agent token can do, on a real API server
 	@HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p e2e -p bgpd --test rights -- --nocapture
+
+controller-test: rust root kubernetes helm ## manx-controller with the chart's rights, on a real API server
+	@HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p manx-controller -p bgpd --test kubernetes -- --nocapture --test-threads=1
 
 # Static for any distribution's kernel, and for an image without a single library. Paths of this machine stay out, so
 # that two machines build the same bytes.

@@ -11,6 +11,7 @@ use manx_crds::v1alpha1::LoadBalancerAssign;
 use serde_json::{Value, json};
 
 use crate::Now;
+use crate::events::Events;
 use crate::garbage::{COOLDOWN, Cut, Garbage, Plan, Reclaimed};
 use crate::judge::node::Conflicts;
 use crate::judge::{self, About, Notice, Offer};
@@ -60,7 +61,7 @@ pub struct Core {
     /// Nobody removes what belongs to a Node that is gone (a directory).
     nodes_known: bool,
     wishes: Wishes,
-    events: VecDeque<Write>,
+    events: Events,
     cuts: VecDeque<Cut>,
     told: BTreeMap<Group, BTreeMap<(About, &'static str), String>>,
     conflicts: Conflicts,
@@ -235,12 +236,9 @@ impl Core {
         self.cuts.extend(cuts);
         self.garbage_at = again;
         for Reclaimed { node, addresses, blocks } in reclaimed {
-            self.events.push_back(Write::Event {
-                about: About::Object(Kind::FabricNode, Key::cluster(&node)),
-                warning: false,
-                reason: "AddressesReclaimed",
-                note: format!("{addresses} addresses in {blocks} IPBlocks of node {node}, which is gone"),
-            });
+            let note = format!("{addresses} addresses in {blocks} IPBlocks of node {node}, which is gone");
+            let about = About::Object(Kind::FabricNode, Key::cluster(&node));
+            self.events.push(about, false, "AddressesReclaimed", note);
         }
         let notices = refused.into_iter().map(|note| Notice {
             about: About::Object(Kind::FabricConfiguration, Key::cluster("default")),
@@ -267,9 +265,12 @@ impl Core {
         for Notice { about, reason, note, told: known } in notices {
             let slot = (about.clone(), reason);
             if !known && before.remove(&slot).as_ref() != Some(&note) {
-                self.events.push_back(Write::Event { about, warning: true, reason, note: note.clone() });
+                self.events.push(about, true, reason, note.clone());
             }
             told.insert(slot, note);
+        }
+        for (about, reason) in before.into_keys().filter(|slot| !told.contains_key(slot)) {
+            self.events.retract(&about, reason);
         }
         self.told.insert(group, told);
     }
@@ -287,7 +288,7 @@ impl Core {
             }
             return Some(Write::Apply { slot, uid, body });
         }
-        self.cuts.pop_front().map(Write::Block).or_else(|| self.events.pop_front())
+        self.cuts.pop_front().map(Write::Block).or_else(|| self.events.pull(now.monotonic))
     }
 
     /// What became of a write.
@@ -324,14 +325,14 @@ impl Core {
         if took_place != Some(true) {
             return;
         }
-        for ip in after.iter().filter(|ip| !before.contains(ip)) {
+        let new = after.iter().filter(|ip| !before.contains(ip)).map(|ip| {
             let pool = self.pools.holding(*ip).map(|pool| format!(" from LoadBalancerPool {}", pool.name));
-            self.events.push_back(Write::Event {
-                about: About::Object(Kind::Service, key.clone()),
-                warning: false,
-                reason: "AddressAssigned",
-                note: format!("{} has {ip}{}", name(key), pool.unwrap_or_default()),
-            });
+            format!("{ip}{}", pool.unwrap_or_default())
+        });
+        let new: Vec<String> = new.collect();
+        if !new.is_empty() {
+            let note = format!("{} has {}", name(key), new.join(" and "));
+            self.events.push(About::Object(Kind::Service, key.clone()), false, "AddressAssigned", note);
         }
     }
 
@@ -342,9 +343,17 @@ impl Core {
         }
         let settle = (self.objects.stale != Stale::default() || !self.begun)
             .then(|| self.settling_until().unwrap_or(now));
-        [settle, self.wishes.deadline(), self.conflicts_at, self.load_balancer.deadline(), self.garbage_at]
-            .into_iter()
-            .flatten()
-            .min()
+        let told = self.events.deadline(now);
+        [
+            settle,
+            self.wishes.deadline(),
+            self.conflicts_at,
+            self.load_balancer.deadline(),
+            self.garbage_at,
+            told,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }

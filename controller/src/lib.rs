@@ -14,6 +14,7 @@ use jiff::Timestamp;
 mod clock;
 pub mod core;
 pub mod election;
+mod events;
 pub mod garbage;
 pub mod judge;
 pub mod leadership;
