@@ -132,6 +132,9 @@ pub enum Input {
     Settings(Settings),
     /// All blocks whose `nodeName` is ours: at the start, and again after the watch expired.
     Listed(Vec<IPBlock>),
+    /// The store gives no answer: the blocks of ours as an earlier start heard of them last. What was given back since
+    /// is in the journal; only with a whole journal are addresses given.
+    Remembered(Vec<IPBlock>),
     /// The watch shows a block of ours, new or changed. A hint: what it says may be old.
     Changed(IPBlock),
     /// The watch shows that a block of ours is gone. A hint.
@@ -247,6 +250,8 @@ pub struct Allocator {
     node_labels: BTreeMap<String, String>,
     /// The blocks of this node were listed.
     listed: bool,
+    /// They were not, but an earlier start's memory of them is in force.
+    remembered: bool,
     /// Every pod whose addresses were given, and what cooled down when the process started.
     known: State,
     /// Everything that the journal does not know is dead, or came from elsewhere.
@@ -295,6 +300,7 @@ impl Allocator {
             pools: None,
             node_labels: BTreeMap::new(),
             listed: false,
+            remembered: false,
             known: restored.state,
             complete: restored.complete,
             held: BTreeMap::new(),
@@ -315,6 +321,7 @@ impl Allocator {
             Input::NodeLabels(labels) => self.node_labels = labels,
             Input::Settings(settings) => self.settings = settings,
             Input::Listed(objects) => self.on_list(objects, now),
+            Input::Remembered(objects) => self.on_remembered(&objects, now),
             Input::Changed(object) => self.on_changed(&object, now),
             Input::Gone(cidr) => self.on_gone(cidr),
             Input::Answer { id, answer } => self.on_answer(id, answer, now),

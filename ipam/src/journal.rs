@@ -14,7 +14,7 @@
 //!   journal is no longer the whole truth ([`Replay::complete`] is false); what could be read is still used,
 //!   because an address too many that counts as owned is harmless and one too few is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -119,6 +119,15 @@ pub enum Record {
         interface: String,
         cooling: Vec<Cooling>,
     },
+    /// From here on the block's object may be gone, or another node's: who starts without the store must not give
+    /// addresses from it.
+    Leaving {
+        block: IpNet,
+    },
+    /// It did not leave, or was claimed again.
+    Kept {
+        block: IpNet,
+    },
 }
 
 impl Record {
@@ -137,6 +146,8 @@ impl Record {
 pub struct State {
     pub pods: BTreeMap<Attachment, PodRecord>,
     pub cooling: BTreeMap<IpAddr, Timestamp>,
+    /// Blocks that were given back or lost, and have not come back.
+    pub leaving: BTreeSet<IpNet>,
 }
 
 impl State {
@@ -152,6 +163,8 @@ impl State {
                 self.pods.remove(&Attachment { container_id, interface });
                 self.cooling.extend(cooling.into_iter().map(|one| (one.ip, one.until)));
             }
+            Record::Leaving { block } => drop(self.leaving.insert(block)),
+            Record::Kept { block } => drop(self.leaving.remove(&block)),
         }
     }
 
@@ -170,6 +183,9 @@ impl State {
         if !cooling.is_empty() {
             let carrier = Record::Removed { container_id: String::new(), interface: String::new(), cooling };
             bytes.extend(carrier.encode());
+        }
+        for block in &self.leaving {
+            bytes.extend(Record::Leaving { block: *block }.encode());
         }
         bytes
     }

@@ -72,7 +72,7 @@ impl Allocator {
             Ok(wanted) => wanted,
             Err(error) => return Attempt::Failed(error.into()),
         };
-        if !self.listed {
+        if !self.listed && !self.remembered {
             return Attempt::Wait(AssignError::NotInSync { missing: "its IPBlocks" });
         }
         let Some(pools) = self.pools.take() else {
@@ -115,7 +115,7 @@ impl Allocator {
                 Plan::Any(_) | Plan::Exactly(..) => {}
                 Plan::Wait(error) => missing = Some(error.clone()),
                 Plan::Claim { cidr, pool, otherwise } => {
-                    self.claim(*cidr, pool);
+                    self.claim(*cidr, pool, now);
                     missing = Some(otherwise.clone());
                 }
             }

@@ -8,9 +8,9 @@ use ipnet::IpNet;
 use manx_crds::v1alpha1::IPBlock;
 
 use super::held::{Held, Stored, Verb};
-use super::{Allocator, Now, Output, RefusedClaim, StoreAnswer, StoreId, Taken};
+use super::{Allocator, Now, Output, RefusedClaim, StoreAnswer, StoreId, StoreRequest, Taken};
 use crate::block::{self, Block, Slot};
-use crate::journal::Address;
+use crate::journal::{Address, Record};
 use crate::owner::Owner;
 use crate::pool::Pool;
 
@@ -52,6 +52,31 @@ impl Allocator {
         self.look_for_recorded_blocks(now);
     }
 
+    /// Addresses are given from these until the store answers: a restart during an outage must not stop the node.
+    /// What could have taken a block away since is a request of ours, which the journal knows, or somebody else's word,
+    /// against which a node that did not restart is not safe either.
+    pub(super) fn on_remembered(&mut self, objects: &[IPBlock], now: Now) {
+        if self.listed || !self.complete {
+            return;
+        }
+        self.remembered = true;
+        for object in objects {
+            let Ok(theirs) = Block::read(object) else { continue };
+            let (uid, _) = block::identity_of(object);
+            let left = self.known.leaving.contains(&theirs.cidr());
+            #[cfg(test)]
+            let left = left && self.fault != Some(super::Fault::ForgetLeaving);
+            if left || !self.is_mine(object) || self.held.contains_key(&theirs.cidr()) {
+                continue;
+            }
+            let Some(block) = self.recorded(theirs.cidr(), theirs.pool(), now) else { continue };
+            let mut held = Held::new(block, Stored::Unread);
+            held.absorb(&theirs, self.complete, self.settings, now);
+            held.remember(uid);
+            self.held.insert(theirs.cidr(), held);
+        }
+    }
+
     fn on_listed(&mut self, object: IPBlock, theirs: &Block, now: Now) {
         if self.held.contains_key(&theirs.cidr()) || !self.is_mine(&object) {
             return self.on_changed(&object, now);
@@ -91,7 +116,7 @@ impl Allocator {
         let mut block = match Block::new(cidr, pool) {
             Ok(block) => block,
             Err(error) => {
-                tracing::warn!(%error, "an IPBlock of this node is left alone");
+                tracing::warn!(%error, "a block is left alone");
                 return None;
             }
         };
@@ -145,13 +170,16 @@ impl Allocator {
                     self.outputs.push_back(Output::BlockClaimed { cidr, pool });
                 }
                 held.written(object);
+                if self.known.leaving.contains(&cidr) {
+                    self.journal(Record::Kept { block: cidr });
+                }
             }
             StoreAnswer::Found(object) => self.on_found(cidr, object, now),
             StoreAnswer::AlreadyExists | StoreAnswer::Conflict => held.unsettled(now),
             StoreAnswer::Deleted => self.forget(cidr),
             StoreAnswer::NotFound if verb == Verb::Delete || held.leaving => self.forget(cidr),
             StoreAnswer::NotFound => {
-                held.fenced = false;
+                (held.fenced, held.remembered) = (false, false);
                 held.stored = Stored::Absent;
                 held.well();
                 if held.block.is_empty() && !held.claiming {
@@ -195,7 +223,9 @@ impl Allocator {
             Ok(theirs) => theirs,
             Err(error) => return held.back_off(error.to_string(), now),
         };
-        held.fenced = held.fenced && holder.is_some() && held.is_same(&object);
+        let is_kept = holder.is_some() && held.is_same(&object);
+        held.fenced &= is_kept;
+        held.remembered &= is_kept;
         held.seen(&object);
         held.absorb(&theirs, self.complete, self.settings, now);
         held.stored = Stored::Present(Box::new(object));
@@ -210,6 +240,10 @@ impl Allocator {
         self.taken.insert(cidr, Taken { node: node.clone(), until });
         let known = self.known_addresses();
         let lost = self.held.remove(&cidr);
+        // A claim that was never ours is in nobody's memory.
+        if lost.as_ref().is_some_and(|held| !held.claiming) {
+            self.journal(Record::Leaving { block: cidr });
+        }
         let addresses: Vec<IpAddr> = lost
             .iter()
             .flat_map(|held| held.block.owned())
@@ -280,7 +314,7 @@ impl Allocator {
             return;
         }
         match self.next_candidate(pool) {
-            Some(cidr) => self.claim(cidr, &pool.name),
+            Some(cidr) => self.claim(cidr, &pool.name, now),
             None => {
                 let not_before = now.monotonic.saturating_add(SPARE_REST);
                 self.spare_search.insert(pool.name.clone(), SpareSearch { tries: 0, not_before });
@@ -294,19 +328,23 @@ impl Allocator {
             .find(|cidr| !self.held.contains_key(cidr) && !self.taken.contains_key(cidr))
     }
 
-    /// Creating the object is the claim.
-    pub(super) fn claim(&mut self, cidr: IpNet, pool: &str) {
-        match Block::new(cidr, pool) {
-            Ok(block) => {
-                let mut held = Held::new(block, Stored::Absent);
-                held.claiming = true;
-                self.held.insert(cidr, held);
-            }
-            Err(error) => tracing::warn!(%error, "no block is claimed"),
+    /// Creating the object is the claim. Before the blocks were listed it may turn out to be one of ours, so what the
+    /// journal knows of it goes along.
+    pub(super) fn claim(&mut self, cidr: IpNet, pool: &str, now: Now) {
+        if let Some(block) = self.recorded(cidr, pool, now) {
+            let mut held = Held::new(block, Stored::Absent);
+            held.claiming = true;
+            self.held.insert(cidr, held);
         }
     }
 
+    fn journal(&mut self, record: Record) {
+        self.known.apply(record.clone());
+        self.outputs.push_back(Output::Journal(record));
+    }
+
     pub(super) fn drive_blocks(&mut self, now: Now) {
+        let mut requests = Vec::new();
         for held in self.held.values_mut() {
             #[cfg(test)]
             if self.fault == Some(super::Fault::NoWrite) {
@@ -316,8 +354,15 @@ impl Allocator {
                 let id = StoreId(self.next_store_id);
                 self.next_store_id += 1;
                 held.sent(id, verb);
-                self.outputs.push_back(Output::Store { id, request });
+                requests.push((id, request));
             }
+        }
+        for (id, request) in requests {
+            // Behind its record: the request may take effect long after this process is gone.
+            if let StoreRequest::Delete { cidr, .. } = &request {
+                self.journal(Record::Leaving { block: *cidr });
+            }
+            self.outputs.push_back(Output::Store { id, request });
         }
     }
 

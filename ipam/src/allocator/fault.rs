@@ -17,17 +17,20 @@ pub enum Fault {
     NoReplay,
     /// What changes after the claim does not reach the object.
     NoWrite,
+    /// Takes a block that was given back for ours, because the memory of it says so.
+    ForgetLeaving,
 }
 
 impl Fault {
     /// Each fault and what must be found because of it.
-    pub const ALL: [(Fault, &'static str); 6] = [
+    pub const ALL: [(Fault, &'static str); 7] = [
         (Fault::NoFenceAtStart, "under a running pod"),
         (Fault::ResumeAfterLostDelete, "under a running pod"),
         (Fault::NoRecord, "given twice"),
         (Fault::NoCooldown, "after its release"),
         (Fault::NoReplay, "given twice"),
         (Fault::NoWrite, "not empty"),
+        (Fault::ForgetLeaving, "holds"),
     ];
 }
 

@@ -55,6 +55,8 @@ pub(super) struct Held {
     pub(super) stored: Stored,
     /// A compare-and-swap of this process has confirmed the block: addresses may be given.
     pub(super) fenced: bool,
+    /// An earlier start had confirmed it, and the store has not answered since: addresses may be given all the same.
+    pub(super) remembered: bool,
     /// The block was never ours: it is being claimed.
     pub(super) claiming: bool,
     /// Surplus: it is being given back.
@@ -83,6 +85,7 @@ impl Held {
             block,
             stored,
             fenced: false,
+            remembered: false,
             claiming: false,
             leaving: false,
             in_flight: None,
@@ -100,7 +103,13 @@ impl Held {
 
     /// May addresses be given?
     pub(super) fn usable(&self) -> bool {
-        self.fenced && !self.leaving
+        (self.fenced || self.remembered) && !self.leaving
+    }
+
+    /// An earlier start wrote this object last.
+    pub(super) fn remember(&mut self, uid: String) {
+        self.remembered = true;
+        self.uid = Some(uid);
     }
 
     pub(super) fn touch(&mut self, now: Now) {
@@ -162,7 +171,7 @@ impl Held {
             // What was given so far is in the text; what is given from here on is not.
             Verb::Create | Verb::Replace => self.dirty_since = None,
             // From here on the object may vanish at any time.
-            Verb::Delete => self.fenced = false,
+            Verb::Delete => (self.fenced, self.remembered) = (false, false),
             // What the watch shows from here on may be newer than the answer.
             Verb::Get => self.hinted = None,
         }
@@ -171,6 +180,7 @@ impl Held {
     /// A write took place: whatever is still on its way is older and fails.
     pub(super) fn written(&mut self, object: IPBlock) {
         self.fenced = true;
+        self.remembered = false;
         self.claiming = false;
         self.uid = Some(block::identity_of(&object).0);
         self.seen(&object);

@@ -44,6 +44,7 @@ fn sample() -> Vec<Record> {
         Record::Pod(pod("two", "10.244.17.2", Step::Assigned)),
         Record::Pod(pod("one", "10.244.17.1", Step::Programmed)),
         removed("two", "10.244.17.2", 60),
+        Record::Leaving { block: "10.244.18.0/26".parse().unwrap() },
     ]
 }
 
@@ -121,8 +122,8 @@ fn a_damaged_last_line_is_a_torn_tail() {
     bytes[last] ^= 1;
     let replay = replay(&bytes);
     assert!(replay.complete());
-    assert_eq!(replay.torn, sample()[3].encode().len());
-    assert!(replay.state.cooling.is_empty());
+    assert_eq!(replay.torn, sample()[4].encode().len());
+    assert!(replay.state.leaving.is_empty() && !replay.state.cooling.is_empty());
 }
 
 #[test]
@@ -148,6 +149,15 @@ fn compaction_says_the_same_in_fewer_bytes() {
     assert!(replay.complete());
     assert_eq!(replay.state.pods, state.pods);
     assert_eq!(replay.state.cooling.keys().map(ToString::to_string).collect::<Vec<_>>(), ["10.244.17.2"]);
+    assert_eq!((&replay.state.leaving, state.leaving.len()), (&state.leaving, 1));
+}
+
+#[test]
+fn a_block_that_came_back_leaves_no_longer() {
+    let block = "10.244.17.0/26".parse().unwrap();
+    let (leaving, kept) = (Record::Leaving { block }, Record::Kept { block });
+    assert!(folded(&[leaving.clone(), kept.clone()]).leaving.is_empty());
+    assert_eq!(folded(&[leaving.clone(), kept, leaving]).leaving.len(), 1);
 }
 
 #[test]

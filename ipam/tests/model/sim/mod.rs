@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use manx_crds::v1alpha1::IPBlock;
 use manx_ipam::allocator::{
     Allocator, AssignRequest, Identity, Input, Now, Output, RequestId, Restored, Settings, StoreRequest,
 };
@@ -53,6 +54,10 @@ struct Node {
     fragile: bool,
     /// When the blocks are listed after a start.
     list_at: Option<Duration>,
+    /// When it falls back on its memory of the blocks, because the store gives no answer.
+    recall_at: Option<Duration>,
+    /// The blocks as it heard of them at some moment.
+    memory: Vec<IPBlock>,
     /// What the runtime was told.
     running: BTreeMap<Attachment, Vec<Address>>,
     /// Requests without an answer.
@@ -113,6 +118,8 @@ impl<'a> World<'a> {
                 unsynced: Vec::new(),
                 fragile: false,
                 list_at: None,
+                recall_at: None,
+                memory: Vec::new(),
                 running: BTreeMap::new(),
                 asked: BTreeMap::new(),
                 dels: BTreeSet::new(),
@@ -169,6 +176,9 @@ impl<'a> World<'a> {
         if self.nodes[n].allocator.is_none() && self.rng.chance(50) {
             self.start(n);
         }
+        if self.nodes[n].list_at.is_none() && self.rng.chance(30) {
+            self.nodes[n].memory = self.store.list(&self.nodes[n].name);
+        }
     }
 
     /// Every pod of a node goes, its blocks become surplus, and in the middle of giving them back it may die, come
@@ -209,8 +219,12 @@ impl<'a> World<'a> {
         let settings = Settings { cooldown: COOLDOWN, spare_blocks: 1 };
         let restored = Restored { state: replay.state, complete: node.starts > 1 };
         node.allocator = Some((self.new)(me, settings, restored));
-        let delay = self.rng.below(3_000);
+        let (mut delay, mut recall) = (self.rng.below(3_000), None);
+        if self.rng.chance(40) {
+            (delay, recall) = (3_000 + self.rng.below(90_000), Some(self.rng.below(3_000)));
+        }
         self.nodes[n].list_at = Some(self.clock + Duration::from_millis(delay));
+        self.nodes[n].recall_at = recall.map(|millis| self.clock + Duration::from_millis(millis));
         self.say(|| format!("node {n} starts"));
         self.feed(n, Input::Pools(pools()));
         for attachment in self.nodes[n].dels.clone() {
@@ -398,6 +412,7 @@ impl<'a> World<'a> {
         let shown: Vec<String> = addresses.iter().map(|address| address.ip.to_string()).collect();
         self.say(|| format!("node {n} gives {} {shown:?}", attachment.container_id));
         self.stats.assigned += 1;
+        self.stats.from_memory += u64::from(self.nodes[n].list_at.is_some());
         let families: Vec<Family> = addresses.iter().map(|address| Family::of(address.ip)).collect();
         if families != Family::ALL {
             self.violate(format!(
@@ -459,7 +474,8 @@ impl<'a> World<'a> {
         let now = self.now();
         let timers = self.nodes.iter().filter_map(|node| node.allocator.as_ref()?.poll_timeout(now));
         let lists = self.nodes.iter().filter_map(|node| node.allocator.as_ref().and(node.list_at));
-        timers.chain(lists).chain(self.store.next_event()).min()
+        let recalls = self.nodes.iter().filter_map(|node| node.allocator.as_ref().and(node.recall_at));
+        timers.chain(lists).chain(recalls).chain(self.store.next_event()).min()
     }
 
     /// Everything that is due at this moment.
@@ -485,6 +501,13 @@ impl<'a> World<'a> {
         }
         let now = self.now();
         for n in 0..NODES {
+            if self.nodes[n].allocator.is_some() && self.nodes[n].recall_at.is_some_and(|at| at <= self.clock)
+            {
+                self.nodes[n].recall_at = None;
+                let memory = self.nodes[n].memory.clone();
+                self.say(|| format!("node {n} remembers {} blocks", memory.len()));
+                self.feed(n, Input::Remembered(memory));
+            }
             if self.nodes[n].allocator.is_some() && self.nodes[n].list_at.is_some_and(|at| at <= self.clock) {
                 self.nodes[n].list_at = None;
                 let listed = self.store.list(&self.nodes[n].name);

@@ -4,6 +4,7 @@
 pub(crate) struct Stats {
     pub(super) adds: u64,
     pub(super) assigned: u64,
+    pub(super) from_memory: u64,
     pub(super) refused: u64,
     pub(super) claimed: u64,
     pub(super) given_back: u64,
@@ -21,6 +22,7 @@ impl std::ops::AddAssign for Stats {
         let Stats {
             adds,
             assigned,
+            from_memory,
             refused,
             claimed,
             given_back,
@@ -34,6 +36,7 @@ impl std::ops::AddAssign for Stats {
         } = other;
         self.adds += adds;
         self.assigned += assigned;
+        self.from_memory += from_memory;
         self.refused += refused;
         self.claimed += claimed;
         self.given_back += given_back;
