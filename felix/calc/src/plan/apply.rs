@@ -95,7 +95,7 @@ fn step(table: &mut Table, operation: &Operation) -> Result<(), ApplyError> {
 }
 
 /// Chains to which a rule goes or jumps.
-fn chain_targets(rule: &Rule) -> impl Iterator<Item = &str> {
+pub(super) fn chain_targets(rule: &Rule) -> impl Iterator<Item = &str> {
     rule.statements.iter().filter_map(|statement| match statement {
         Statement::Verdict(verdict) => verdict_target(verdict),
         Statement::Family(_)
@@ -134,7 +134,7 @@ pub(crate) fn sets_read(rule: &Rule) -> impl Iterator<Item = &str> {
     })
 }
 
-fn data_target(data: &Data) -> Option<&str> {
+pub(super) fn data_target(data: &Data) -> Option<&str> {
     match data {
         Data::Verdict(verdict) => verdict_target(verdict),
         Data::Word(_) => None,

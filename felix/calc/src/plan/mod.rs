@@ -7,6 +7,7 @@
 
 mod apply;
 mod diff;
+mod found;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,7 @@ use serde::Serialize;
 pub(crate) use self::apply::sets_read;
 pub use self::apply::{ApplyError, apply};
 pub use self::diff::{ChainDelta, SetDelta, TableDelta, diff};
+pub use self::found::{Touched, Unlike, keep_found};
 use crate::compile::{GATE_SETS, KNOWN_INTERFACES};
 use crate::table::{Base, Chain, Data, DataType, Element, KeyType, Rule, Set, Table, Value};
 
