@@ -36,7 +36,7 @@ fn status(driver: &Driver) -> BgpdStatus {
         .filter_map(|peer| driver.speaker.peer(peer))
         .collect();
     let own = |v4: bool| driver.originated.prefixes().filter(|p| p.addr().is_ipv4() == v4).count() as u64;
-    let mut message = vec![ready.message];
+    let mut message = vec![ready.message, driver.inputs.remark()];
     message.extend(driver.deaf.iter().map(|(address, error)| format!("cannot listen on {address}: {error}")));
     BgpdStatus {
         node: driver.node.clone(),
@@ -47,8 +47,9 @@ fn status(driver: &Driver) -> BgpdStatus {
         addresses: desire.addresses.iter().copied().collect(),
         port: Some(desire.port),
         in_sync: driver.objects.in_sync() && driver.services.in_sync(),
+        inputs: driver.inputs.report(),
         ready: ready.reason,
-        message: message.join("; "),
+        message: message.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; "),
         sessions: live.len() as u64,
         sessions_established: live.iter().filter(|peer| peer.state == State::Established).count() as u64,
         own_ipv4: own(true),

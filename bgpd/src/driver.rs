@@ -17,11 +17,13 @@ use std::time::{Duration, Instant};
 use bgp_proto::{ConnId, Input, Output, PeerName, SessionEvent, Speaker};
 use felix_kernel::monitor::{KernelEvent, Monitor};
 use manx_daemon::control::Question;
+use manx_daemon::inputs::keeper::Keeper;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::desire::{self, Desire};
 use crate::fib::Fib;
+use crate::inputs::Sweep;
 use crate::net::{Net, NetEvent};
 use crate::nexthop::{self, Answer, NextHops};
 use crate::objects::{Change, Objects};
@@ -49,6 +51,9 @@ pub(crate) struct Driver {
     pub(crate) next_hops: NextHops,
     pub(crate) objects: Objects,
     pub(crate) services: Services,
+    /// What we work from when the store is silent.
+    pub(crate) inputs: Keeper,
+    pub(crate) sweep: Sweep,
     pub(crate) status: Status,
     /// What the speaker was last told.
     pub(crate) desire: Desire,
@@ -97,6 +102,7 @@ impl Driver {
             if self.originated.next_due().is_some_and(|at| at <= now) {
                 self.reconsider_services(now);
             }
+            self.tick_inputs(now);
             if self.speaker.poll_timeout().is_some_and(|at| at <= now) {
                 self.speaker.handle_input(Input::Timeout, now);
             }
@@ -105,12 +111,14 @@ impl Driver {
     }
 
     fn deadline(&self) -> Option<Instant> {
+        let inputs = [self.originated.next_due(), self.inputs.next_tick(), self.sweep.next_tick()];
         let others = [self.speaker.poll_timeout(), self.look_at, self.status.next_tick()];
-        others.into_iter().chain([self.originated.next_due()]).flatten().min()
+        others.into_iter().chain(inputs).flatten().min()
     }
 
     fn change(&mut self, change: Change) {
         if self.objects.take(change) {
+            self.inputs.touch();
             self.look(Instant::now());
         }
     }
@@ -120,25 +128,27 @@ impl Driver {
     fn service_change(&mut self, change: ServiceChange) {
         let was_in_sync = self.services.in_sync();
         self.services.take(change);
+        self.inputs.touch();
         self.objects_changed |= !was_in_sync && self.services.in_sync();
         self.look_at.get_or_insert_with(|| Instant::now() + SETTLE);
     }
 
-    fn look(&mut self, now: Instant) {
+    pub(crate) fn look(&mut self, now: Instant) {
         self.objects_changed = true;
         self.look_at.get_or_insert(now + SETTLE);
     }
 
     /// Works out anew what should be and tells the speaker the differences.
     fn reconsider(&mut self, now: Instant) {
-        if !self.objects.in_sync() {
+        if !self.objects.known() {
             return;
         }
         let facts = self.monitor.facts();
         let links = |remote| nexthop::link_addresses(facts, remote);
         let desire = desire::desire(&self.objects, &self.node, &links).or_last_good(&self.desire);
         self.services.want(&desire.export.services, desire.is_excluded);
-        if self.speaker.config().is_none() && !self.services.in_sync() {
+        let remembered = self.inputs.is_recalled();
+        if self.speaker.config().is_none() && !self.services.in_sync() && !remembered {
             // An End-of-RIB without the Services would take from the peers what an earlier life told them.
             return;
         }
@@ -155,10 +165,12 @@ impl Driver {
         self.fib.blackholes(&self.desire.blackholes);
         self.next_hops.set_proven(self.desire.mesh_addresses());
         self.resolve(now);
-        if let Some(config) = &self.desire.speaker
-            && before.speaker.as_ref() != Some(config)
-        {
+        let is_other = before.speaker != self.desire.speaker;
+        if let Some(config) = self.desire.speaker.as_ref().filter(|_| is_other) {
             self.speaker.handle_input(Input::Configure(config.clone()), now);
+        }
+        if self.objects.in_sync() {
+            self.sweep.heard(is_other, now);
         }
     }
 
@@ -320,7 +332,7 @@ impl Driver {
             Output::CancelDial { peer } => self.net.cancel_dial(&peer),
             Output::Close { conn, last_bytes } => self.closing.extend(self.net.close(conn, last_bytes)),
             Output::Fib(change) => self.fib.learned(change),
-            Output::FibComplete { family } => self.fib.complete(family),
+            Output::FibComplete { family } => self.sweep.complete(family),
             Output::TrackNextHop { address, wanted } => self.track(address, wanted),
             Output::Event(event) => self.event(event),
         }
@@ -346,6 +358,7 @@ impl Driver {
         tracing::info!("stopping; routes stay in the kernel");
         self.speaker.handle_input(Input::Stop { restarting: true }, Instant::now());
         self.drain();
+        self.inputs.finish(self.objects.gather(self.services.prefixes())).await;
         for task in std::mem::take(&mut self.closing) {
             task.await?;
         }

@@ -5,6 +5,7 @@ mod desire;
 mod driver;
 mod events;
 mod fib;
+mod inputs;
 mod mesh;
 mod net;
 mod nexthop;
@@ -81,6 +82,8 @@ async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     tokio::spawn(writer::run(store.clone(), node.clone(), written));
     let sources = Sources { changes: objects::watch(&store, &node), net: net_events, questions };
     let driver = Driver {
+        inputs: options.inputs("bgpd", &node),
+        sweep: inputs::Sweep::default(),
         status: status::Status::new(node.clone(), writes),
         services: services::Services::new(store, &node),
         node,

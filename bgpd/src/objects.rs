@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Node;
 use manx_crds::store::follow;
 use manx_crds::store::{Selection, Store};
 use manx_crds::v1alpha1::{BGPAdvertisement, BGPPeer, FabricConfiguration, FabricNode, IPBlock, IPPool};
-use manx_daemon::kind::{Invalid, Kind, Taken, follow, with_field};
+use manx_daemon::kind::{Invalid, Shared, Taken, follow, with_field};
 use tokio::sync::mpsc;
 
 /// One change of one kind.
@@ -22,15 +22,15 @@ pub(crate) enum Change {
 /// Everything that bgpd watches.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
-    pub(crate) configuration: Kind<FabricConfiguration>,
-    pub(crate) fabric_nodes: Kind<FabricNode>,
+    pub(crate) configuration: Shared<FabricConfiguration>,
+    pub(crate) fabric_nodes: Shared<FabricNode>,
     /// This node's own.
-    pub(crate) nodes: Kind<Node>,
-    pub(crate) peers: Kind<BGPPeer>,
-    pub(crate) advertisements: Kind<BGPAdvertisement>,
-    pub(crate) pools: Kind<IPPool>,
+    pub(crate) nodes: Shared<Node>,
+    pub(crate) peers: Shared<BGPPeer>,
+    pub(crate) advertisements: Shared<BGPAdvertisement>,
+    pub(crate) pools: Shared<IPPool>,
     /// Of this node only.
-    pub(crate) blocks: Kind<IPBlock>,
+    pub(crate) blocks: Shared<IPBlock>,
     pub(crate) invalid: Invalid,
 }
 
@@ -59,6 +59,17 @@ impl Objects {
             && self.advertisements.in_sync()
             && self.pools.in_sync()
             && self.blocks.in_sync()
+    }
+
+    /// Every kind was listed, or is remembered from when it was.
+    pub(crate) fn known(&self) -> bool {
+        self.configuration.known()
+            && self.fabric_nodes.known()
+            && self.nodes.known()
+            && self.peers.known()
+            && self.advertisements.known()
+            && self.pools.known()
+            && self.blocks.known()
     }
 }
 

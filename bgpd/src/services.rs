@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::inputs::ServicePrefixes;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -136,9 +137,21 @@ impl Services {
     /// The rules come into force when every kind that they need was heard whole.
     fn rule(&mut self) {
         if self.in_sync() {
+            self.index.forget();
             self.index.set_rules(self.wanted.clone());
             self.index.set_excluded(self.is_excluded);
         }
+    }
+
+    /// What an earlier process made of them is in force until they were heard.
+    pub(crate) fn remember(&mut self, prefixes: &ServicePrefixes) {
+        self.index.remember(prefixes);
+    }
+
+    /// What they make this node originate.
+    pub(crate) fn prefixes(&self) -> ServicePrefixes {
+        let names = |rules: &mut dyn Iterator<Item = &str>| rules.map(str::to_owned).collect();
+        self.index.prefixes().map(|(prefix, mut rules)| (prefix, names(&mut rules))).collect()
     }
 
     /// Whether the rules that were asked for are in force.

@@ -53,6 +53,8 @@ pub(crate) struct Status {
     drift_at: Option<Instant>,
     /// The writer knows which sessions of an earlier life may stay.
     introduced: bool,
+    /// The store was heard: what it holds of ours beyond what is wanted may go.
+    may_introduce: bool,
     said: BTreeMap<(PeerName, &'static str), Instant>,
     next: Option<Instant>,
 }
@@ -67,6 +69,7 @@ impl Status {
             dirty: true,
             drift_at: None,
             introduced: false,
+            may_introduce: false,
             said: BTreeMap::new(),
             next: None,
         }
@@ -78,6 +81,14 @@ impl Status {
     }
 
     /// The objects changed: sessions may have come or gone.
+    /// The store was heard whole: what is wanted is all that there is to be.
+    pub(crate) fn introduce(&mut self) {
+        if !self.may_introduce {
+            self.may_introduce = true;
+            self.touch();
+        }
+    }
+
     pub(crate) fn touch(&mut self) {
         self.dirty = true;
         self.next = Some(Instant::now());
@@ -150,7 +161,7 @@ impl Status {
         };
         let is_ours = |peer: &PeerName| config.peers.contains_key(peer) && desire.reports(peer);
         self.forget(is_ours);
-        if !self.introduced {
+        if !self.introduced && self.may_introduce {
             let wanted = config.peers.keys().filter(|p| is_ours(p)).map(|peer| self.name(peer)).collect();
             self.introduced = self.writes.try_send(Write::Keep(wanted)).is_ok();
         }

@@ -1,6 +1,16 @@
 //! Objects of one kind as last heard from the store, and the task that hears them.
+//!
+//! ```text
+//!             remember (the store gives no answer)      InSync
+//!   unheard ───────────────────────────────► remembered ──────► in sync
+//!      └────────────────────────── InSync ──────────────────────────▲
+//! ```
+//! What is remembered and not heard by then is gone.
 
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::marker::PhantomData;
+use std::sync::Arc;
 
 use manx_crds::store::follow::{Change, Follow, key_of};
 use manx_crds::store::{InvalidObject, Key, Object, Selection, Store};
@@ -10,16 +20,35 @@ use tokio::task::AbortHandle;
 /// Stored forms that do not validate, by kind and key.
 pub type Invalid = BTreeMap<(String, Key), InvalidObject>;
 
-/// Objects of one kind.
+/// Objects of one kind; `V` is how each is held.
 #[derive(Debug)]
-pub struct Kind<K> {
-    pub objects: BTreeMap<Key, K>,
+pub struct Kind<K, V = K> {
+    pub objects: BTreeMap<Key, V>,
     in_sync: bool,
+    remembered: bool,
+    /// Remembered, and not heard yet.
+    unheard: BTreeSet<Key>,
+    /// Remembered, and not there when the kind was heard whole; until somebody asks.
+    gone: BTreeSet<Key>,
+    /// `metadata.resourceVersion` of what was heard last.
+    revision: Option<String>,
+    kind: PhantomData<K>,
 }
 
-impl<K> Default for Kind<K> {
+/// Objects that another thread may be handed, all at once and without a copy.
+pub type Shared<K> = Kind<K, Arc<K>>;
+
+impl<K, V> Default for Kind<K, V> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), in_sync: false }
+        Self {
+            objects: BTreeMap::new(),
+            in_sync: false,
+            remembered: false,
+            unheard: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            revision: None,
+            kind: PhantomData,
+        }
     }
 }
 
@@ -34,22 +63,29 @@ pub enum Taken {
     InSync,
 }
 
-impl<K: Object> Kind<K> {
+impl<K: Object, V: From<K> + Borrow<K>> Kind<K, V> {
     /// Takes a change in and says, in the log, what does not validate and what does again.
     pub fn take(&mut self, change: Change<K>, invalid: &mut Invalid) -> Taken {
         match change {
             Change::Put(object) => {
                 let key = key_of(&object);
-                self.objects.insert(key.clone(), object);
+                self.unheard.remove(&key);
+                self.revision.clone_from(&object.meta().resource_version);
+                self.objects.insert(key.clone(), V::from(object));
                 Taken::Object(key)
             }
             Change::Deleted(object) => {
                 let key = key_of(&object);
+                self.unheard.remove(&key);
                 if self.objects.remove(&key).is_some() { Taken::Object(key) } else { Taken::Nothing }
             }
             Change::InSync if self.in_sync => Taken::Nothing,
             Change::InSync => {
                 self.in_sync = true;
+                self.gone = std::mem::take(&mut self.unheard);
+                for key in &self.gone {
+                    self.objects.remove(key);
+                }
                 Taken::InSync
             }
             Change::Invalid(what) => {
@@ -68,13 +104,51 @@ impl<K: Object> Kind<K> {
         self.in_sync
     }
 
+    /// Heard whole, or remembered from when it was: there is something to work from.
+    pub fn known(&self) -> bool {
+        self.in_sync || self.remembered
+    }
+
+    /// Takes what an earlier process heard for what is, until the store answers. What was heard already is newer.
+    /// Returns the keys under which objects are new.
+    pub fn remember(&mut self, objects: Vec<K>) -> BTreeSet<Key> {
+        if self.in_sync {
+            return BTreeSet::new();
+        }
+        self.remembered = true;
+        for object in objects {
+            let key = key_of(&object);
+            if let btree_map::Entry::Vacant(vacant) = self.objects.entry(key.clone()) {
+                vacant.insert(V::from(object));
+                self.unheard.insert(key);
+            }
+        }
+        self.unheard.clone()
+    }
+
+    /// What was remembered and is not there, once after the kind was heard whole.
+    pub fn take_gone(&mut self) -> BTreeSet<Key> {
+        std::mem::take(&mut self.gone)
+    }
+
+    pub fn get(&self, key: &Key) -> Option<&K> {
+        self.objects.get(key).map(Borrow::borrow)
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &K> {
-        self.objects.values()
+        self.objects.values().map(Borrow::borrow)
     }
 
     /// A cluster-scoped object.
     pub fn named(&self, name: &str) -> Option<&K> {
-        self.objects.get(&Key::cluster(name))
+        self.get(&Key::cluster(name))
+    }
+}
+
+impl<K> Shared<K> {
+    /// All objects, for another thread, and the revision of what was heard last.
+    pub fn share(&self) -> (Vec<Arc<K>>, Option<String>) {
+        (self.objects.values().cloned().collect(), self.revision.clone())
     }
 }
 

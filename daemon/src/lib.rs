@@ -5,6 +5,7 @@
 
 pub mod control;
 pub mod health;
+pub mod inputs;
 pub mod kind;
 pub mod log;
 pub mod options;

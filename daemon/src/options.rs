@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use manx_crds::store::any::Place;
 
+use crate::inputs::Owner;
+use crate::inputs::keeper::Keeper;
+
 /// Options that every daemon takes. Each may also come from the environment.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -40,6 +43,12 @@ impl Options {
             Some(address) => crate::health::serve(address, self.run_dir.join(socket)).await.map(|_| ()),
             None => Ok(()),
         }
+    }
+
+    /// Who keeps the inputs of this agent, in the state directory.
+    pub fn inputs(&self, agent: &str, node: &str) -> Keeper {
+        let owner = Owner { agent: agent.to_owned(), node: node.to_owned(), store: self.store.to_string() };
+        Keeper::new(&self.state_dir, owner)
     }
 
     /// The node's name, given or taken from the host.

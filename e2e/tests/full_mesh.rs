@@ -318,6 +318,59 @@ fn internal_mesh() {
     a_removed_node_is_forgotten(&rig);
 }
 
+/// Nobody may read the directory: a datastore that does not answer. bgpd runs without CAP_DAC_OVERRIDE.
+fn silence(rig: &Rig, silent: bool) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = fs::Permissions::from_mode(if silent { 0 } else { 0o755 });
+    fs::set_permissions(rig.directory.join("objects"), mode).unwrap();
+}
+
+#[test]
+fn sessions_and_blocks_return_without_the_datastore() {
+    let mut rig = everybody_learns(Kind::Internal, "mesh-s");
+    rig.await_that("bgpd remembers its inputs", |rig| {
+        rig.directory.join(NODES[0]).join("state/inputs-bgpd").exists()
+    });
+    silence(&rig, true);
+    // Killed: not one route goes, and the sessions are back.
+    let (file, mut monitor) = rig.watch(0);
+    rig.kill(0);
+    rig.bgpd[0] = Some(rig.start_bgpd(0));
+    let life = |rig: &Rig| {
+        let log = fs::read_to_string(rig.log(0)).unwrap_or_default();
+        log.rsplit("bgpd starts").next().unwrap_or_default().to_owned()
+    };
+    let speaks = |rig: &Rig| life(rig).matches("session synchronized").count() >= 2;
+    rig.await_that("n1 works from its memory", |rig| life(rig).contains("working from remembered inputs"));
+    rig.await_that("it speaks to both others again", speaks);
+    thread::sleep(Duration::from_secs(1));
+    assert!(rig.is_full(&[0, 1, 2]), "routes after the restart");
+    monitor.kill().unwrap();
+    monitor.wait().unwrap();
+    let monitored = fs::read_to_string(file).unwrap();
+    let deleted: Vec<&str> =
+        monitored.lines().filter(|line| line.starts_with("Deleted") && line.contains("proto 77")).collect();
+    assert!(deleted.is_empty(), "{deleted:?}");
+    // A power-cut: nothing is left in the kernel either.
+    rig.kill(0);
+    for family in ["-4", "-6"] {
+        let flushed = rig.nodes[0].command("ip").args([family, "route", "flush", "proto", "77"]).status();
+        assert!(flushed.unwrap().success());
+    }
+    rig.bgpd[0] = Some(rig.start_bgpd(0));
+    rig.await_that("it speaks to both others again", speaks);
+    rig.await_that("sessions, blocks and routes are back", |rig| rig.is_full(&[0, 1, 2]));
+    // What the datastore says replaces what was remembered of it: a block of n1 is gone.
+    let [gone, _] = blocks(0);
+    let file = format!("objects/ipblocks.manx.dev/{}.yaml", gone.replace(['.', '/'], "-"));
+    silence(&rig, false);
+    fs::remove_file(rig.directory.join(file)).unwrap();
+    rig.await_that("the block is withdrawn everywhere", |rig| {
+        (0..NODES.len()).all(|node| rig.learned(node).iter().all(|(prefix, _)| *prefix != gone))
+    });
+    assert!(life(&rig).contains("remembered inputs are replaced"));
+}
+
 #[test]
 fn external_mesh() {
     let mut rig = everybody_learns(Kind::External, "mesh-e");

@@ -59,6 +59,7 @@ pub(crate) struct Add {
     began: Instant,
     deadline: Instant,
     addresses: Vec<IpAddr>,
+    /// From [`Stage::Assigning`] on.
     mtu: u32,
 }
 
@@ -87,7 +88,6 @@ impl<S: Store> Driver<S> {
         };
         let began = Instant::now();
         let ends = Ends::of(&request.container_id, &request.ifname);
-        let mtu = self.pod_mtu();
         let deadline = began.checked_add(POD).unwrap_or(began);
         let stage = Stage::WaitPod;
         let add = Add {
@@ -100,7 +100,7 @@ impl<S: Store> Driver<S> {
             began,
             deadline,
             addresses: Vec::new(),
-            mtu,
+            mtu: 0,
         };
         self.adds.insert(id, add);
         self.try_pod(id);
@@ -108,8 +108,9 @@ impl<S: Store> Driver<S> {
 
     /// Goes on with an ADD whose Pod is known.
     fn try_pod(&mut self, id: RequestId) {
+        let mtu = self.pod_mtu();
         let Some(add) = self.adds.get_mut(&id) else { return };
-        if !matches!(add.stage, Stage::WaitPod) || !self.objects.in_sync() {
+        if !matches!(add.stage, Stage::WaitPod) || !self.objects.known() {
             return;
         }
         let PodRef { namespace, name, uid } = &add.reference;
@@ -139,6 +140,7 @@ impl<S: Store> Driver<S> {
             namespace_labels: of_namespace.map(felix_input::namespace::labels).unwrap_or_default(),
         };
         add.stage = Stage::Assigning;
+        add.mtu = mtu;
         let now = self.now();
         self.allocator.handle_input(Input::Assign { id, request }, now);
         self.drain_allocator();

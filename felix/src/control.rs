@@ -53,6 +53,7 @@ fn status<S: Store>(driver: &Driver<S>) -> FelixStatus {
         version: manx_daemon::VERSION.to_owned(),
         started,
         in_sync: driver.programming.complete,
+        inputs: driver.inputs.report(),
         pods: driver.attached.len() as u64,
         blocks: driver.allocator.blocks().count() as u64,
         policies: driver.objects.policies.objects.len() as u64,
@@ -153,7 +154,7 @@ fn policy_rows<S: Store>(driver: &Driver<S>) -> BTreeMap<PolicyKey, PolicyRow> {
             .filter(|endpoint| evaluator.selects(&policy.applies_to, endpoint))
             .count();
         let object = Key::namespaced(&key.namespace, &key.name);
-        let rejected = driver.objects.policies.objects.get(&object).map(|object| {
+        let rejected = driver.objects.policies.get(&object).map(|object| {
             felix_input::network_policy(object).rejected.into_iter().map(|r| r.text).collect::<Vec<_>>()
         });
         let rejected = rejected.unwrap_or_default();

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use felix_calc::conntrack::Entry;
 use felix_calc::host::ROUTE_PROTOCOL_LOCAL;
-use felix_calc::plan::{Plan, Transaction, plan};
+use felix_calc::plan::{Plan, Touched, Transaction, keep_found, plan};
 use felix_calc::table::Table;
+use felix_calc::{CalcGraph, NodeSettings};
 use felix_kernel::conntrack::{Conntrack, Wanted};
 use felix_kernel::link;
 use felix_kernel::netlink::RouteSocket;
@@ -47,7 +48,14 @@ pub(crate) enum Command {
     /// From the table handed over before to the next one.
     Apply { generation: Generation, plan: Box<Plan>, routes: Routes },
     /// From whatever the kernel holds to this table and these routes. `sweep`: what else of ours is there goes.
-    Resync { generation: Generation, table: Box<Table>, routes: Vec<Route>, sweep: bool },
+    /// `keep`: of a table that is there, only what speaks of these changes.
+    Resync {
+        generation: Generation,
+        table: Box<Table>,
+        routes: Vec<Route>,
+        sweep: bool,
+        keep: Option<Touched>,
+    },
     /// The kernel may have dropped routes without a word: these are all that there should be.
     LookRoutes(Vec<Route>),
     /// Connections of these addresses are wanted for judgement.
@@ -97,7 +105,7 @@ impl Dataplane {
         let watch = nft.watch()?;
         let reading = nft.read()?;
         // Opening makes an empty table where there is none: only chains can decide anything.
-        let adopted = Adopted { table: !reading.table.chains.is_empty(), routes: adopted_routes };
+        let adopted = Adopted { table: decides(&reading.table), routes: adopted_routes };
         let conntrack = Conntrack::open()?;
         let (commands, receiver) = mpsc::channel();
         let (outcomes, outcome) = queue::unbounded_channel();
@@ -129,6 +137,13 @@ pub(crate) struct Adopted {
     pub(crate) routes: usize,
 }
 
+/// A table that says something of pods. The closed one, which a process that died early leaves, is as good as none.
+fn decides(table: &Table) -> bool {
+    let mut nothing = CalcGraph::new(NodeSettings::default());
+    nothing.flush();
+    !table.chains.is_empty() && table != nothing.table()
+}
+
 struct Worker {
     nft: PolicyTable,
     watch: Watch,
@@ -155,8 +170,9 @@ impl Worker {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Apply { generation, plan, routes } => self.apply(generation, &plan, routes),
-            Command::Resync { generation, table, routes, sweep } => {
-                self.resync(generation, &table, routes, sweep)
+            Command::Resync { generation, table, routes, sweep, keep } => {
+                self.routes_resync(routes, sweep);
+                self.resync(generation, &table, keep.as_ref());
             }
             Command::LookRoutes(routes) => {
                 self.want(routes);
@@ -191,8 +207,7 @@ impl Worker {
         self.execute(generation, plan);
     }
 
-    fn resync(&mut self, generation: Generation, table: &Table, routes: Vec<Route>, sweep: bool) {
-        self.poisoned = false;
+    fn routes_resync(&mut self, routes: Vec<Route>, sweep: bool) {
         let wanted: Vec<RouteKey> = routes.iter().map(Route::key).collect();
         let stale: Vec<RouteKey> =
             self.routes.wanted().map(|(key, _)| *key).filter(|key| !wanted.contains(key)).collect();
@@ -204,8 +219,21 @@ impl Worker {
             self.routes.sweep(|_| true);
         }
         self.routes.mark_stale();
+    }
+
+    fn resync(&mut self, generation: Generation, table: &Table, keep: Option<&Touched>) {
+        self.poisoned = false;
         match self.nft.read() {
             Ok(actual) => {
+                // An empty one decides nothing: it is made whole.
+                let kept = keep.filter(|_| !actual.table.chains.is_empty());
+                if let Some(touched) = kept {
+                    match keep_found(&actual.table, table, touched) {
+                        Ok(table) => self.execute(generation, &plan(&actual.table, &table)),
+                        Err(error) => self.fail(generation, error.to_string()),
+                    }
+                    return;
+                }
                 if !actual.unknown.is_empty() {
                     tracing::warn!(
                         objects = actual.unknown.join(" "),

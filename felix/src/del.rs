@@ -4,8 +4,8 @@
 //! ```text
 //!   Unprogramming ── rules no longer name it ──► Releasing ── record on disk ──► answer
 //! ```
-//! DEL of what nobody knows succeeds. Before felix is in sync nothing is removed from the rules, so DEL goes straight
-//! to releasing: rules of an interface that is gone match nothing.
+//! DEL of what nobody knows succeeds. Before felix knows or remembers the objects nothing is removed from the rules, so
+//! DEL goes straight to releasing: rules of an interface that is gone match nothing.
 
 use std::time::Instant;
 
@@ -68,7 +68,7 @@ impl<S: Store> Driver<S> {
             );
         }
         let was_attached = self.detach(&attachment);
-        let stage = if was_attached && self.objects.in_sync() {
+        let stage = if was_attached && self.serves() {
             Stage::Unprogramming { generation: None }
         } else {
             Stage::Releasing { record: None }

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use felix_calc::plan::Touched;
 use felix_calc::{CalcGraph, EndpointId};
 use felix_kernel::monitor::{KernelEvent, Monitor};
 use felix_kernel::netlink::RouteSocket;
@@ -22,6 +23,7 @@ use jiff::Timestamp;
 use manx_cni::request::Verb;
 use manx_crds::store::{Key, Store};
 use manx_daemon::control::Question;
+use manx_daemon::inputs::keeper::Keeper;
 use manx_ipam::allocator::{Allocator, Input, Now, RequestId, StoreAnswer, StoreId, StoreRequest};
 use manx_ipam::journal::Attachment;
 use tokio::sync::{mpsc, oneshot};
@@ -104,6 +106,22 @@ pub(crate) struct Programming {
     /// The kernel holds what the objects say, for the first time since the start.
     pub(crate) complete: bool,
     pub(crate) last_policies: Vec<String>,
+    /// Who came and went before that: a table that was found is changed for them alone.
+    pub(crate) touched: Touched,
+    /// Addresses whose connections are judged when the store's word is in force, not a memory's.
+    pub(crate) unjudged: BTreeSet<IpAddr>,
+    /// Somebody else changed a table that was found.
+    pub(crate) disturbed: bool,
+}
+
+impl Programming {
+    /// An endpoint comes or goes.
+    pub(crate) fn touch(&mut self, attached: &Attached) {
+        if !self.complete {
+            self.touched.interfaces.insert(attached.host_interface.clone());
+            self.touched.addresses.extend(&attached.addresses);
+        }
+    }
 }
 
 pub(crate) struct Driver<S: Store> {
@@ -144,6 +162,8 @@ pub(crate) struct Driver<S: Store> {
     pub(crate) told: Told,
     pub(crate) installing: Installing,
     pub(crate) services: Services,
+    /// What we work from when the store is silent.
+    pub(crate) inputs: Keeper,
     /// What this node originates of them.
     pub(crate) service_prefixes: BTreeSet<IpNet>,
     pub(crate) started: Instant,
@@ -163,6 +183,8 @@ impl<S: Store> Driver<S> {
                 biased;
                 _ = &mut stop => {
                     tracing::info!("stopping; pods, routes and rules stay in the kernel");
+                    let gather = self.objects.gather(&self.service_prefixes);
+                    self.inputs.finish(gather).await;
                     return Ok(());
                 }
                 Some(outcome) = sources.outcomes.recv() => self.outcome(outcome),
@@ -194,6 +216,7 @@ impl<S: Store> Driver<S> {
     fn follow_up(&mut self) {
         let now = Instant::now();
         self.digest_news();
+        self.tick_inputs(now);
         let at = self.now();
         if self.allocator.poll_timeout(at).is_some_and(|due| due <= at.monotonic) {
             self.allocator.handle_input(Input::Timeout, at);
@@ -234,6 +257,7 @@ impl<S: Store> Driver<S> {
             self.next_add_deadline(),
             self.status.next_tick(),
             self.told.next_tick(),
+            self.inputs.next_tick(),
             self.installing.next_tick().filter(|_| self.serves()),
         ]
         .into_iter()
@@ -328,6 +352,7 @@ impl<S: Store> Driver<S> {
                 tracing::warn!(gone = what, "the ruleset was changed by somebody else");
                 self.status.repaired(&what);
                 self.programming.resync = true;
+                self.programming.disturbed = true;
                 // What was handed over in the meantime is not carried out, and nothing more is said of it.
                 self.programming.retry_at = Some(Instant::now());
                 self.dirty(true);
@@ -412,16 +437,20 @@ impl<S: Store> Driver<S> {
         self.programming.handed_over = Generation(self.programming.handed_over.0 + 1);
         let generation = self.programming.handed_over;
         self.note_flush(&flush);
-        if !flush.recheck.is_empty() {
-            self.recheck.insert(generation, flush.recheck);
+        let recheck = self.judged_now(flush.recheck);
+        if !recheck.is_empty() {
+            self.recheck.insert(generation, recheck);
         }
         let routes = std::mem::take(&mut self.programming.routes);
-        let command = if std::mem::take(&mut self.programming.resync) {
+        let keep = self.keeps_found().then(|| self.programming.touched.clone());
+        let resync = std::mem::take(&mut self.programming.resync) || keep.is_some();
+        let command = if resync {
             Command::Resync {
                 generation,
                 table: Box::new(self.graph.table().clone()),
                 routes: self.pod_routes(),
                 sweep: self.objects.in_sync(),
+                keep,
             }
         } else {
             Command::Apply { generation, plan: Box::new(flush.plan), routes }
@@ -435,14 +464,54 @@ impl<S: Store> Driver<S> {
         self.programming.switched < self.programming.handed_over && self.programming.retry_at.is_none()
     }
 
-    /// Before the objects are known whole, a table that is already there is left as it is.
-    fn may_program(&self) -> bool {
-        self.objects.in_sync() || self.programming.complete || !self.status.adopted_table()
+    /// Before the store was heard whole, a table that was found is changed only for those who come and go, and an
+    /// empty kernel gets the closed table, then the one that the memory makes.
+    pub(crate) fn may_program(&self) -> bool {
+        let remembered = self.inputs.is_recalled();
+        if self.heard() {
+            true
+        } else if self.status.adopted_table() {
+            remembered && (self.programming.disturbed || !self.programming.touched.is_empty())
+        } else {
+            remembered || self.programming.handed_over.0 == 0
+        }
     }
 
-    /// Rules are in force, and the objects that an ADD is judged by are known.
+    /// What the store says is in the kernel, or may be.
+    fn heard(&self) -> bool {
+        self.objects.in_sync() || self.programming.complete
+    }
+
+    fn keeps_found(&self) -> bool {
+        !self.heard() && self.status.adopted_table()
+    }
+
+    /// A memory may be older than what let a connection in: only those of endpoints that came or went are judged by it.
+    fn judged_now(&mut self, mut recheck: BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+        if self.heard() {
+            self.programming.touched = Touched::default();
+            recheck.append(&mut self.programming.unjudged);
+            return recheck;
+        }
+        let touched = &self.programming.touched.addresses;
+        let (now, later) = recheck.into_iter().partition(|address| touched.contains(address));
+        self.programming.unjudged.extend::<BTreeSet<IpAddr>>(later);
+        now
+    }
+
+    /// Rules are in force, and the objects that an ADD is judged by are known or remembered.
     pub(crate) fn serves(&self) -> bool {
-        self.objects.in_sync() && self.programming.switched.0 > 0
+        let decided = self.programming.switched.0 > 0;
+        if self.objects.in_sync() {
+            decided
+        } else {
+            self.inputs.is_recalled() && (decided || self.status.adopted_table())
+        }
+    }
+
+    /// The kernel holds all that there is to go by.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.programming.complete || (self.inputs.is_recalled() && self.serves())
     }
 
     /// All routes to pods of this node.

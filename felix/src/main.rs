@@ -10,6 +10,7 @@ mod control;
 mod dataplane;
 mod del;
 mod driver;
+mod inputs;
 mod install;
 mod journal;
 mod network;

@@ -38,7 +38,7 @@ impl<S: Store> Driver<S> {
 
     /// Chooses again what this node goes by. Says so where it goes by another address than before.
     fn choose_address(&mut self) {
-        if !self.objects.nodes.in_sync() || !self.objects.fabric_nodes.in_sync() {
+        if !self.objects.nodes.known() || !self.objects.fabric_nodes.known() {
             return;
         }
         let said = self.said_addresses();
@@ -134,7 +134,7 @@ impl<S: Store> Driver<S> {
 
     /// Pools or nodes came, went or changed. Half of them known, too much would seem to be outside.
     pub(crate) fn refresh_nat(&mut self) {
-        if !self.objects.pools.in_sync() || !self.objects.fabric_nodes.in_sync() {
+        if !self.objects.pools.known() || !self.objects.fabric_nodes.known() {
             return;
         }
         let nat = felix_input::nat::outgoing(self.objects.pools.iter(), self.objects.fabric_nodes.iter());
@@ -145,7 +145,7 @@ impl<S: Store> Driver<S> {
     }
 
     pub(crate) fn refresh_pools(&mut self) {
-        if !self.objects.pools.in_sync() {
+        if !self.objects.pools.known() {
             return;
         }
         let mut pools = Vec::new();
@@ -175,7 +175,7 @@ impl<S: Store> Driver<S> {
             return;
         }
         for key in changed {
-            let input = match self.objects.blocks.objects.get(key) {
+            let input = match self.objects.blocks.get(key) {
                 Some(block) => Some(Input::Changed(block.clone())),
                 None => {
                     let held: Vec<IpNet> =

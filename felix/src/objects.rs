@@ -6,9 +6,9 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
 use manx_crds::store::follow;
-use manx_crds::store::{Key, Selection, Store};
+use manx_crds::store::{Key, Object, Selection, Store};
 use manx_crds::v1alpha1::{BGPAdvertisement, FabricConfiguration, FabricNode, IPBlock, IPPool};
-use manx_daemon::kind::{Invalid, Kind, Taken, follow, with_field};
+use manx_daemon::kind::{Invalid, Shared, Taken, follow, with_field};
 use tokio::sync::mpsc;
 
 use crate::services::ServiceChange;
@@ -48,6 +48,10 @@ pub(crate) struct News {
     pub(crate) services: bool,
     /// The last kind was heard whole.
     pub(crate) in_sync: bool,
+    /// What an earlier process heard is what counts now; the blocks of then.
+    pub(crate) remembered: Option<Vec<IPBlock>>,
+    /// Anything at all.
+    pub(crate) any: bool,
 }
 
 /// Everything that felix watches.
@@ -55,17 +59,17 @@ pub(crate) struct News {
 pub(crate) struct Objects {
     /// Who we are.
     pub(crate) node: String,
-    pub(crate) configuration: Kind<FabricConfiguration>,
-    pub(crate) fabric_nodes: Kind<FabricNode>,
+    pub(crate) configuration: Shared<FabricConfiguration>,
+    pub(crate) fabric_nodes: Shared<FabricNode>,
     /// This node's own.
-    pub(crate) nodes: Kind<Node>,
-    pub(crate) pods: Kind<Pod>,
-    pub(crate) namespaces: Kind<Namespace>,
-    pub(crate) policies: Kind<NetworkPolicy>,
-    pub(crate) pools: Kind<IPPool>,
+    pub(crate) nodes: Shared<Node>,
+    pub(crate) pods: Shared<Pod>,
+    pub(crate) namespaces: Shared<Namespace>,
+    pub(crate) policies: Shared<NetworkPolicy>,
+    pub(crate) pools: Shared<IPPool>,
     /// Of this node only.
-    pub(crate) blocks: Kind<IPBlock>,
-    pub(crate) advertisements: Kind<BGPAdvertisement>,
+    pub(crate) blocks: Shared<IPBlock>,
+    pub(crate) advertisements: Shared<BGPAdvertisement>,
     pub(crate) invalid: Invalid,
     /// What came of Services and their slices, in order.
     pub(crate) service_changes: Vec<ServiceChange>,
@@ -83,8 +87,9 @@ impl Objects {
             }
             Change::FabricNode(change) => {
                 let gone = matches!(&change, follow::Change::Deleted(node) if node.name_any() == self.node);
-                news.fabric_node_gone |= gone;
                 let taken = self.fabric_nodes.take(change, invalid);
+                let unremembered = self.fabric_nodes.take_gone();
+                news.fabric_node_gone |= gone || unremembered.iter().any(|key| key.name == self.node);
                 news.nat |= taken != Taken::Nothing;
                 news.node |= match taken {
                     Taken::Nothing => false,
@@ -93,9 +98,11 @@ impl Objects {
                 };
             }
             Change::Node(change) => news.node |= self.nodes.take(change, invalid) != Taken::Nothing,
-            Change::Pod(change) => note(self.pods.take(*change, invalid), &mut news.pods),
-            Change::Namespace(change) => note(self.namespaces.take(change, invalid), &mut news.namespaces),
-            Change::Policy(change) => note(self.policies.take(change, invalid), &mut news.policies),
+            Change::Pod(change) => note(&mut self.pods, *change, invalid, &mut news.pods),
+            Change::Namespace(change) => {
+                note(&mut self.namespaces, change, invalid, &mut news.namespaces);
+            }
+            Change::Policy(change) => note(&mut self.policies, change, invalid, &mut news.policies),
             Change::Pool(change) => {
                 let taken = self.pools.take(change, invalid) != Taken::Nothing;
                 news.pools |= taken;
@@ -114,7 +121,21 @@ impl Objects {
                 news.services |= self.advertisements.take(change, invalid) != Taken::Nothing;
             }
         }
+        self.news.any = true;
         self.news.in_sync |= !was_in_sync && self.in_sync();
+    }
+
+    /// Every kind was heard whole, or is remembered from when it was.
+    pub(crate) fn known(&self) -> bool {
+        self.configuration.known()
+            && self.fabric_nodes.known()
+            && self.nodes.known()
+            && self.pods.known()
+            && self.namespaces.known()
+            && self.policies.known()
+            && self.pools.known()
+            && self.blocks.known()
+            && self.advertisements.known()
     }
 
     /// Every kind was heard whole: what is missing is not there.
@@ -131,14 +152,20 @@ impl Objects {
     }
 
     pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
-        self.pods.objects.get(&Key::namespaced(namespace, name))
+        self.pods.get(&Key::namespaced(namespace, name))
     }
 }
 
-fn note(taken: Taken, keys: &mut BTreeSet<Key>) {
-    if let Taken::Object(key) = taken {
+fn note<K: Object>(
+    kind: &mut Shared<K>,
+    change: follow::Change<K>,
+    invalid: &mut Invalid,
+    keys: &mut BTreeSet<Key>,
+) {
+    if let Taken::Object(key) = kind.take(change, invalid) {
         keys.insert(key);
     }
+    keys.extend(kind.take_gone());
 }
 
 /// Watches everything that felix needs, one task a kind.

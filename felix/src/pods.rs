@@ -1,7 +1,8 @@
 //! Pods as the graph sees them: those of this node by their attachments, all others by what their status says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use felix_calc::{Endpoint, EndpointId, Update};
 use felix_input::pod::{self, Local};
@@ -18,6 +19,7 @@ impl<S: Store> Driver<S> {
         let key = Key::namespaced(&attached.namespace, &attached.name);
         let routes = self.routes_of(&attached);
         self.programming.routes.set.extend(routes);
+        self.programming.touch(&attached);
         self.attached.insert(attachment, attached);
         self.refresh_pod(&key);
         self.dirty(true);
@@ -26,6 +28,7 @@ impl<S: Store> Driver<S> {
     /// A link is to go: nothing names it any more. False if nobody knew it.
     pub(crate) fn detach(&mut self, attachment: &Attachment) -> bool {
         let Some(attached) = self.attached.remove(attachment) else { return false };
+        self.programming.touch(&attached);
         let routes = self.routes_of(&attached);
         for route in &routes {
             // A route set and withdrawn in one hand-over is not written at all.
@@ -56,7 +59,7 @@ impl<S: Store> Driver<S> {
     /// Tells the graph what is known of a pod now.
     pub(crate) fn refresh_pod(&mut self, key: &Key) {
         let (namespace, name) = (key.namespace.clone().unwrap_or_default(), key.name.clone());
-        let object = self.objects.pods.objects.get(key);
+        let object = self.objects.pods.get(key);
         let mut now: Vec<(EndpointId, Endpoint)> = Vec::new();
         let mut here = false;
         for (attachment, attached) in &self.attached {
@@ -97,6 +100,9 @@ impl<S: Store> Driver<S> {
     /// Takes in what changed in the store since the last look.
     pub(crate) fn digest_news(&mut self) {
         let news = std::mem::take(&mut self.objects.news);
+        if news.any {
+            self.inputs.touch();
+        }
         if news.node {
             self.refresh_node();
         }
@@ -110,7 +116,7 @@ impl<S: Store> Driver<S> {
             self.refresh_services(&news.namespaces);
         }
         for key in &news.namespaces {
-            let labels = self.objects.namespaces.objects.get(key).map(felix_input::namespace::labels);
+            let labels = self.objects.namespaces.get(key).map(felix_input::namespace::labels);
             self.graph.on_update(Update::Namespace(key.name.clone(), labels));
             self.dirty(false);
         }
@@ -127,7 +133,11 @@ impl<S: Store> Driver<S> {
             self.refresh_pools();
         }
         self.refresh_blocks(news.blocks_listed, &news.blocks);
+        if let Some(blocks) = news.remembered {
+            self.remembered(blocks);
+        }
         if news.in_sync {
+            self.inputs.heard(Instant::now());
             tracing::info!(
                 pods = self.objects.pods.objects.len(),
                 policies = self.objects.policies.objects.len(),
@@ -135,9 +145,28 @@ impl<S: Store> Driver<S> {
             );
             self.programming.resync = true;
             self.dirty(true);
+            self.say_addresses();
         }
         if news.in_sync || !news.pods.is_empty() || !news.namespaces.is_empty() {
             self.retry_adds();
+        }
+    }
+
+    /// What an earlier life of ours did not come to say of its pods. Of two sandboxes the later ADD has said its own.
+    fn say_addresses(&mut self) {
+        let mut of_pods: BTreeMap<Key, Vec<BTreeSet<IpAddr>>> = BTreeMap::new();
+        for attached in self.attached.values() {
+            let key = Key::namespaced(&attached.namespace, &attached.name);
+            of_pods.entry(key).or_default().push(attached.addresses.iter().copied().collect());
+        }
+        for (key, sandboxes) in of_pods {
+            let said = self.objects.pods.get(&key).map(pod::status_addresses);
+            if let [addresses] = sandboxes.as_slice()
+                && said.is_some_and(|said| said != *addresses)
+            {
+                let addresses: Vec<IpAddr> = addresses.iter().copied().collect();
+                self.status.pod_addresses(&key, &addresses, true);
+            }
         }
     }
 
@@ -148,7 +177,7 @@ impl<S: Store> Driver<S> {
             namespace,
             kind: felix_calc::PolicyKind::KubernetesNetworkPolicy,
         };
-        let policy = match self.objects.policies.objects.get(key) {
+        let policy = match self.objects.policies.get(key) {
             Some(object) => {
                 let translated = felix_input::network_policy(object);
                 for rejected in &translated.rejected {

@@ -36,13 +36,22 @@ pub(crate) struct Services {
     /// Tells the changes of a watch that has ended from those of its successor.
     watch: u64,
     tasks: Vec<AbortHandle>,
+    /// Services and slices were heard whole.
+    heard: (bool, bool),
     namespaces: BTreeSet<String>,
 }
 
 impl Services {
     pub(crate) fn new(node: &str, changes: mpsc::Sender<Change>) -> Self {
         let index = ServiceIndex::new(node);
-        Self { index, changes, watch: 0, tasks: Vec::new(), namespaces: BTreeSet::new() }
+        Self {
+            index,
+            changes,
+            watch: 0,
+            tasks: Vec::new(),
+            heard: (false, false),
+            namespaces: BTreeSet::new(),
+        }
     }
 
     /// Takes a change in; nothing follows before [`Driver::refresh_services`].
@@ -57,15 +66,11 @@ impl Services {
             ServiceChange::Slice(_, follow::Change::Deleted(slice)) => {
                 self.index.remove_slice(&key_of(&slice));
             }
+            ServiceChange::Service(_, follow::Change::InSync) => self.heard.0 = true,
+            ServiceChange::Slice(_, follow::Change::InSync) => self.heard.1 = true,
             // A directory's file that does not validate: its last good version stays.
-            ServiceChange::Service(
-                _,
-                follow::Change::InSync | follow::Change::Invalid(_) | follow::Change::Valid(_),
-            )
-            | ServiceChange::Slice(
-                _,
-                follow::Change::InSync | follow::Change::Invalid(_) | follow::Change::Valid(_),
-            ) => {}
+            ServiceChange::Service(_, follow::Change::Invalid(_) | follow::Change::Valid(_))
+            | ServiceChange::Slice(_, follow::Change::Invalid(_) | follow::Change::Valid(_)) => {}
         }
     }
 
@@ -75,6 +80,7 @@ impl Services {
             return;
         }
         self.watch += 1;
+        self.heard = (false, false);
         if wanted {
             let watch = self.watch;
             self.tasks = vec![
@@ -124,6 +130,10 @@ impl<S: Store> Driver<S> {
         }
         for key in namespaces.iter().filter(|key| !self.objects.namespaces.objects.contains_key(*key)) {
             self.services.index.remove_namespace(&key.name);
+        }
+        if !rules.is_empty() && self.services.heard != (true, true) {
+            // Half of them are fewer than an earlier life may have announced.
+            return;
         }
         self.services.index.set_excluded(excludes(&self.labels()));
         self.services.index.set_rules(rules);

@@ -68,6 +68,7 @@ pub(crate) async fn run(options: &Options, directories: Directories, node: Strin
         tokio::spawn(controller(directory.clone(), node.clone()));
     }
     let services = Services::new(&node, sender);
+    let inputs = options.inputs("felix", &node);
     let objects = objects::Objects { node: node.clone(), ..objects::Objects::default() };
     let driver = Driver {
         status: Status::new(writes, adopted.table, store.directory().is_some()),
@@ -99,6 +100,7 @@ pub(crate) async fn run(options: &Options, directories: Directories, node: Strin
         chosen: crate::address::Chosen::default(),
         told: crate::network::Told::default(),
         services,
+        inputs,
         service_prefixes: std::collections::BTreeSet::new(),
         installing: Installing::new(Installer {
             directories,

@@ -205,13 +205,16 @@ impl<S: Store> Driver<S> {
                 format!("the kernel refuses the route to {prefix}: {error}"),
             );
         }
-        if !self.programming.complete {
-            return (DataplaneReady::InitialSync, "the objects were not read whole yet".to_owned());
+        let remark = self.inputs.remark();
+        if !self.is_settled() {
+            let unread = "the objects were not read whole yet";
+            let text = if remark.is_empty() { unread.to_owned() } else { format!("{unread}; {remark}") };
+            return (DataplaneReady::InitialSync, text);
         }
         if let Some(problem) = self.settings_problems.first() {
             return (DataplaneReady::HostSetting, problem.clone());
         }
-        (DataplaneReady::Programmed, String::new())
+        (DataplaneReady::Programmed, remark)
     }
 
     /// Condition PolicyProgrammed.
@@ -219,13 +222,15 @@ impl<S: Store> Driver<S> {
         if let Some(error) = &self.programming.error {
             return (PolicyProgrammed::PartlyFailed, error.clone());
         }
-        let behind = self.programming.dirty.map(|since| now.saturating_duration_since(since));
+        // What waits for the store, while a memory is in force, is not behind it.
+        let dirty = self.programming.dirty.filter(|_| self.may_program());
+        let behind = dirty.map(|since| now.saturating_duration_since(since));
         match behind {
             Some(behind) if behind > BEHIND => (
                 PolicyProgrammed::Behind,
                 format!("a change of {}s ago is not in the kernel", behind.as_secs()),
             ),
-            Some(_) | None if !self.programming.complete => {
+            Some(_) | None if !self.is_settled() => {
                 (PolicyProgrammed::Behind, "the first table is not in the kernel yet".to_owned())
             }
             Some(_) | None => (PolicyProgrammed::Programmed, String::new()),

@@ -124,3 +124,25 @@ async fn nothing_of_an_ended_watch_is_left() {
     services.take(ServiceChange::Slice(Change::InSync));
     assert_eq!(told(&mut services), Vec::<String>::new(), "the new lists were empty");
 }
+
+#[tokio::test]
+async fn what_is_remembered_counts_until_they_were_heard() {
+    let (mut services, _starter) = Starter::services();
+    let rule = |name: &str| BTreeSet::from([name.to_owned()]);
+    let prefix = |text: &str| text.parse::<IpNet>().unwrap();
+    let memory = [("10.96.0.1/32", "vips"), ("10.96.0.9/32", "vips"), ("10.96.0.8/32", "other")];
+    let memory = memory.map(|(address, name)| (prefix(address), rule(name)));
+    services.remember(&BTreeMap::from(memory));
+    services.want(&rules(""), false);
+    let all = ["10.96.0.1/32", "10.96.0.8/32", "10.96.0.9/32"];
+    assert_eq!(told(&mut services), all);
+    services.take(ServiceChange::Service(Box::new(Change::Put(service()))));
+    services.take(ServiceChange::Slice(Change::Put(slice())));
+    services.take(ServiceChange::Service(Box::new(Change::InSync)));
+    assert_eq!(told(&mut services), all);
+    services.take(ServiceChange::Slice(Change::InSync));
+    // What is as it was is told without a gap; what is gone is withdrawn.
+    let changed: Vec<String> = services.update().iter().map(ToString::to_string).collect();
+    assert_eq!(changed, ["10.96.0.8/32", "10.96.0.9/32"]);
+    assert_eq!(told(&mut services), ["10.96.0.1/32"]);
+}

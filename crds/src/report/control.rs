@@ -64,6 +64,22 @@ pub enum Answer<T> {
     Ok(T),
 }
 
+/// What a daemon works from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InputsReport {
+    /// The datastore does not answer: this is what an earlier process heard of it last.
+    pub remembered: bool,
+    /// When that was written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<u64>,
+    /// A file of inputs that was not used, with the reason and where it is now; or one that could not be written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
 /// bgpd: `status`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -83,6 +99,8 @@ pub struct BgpdStatus {
     pub port: Option<u16>,
     /// Every kind was heard whole from the store.
     pub in_sync: bool,
+    #[serde(default)]
+    pub inputs: InputsReport,
     /// The reason of condition BGPReady, and its message.
     pub ready: String,
     pub message: String,
@@ -131,6 +149,8 @@ pub struct FelixStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Time>,
     pub in_sync: bool,
+    #[serde(default)]
+    pub inputs: InputsReport,
     pub pods: u64,
     pub blocks: u64,
     pub policies: u64,

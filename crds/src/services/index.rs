@@ -125,6 +125,26 @@ impl ServiceIndex {
         }
     }
 
+    /// What an earlier process originated, in force beside what follows from the objects, until [`Self::forget`].
+    pub fn remember(&mut self, prefixes: &BTreeMap<IpNet, BTreeSet<String>>) {
+        let mut made: BTreeMap<String, BTreeSet<IpNet>> = BTreeMap::new();
+        for (prefix, rules) in prefixes {
+            for rule in rules {
+                if made.entry(rule.clone()).or_default().insert(*prefix) {
+                    self.count(*prefix, rule);
+                }
+            }
+        }
+        self.made.insert(nobody(), made);
+    }
+
+    /// The objects are known: what was remembered goes with the next update.
+    pub fn forget(&mut self) {
+        if self.made.contains_key(&nobody()) {
+            self.marked.insert(nobody());
+        }
+    }
+
     /// Works out what was marked; the prefixes that are now originated by other rules than before, or newly, or no more.
     pub fn update(&mut self) -> BTreeSet<IpNet> {
         let mut touched: BTreeMap<IpNet, BTreeSet<String>> = BTreeMap::new();
@@ -215,6 +235,11 @@ impl ServiceIndex {
         let inside = self.services.range(from..).map(|(key, _)| key);
         self.marked.extend(inside.take_while(|key| key.namespace.as_deref() == Some(name)).cloned());
     }
+}
+
+/// The key of no Service, under which stands what is remembered.
+fn nobody() -> Key {
+    Key::cluster("")
 }
 
 fn pairs(made: &BTreeMap<String, BTreeSet<IpNet>>) -> impl Iterator<Item = (&String, &IpNet)> {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use manx_crds::report::{
-    BgpdStatus, FabricStatus, FelixStatus, Header, Health, IPAMReport, NodeRow, Problem, Section, SessionRow,
+    BgpdStatus, FabricStatus, FelixStatus, Header, Health, IPAMReport, InputsReport, NodeRow, Problem,
+    Section, SessionRow,
 };
 use manx_crds::store::InvalidObject;
 use manx_crds::v1alpha1::{SessionState, TOPOLOGY_PEER};
@@ -139,7 +140,27 @@ fn nodes_section(facts: &Facts) -> Section {
         let text = Some(status.message.clone()).filter(|text| !text.is_empty());
         section.problems.push(problem(&format!("Node/{node}"), &status.dataplane, Vec::new(), text));
     }
+    let of_bgpd = facts.bgpd.iter().map(|(node, status)| (node, "bgpd", &status.inputs));
+    let of_felix = facts.felix.iter().map(|(node, status)| (node, "felix", &status.inputs));
+    for (node, agent, inputs) in of_bgpd.chain(of_felix) {
+        for (reason, text) in of_inputs(agent, inputs) {
+            section.result = section.result.max(Health::Warn);
+            section.problems.push(problem(&format!("Node/{node}"), reason, Vec::new(), Some(text)));
+        }
+    }
     section
+}
+
+/// What is worth knowing of what an agent works from.
+fn of_inputs(agent: &str, inputs: &InputsReport) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    if inputs.remembered {
+        let age = inputs.age_seconds.unwrap_or_default();
+        let text = format!("{agent} works from inputs remembered {age}s ago");
+        found.push(("DatastoreSilent", text));
+    }
+    found.extend(inputs.problem.clone().map(|text| ("InputsNotUsed", format!("{agent}: {text}"))));
+    found
 }
 
 fn bgp_section(facts: &Facts, now: Timestamp) -> Section {
@@ -164,7 +185,7 @@ fn bgp_section(facts: &Facts, now: Timestamp) -> Section {
             let object = peer_object(peer);
             section.problems.push(problem(&object, "UnknownValue", vec![node.clone()], Some(why.clone())));
         }
-        if !status.in_sync || status.asn.is_none() {
+        if !(status.in_sync || status.inputs.remembered) || status.asn.is_none() {
             section.result = Health::Fail;
             let object = format!("Node/{node}");
             section.problems.push(problem(&object, &status.ready, Vec::new(), Some(status.message.clone())));

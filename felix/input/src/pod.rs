@@ -53,7 +53,7 @@ fn has_ended(pod: &Pod) -> bool {
 }
 
 /// `podIPs`, or the older `podIP`. What is no address is left out: it is on no packet.
-fn status_addresses(pod: &Pod) -> BTreeSet<IpAddr> {
+pub fn status_addresses(pod: &Pod) -> BTreeSet<IpAddr> {
     let Some(status) = &pod.status else { return BTreeSet::new() };
     let many = status.pod_ips.iter().flatten().map(|one| one.ip.as_str());
     many.chain(status.pod_ip.as_deref()).filter_map(|text| text.parse().ok()).collect()

@@ -115,6 +115,15 @@ impl Node {
         }
     }
 
+    /// As `systemctl stop`: it ends by itself.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut felix) = self.felix.take() {
+            let pid = nix::unistd::Pid::from_raw(felix.id().try_into().unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+            assert!(felix.wait().unwrap().success(), "{}", self.log());
+        }
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }

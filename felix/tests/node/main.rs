@@ -16,3 +16,4 @@ mod life;
 #[allow(dead_code)] // shared with the tests of the kernel crate, which use all of it
 mod namespace;
 mod outgoing;
+mod silence;

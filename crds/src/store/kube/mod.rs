@@ -25,6 +25,7 @@ mod watch;
 mod write;
 
 pub use install::Created;
+pub use prune::prune;
 pub use watch::KubeWatch;
 
 /// How long a request may take, a watch apart. An API server that is rolled or overloaded answers later than this only

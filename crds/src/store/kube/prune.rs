@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, Secret, Service}
 
 use super::super::Object;
 
-pub(super) fn prune<K: Object>(object: &mut K) {
+/// Takes away what neither felix nor bgpd reads.
+pub fn prune<K: Object>(object: &mut K) {
     object.meta_mut().managed_fields = None;
     if let Some(annotations) = &mut object.meta_mut().annotations {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
