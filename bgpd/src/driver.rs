@@ -111,7 +111,7 @@ impl Driver {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let inputs = [self.originated.next_due(), self.inputs.next_tick(), self.sweep.next_tick()];
+        let inputs = [self.inputs.next_tick(), self.sweep.next_tick(), self.originated.next_due()];
         let others = [self.speaker.poll_timeout(), self.look_at, self.status.next_tick()];
         others.into_iter().chain(inputs).flatten().min()
     }

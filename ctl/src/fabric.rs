@@ -1,14 +1,18 @@
-//! Where facts come from: objects of the datastore first, then the daemons' sockets for what is live.
+//! Where facts come from: objects of the datastore first, then the daemons for what is live: by their sockets where
+//! these are on this machine, else by exec into their pods, where `manxctl ask` asks the socket.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt as _;
 use manx_crds::host::{BGPD_SOCKET, FELIX_SOCKET};
 use manx_crds::report::{Answer, Header, Source};
 use manx_crds::store::any::{AnyStore, Place};
-use manx_crds::store::{Object, Selection, Store as _};
+use manx_crds::store::kube::KubeStore;
+use manx_crds::store::{Object, Selection, Store as _, StoreError};
 use manx_crds::v1alpha1::FabricNode;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -17,10 +21,15 @@ use crate::Global;
 use crate::error::Failure;
 use crate::words::natural;
 
+/// Where the agents' pods are told apart, as the chart labels them.
+const COMPONENT: &str = "app.kubernetes.io/component";
+
 pub(crate) struct Fabric {
     store: Option<AnyStore>,
+    /// The agents' pods on Kubernetes, once somebody asked for them.
+    pods: tokio::sync::OnceCell<Result<Vec<Pod>, String>>,
     run_dir: PathBuf,
-    timeout: std::time::Duration,
+    timeout: Duration,
     /// Names of the nodes that are asked, in natural order.
     pub(crate) nodes: Vec<String>,
     /// What the fabric is called: its store's directory, or the node.
@@ -28,10 +37,27 @@ pub(crate) struct Fabric {
 }
 
 /// Which daemon of a node.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Daemon {
     Bgpd,
     Felix,
+}
+
+impl Daemon {
+    fn socket(self) -> &'static str {
+        match self {
+            Self::Bgpd => BGPD_SOCKET,
+            Self::Felix => FELIX_SOCKET,
+        }
+    }
+
+    /// Its component in the chart, which is its container too.
+    fn component(self) -> &'static str {
+        match self {
+            Self::Bgpd => "bgpd",
+            Self::Felix => "felix",
+        }
+    }
 }
 
 impl Fabric {
@@ -49,6 +75,7 @@ impl Fabric {
         };
         let mut fabric = Self {
             store,
+            pods: tokio::sync::OnceCell::new(),
             run_dir: global.run_dir.clone(),
             timeout: global.node_timeout(),
             nodes: Vec::new(),
@@ -115,21 +142,48 @@ impl Fabric {
         daemon: Daemon,
         request: &Value,
     ) -> Result<T, String> {
-        let name = match daemon {
-            Daemon::Bgpd => BGPD_SOCKET,
-            Daemon::Felix => FELIX_SOCKET,
+        let own = self.run_dir.join(node).join(daemon.socket());
+        let answer = match &self.store {
+            Some(AnyStore::Kubernetes(store)) if !own.exists() => {
+                self.ask_pod(store, node, daemon, request).await?
+            }
+            Some(AnyStore::Kubernetes(_) | AnyStore::Directory(_)) | None => {
+                let path = if own.exists() { own } else { self.run_dir.join(daemon.socket()) };
+                ask_socket(&path, request, self.timeout).await?
+            }
         };
-        let own = self.run_dir.join(node).join(name);
-        let path = if own.exists() { own } else { self.run_dir.join(name) };
-        let answer = manx_daemon::control::ask(&path, request, self.timeout).await.map_err(|error| {
-            let late = error.kind() == std::io::ErrorKind::TimedOut;
-            if late { "Timeout".to_owned() } else { format!("{}: {error}", path.display()) }
-        })?;
         match serde_json::from_value(answer) {
             Ok(Answer::Ok(answer)) => Ok(answer),
             Ok(Answer::Error(error)) => Err(error.error),
             Err(error) => Err(format!("the answer of {node} is not understood: {error}")),
         }
+    }
+
+    /// By exec into the daemon's pod on that node.
+    async fn ask_pod(
+        &self,
+        store: &KubeStore,
+        node: &str,
+        daemon: Daemon,
+        request: &Value,
+    ) -> Result<Value, String> {
+        let pods = self.pods.get_or_init(|| async { agents(store).await.map_err(|error| error.to_string()) });
+        let pods = pods.await.as_ref().map_err(Clone::clone)?;
+        let component = daemon.component();
+        let runs_there = |pod: &&Pod| {
+            pod.labels().get(COMPONENT).is_some_and(|label| label == component)
+                && pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node)
+                && pod.metadata.deletion_timestamp.is_none()
+        };
+        let pod = pods.iter().find(runs_there).ok_or_else(|| format!("no pod of {component} on {node}"))?;
+        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+        let request = request.to_string();
+        let command = ["/opt/manx/bin/manxctl", "ask", component, &request];
+        let printed = store
+            .exec((&namespace, &name, component), &command, self.timeout)
+            .await
+            .map_err(|error| error.to_string())?;
+        serde_json::from_slice(&printed).map_err(|error| format!("the answer of {node} is no JSON: {error}"))
     }
 
     /// Asks that daemon of every node, all at once.
@@ -144,6 +198,31 @@ impl Fabric {
             .map(|node| async move { (node.clone(), self.ask::<T>(node, daemon, request).await) });
         futures::future::join_all(answers).await.into_iter().collect()
     }
+}
+
+/// The pods of both agents, in whatever namespace they are.
+async fn agents(store: &KubeStore) -> Result<Vec<Pod>, StoreError> {
+    let labels = BTreeMap::from([("app.kubernetes.io/name".to_owned(), "manx".to_owned())]);
+    let labels = LabelSelector { match_labels: Some(labels), ..LabelSelector::default() };
+    let selection = Selection { labels: Some(labels), ..Selection::default() };
+    Ok(store.list::<Pod>(&selection).await?.items)
+}
+
+async fn ask_socket(path: &Path, request: &Value, timeout: Duration) -> Result<Value, String> {
+    manx_daemon::control::ask(path, request, timeout).await.map_err(|error| {
+        let late = error.kind() == std::io::ErrorKind::TimedOut;
+        if late { "Timeout".to_owned() } else { format!("{}: {error}", path.display()) }
+    })
+}
+
+/// `manxctl ask`: puts a question to a daemon of this machine as it stands, and prints its answer so.
+pub(crate) async fn ask(global: &Global, daemon: Daemon, request: &str) -> Result<(), Failure> {
+    let request: Value = serde_json::from_str(request)?;
+    let path = global.run_dir.join(daemon.socket());
+    let answer =
+        ask_socket(&path, &request, global.node_timeout()).await.map_err(|text| Failure::plain(&text))?;
+    println!("{answer}");
+    Ok(())
 }
 
 /// Notes who did not answer and returns the others, in natural order.

@@ -107,6 +107,9 @@ enum Verb {
         #[arg(long)]
         defaults: bool,
     },
+    /// Puts one question to a daemon on this machine, as JSON; what manxctl does by exec in the daemons' pods
+    #[command(hide = true)]
+    Ask { daemon: fabric::Daemon, request: String },
     /// Steps of the chart's uninstallation, on the API server of KUBECONFIG
     Uninstall {
         #[command(subcommand)]
@@ -191,10 +194,13 @@ async fn run(global: &Global, verb: Verb) -> Result<bool, Failure> {
     if let Verb::Uninstall { step } = verb {
         return uninstall(step).await.map(|()| true);
     }
+    if let Verb::Ask { daemon, request } = verb {
+        return fabric::ask(global, daemon, &request).await.map(|()| true);
+    }
     let fabric = Fabric::open(global).await?;
     match verb {
         // Done above: they need no fabric.
-        Verb::Install { .. } | Verb::Uninstall { .. } => Ok(true),
+        Verb::Install { .. } | Verb::Uninstall { .. } | Verb::Ask { .. } => Ok(true),
         Verb::Status => command::status::run(&fabric, global).await,
         Verb::Nodes => command::nodes::run(&fabric, global).await,
         Verb::Bgp { what: Bgp::Peers { peer } } => {

@@ -117,7 +117,7 @@ fn run(command: Command) -> Result<()> {
 
 /// What to look at first where Manx runs.
 const TRY: &str = "  kubectl get manx -A         pools, nodes, blocks, sessions\n  \
-    kubectl -n manx-system exec ds/manx-bgpd -- manxctl status\n  \
+    kubectl manx status           also: nodes, bgp peers, bgp routes, ipam show\n  \
     kubectl create deployment web --image=localhost/agnhost:1 --replicas=6 -- /agnhost netexec --http-port=8080\n";
 
 fn up(asked: Up) -> Result<()> {

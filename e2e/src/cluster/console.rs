@@ -10,7 +10,7 @@ use super::control_plane::ControlPlane;
 use super::network::PREFIX;
 use super::options::Options;
 
-/// Writes the env file, and `bin/kubectl`, `bin/helm` and `bin/on`, which enter the right namespace.
+/// Writes the env file, and `bin/kubectl`, `bin/kubectl-manx`, `bin/helm` and `bin/on`, which enter the right namespace.
 pub(crate) fn write(options: &Options, plane: &ControlPlane) -> Result<()> {
     let home = &options.home;
     let bin = home.join("bin");
@@ -26,6 +26,12 @@ pub(crate) fn write(options: &Options, plane: &ControlPlane) -> Result<()> {
     // The helm that comes after this folder in PATH, where none was named.
     let helm = options.helm.as_ref().map_or("helm".to_owned(), |helm| helm.display().to_string());
     script(&bin.join("helm"), &format!("PATH=${{PATH//'{}':/}}\n{enter} '{helm}' \"$@\"\n", bin.display()))?;
+    // `kubectl manx`, built beside this program.
+    let program = std::env::current_exe().context("this program's place")?.with_file_name("manxctl");
+    script(
+        &bin.join("kubectl-manx"),
+        &format!("export MANX_STORE=kubernetes\n{enter} '{}' \"$@\"\n", program.display()),
+    )?;
     script(
         &bin.join("on"),
         &format!(

@@ -65,3 +65,21 @@ pub(crate) fn mesh_is_well(lab: &Lab) -> Result<()> {
     }
     Ok(())
 }
+
+/// What people ask first at three in the morning: answered by every daemon, from wherever kubectl works.
+pub(crate) fn manxctl_answers(lab: &mut Lab) -> Result<String> {
+    let nodes = lab.cluster.nodes().len();
+    for arguments in [&["status"][..], &["nodes"], &["bgp", "peers"], &["bgp", "routes"], &["ipam", "show"]] {
+        let report = lab.manxctl(arguments)?;
+        ensure!(list(&report, "/missing").is_empty(), "{arguments:?}: did not answer: {}", report["missing"]);
+    }
+    let sessions = lab.manxctl(&["bgp", "peers"])?;
+    let rows = list(&sessions, "/sessions");
+    let mut askers: Vec<&str> = rows.iter().map(|row| text(row, "/node")).collect();
+    askers.sort_unstable();
+    askers.dedup();
+    ensure!(askers.len() == nodes, "sessions of {askers:?}, expected of {nodes} nodes");
+    let down: Vec<_> = rows.iter().filter(|row| text(row, "/state") != "Established").collect();
+    ensure!(down.is_empty(), "{down:?}");
+    Ok(format!("status, nodes, peers, routes, pools; {} ends of sessions", rows.len()))
+}

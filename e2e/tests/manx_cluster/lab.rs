@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use e2e::cluster::{Cluster, Options};
+use e2e::netns::stdout_of;
 use e2e::process::wait_for;
 use serde_json::Value;
 
@@ -95,6 +96,14 @@ impl Lab {
             Some(Value::Array(items)) => Ok(items),
             _ => bail!("kubectl {}: no list", arguments.join(" ")),
         }
+    }
+
+    /// `kubectl manx … -o json`, which asks the daemons in their pods.
+    pub(crate) fn manxctl(&self, arguments: &[&str]) -> Result<Value> {
+        let program = Path::new(env!("CARGO_BIN_EXE_cluster")).with_file_name("manxctl");
+        let mut command = self.cluster.command(&program.to_string_lossy());
+        command.args(["--store", "kubernetes", "-o", "json"]).args(arguments);
+        serde_json::from_str(&stdout_of(command)?).with_context(|| format!("manxctl {}", arguments.join(" ")))
     }
 
     /// Waits until what was asked for has come to be everywhere.

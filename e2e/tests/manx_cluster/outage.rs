@@ -16,6 +16,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 pub(crate) fn fail_static(lab: &mut Lab) -> Result<String> {
     let pods = pods(lab, "web")?;
+    remembered(lab, &pods)?;
     lab.cluster.stop_api_server()?;
     let outcome = while_away(lab, &pods);
     lab.cluster.start_api_server()?;
@@ -28,6 +29,18 @@ pub(crate) fn fail_static(lab: &mut Lab) -> Result<String> {
     lab.until(MINUTE, |lab| everyone_reaches_all(lab, &asks::pods(lab, "web")?))
         .context("once it is back")?;
     Ok(seen)
+}
+
+/// felix writes down what it heard once a minute, for the time when nobody can be asked: a pod that is younger than
+/// that has no second sandbox until the API server is back.
+fn remembered(lab: &Lab, pods: &[Pod]) -> Result<()> {
+    lab.until(2 * MINUTE, |lab| {
+        for pod in pods {
+            let line = format!("grep -qa {} /var/lib/manx/felix/inputs*", pod.name);
+            lab.cluster.node(&pod.node)?.run(&["sh", "-c", &line]).context("not written down")?;
+        }
+        Ok(())
+    })
 }
 
 fn while_away(lab: &Lab, pods: &[Pod]) -> Result<String> {

@@ -122,3 +122,25 @@ pub(crate) fn from_outside(lab: &mut Lab) -> Result<String> {
     }
     Ok(format!("{seen} addresses"))
 }
+
+/// A port of the node that the portmap plugin, chained behind manx-cni, leads to a pod.
+pub(crate) fn host_port(lab: &mut Lab) -> Result<String> {
+    const PORT: u16 = 30999;
+    lab.cluster.apply(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: on-host-port, labels: {{app: on-host-port}}}}, \
+         spec: {{nodeName: n1, terminationGracePeriodSeconds: 1, containers: [{{name: web, \
+         image: \"localhost/agnhost:1\", args: [netexec, --http-port=8080, --udp-port=-1], \
+         ports: [{{containerPort: 8080, hostPort: {PORT}}}]}}]}}}}"
+    ))?;
+    let mut seen = Vec::new();
+    for address in lab.cluster.node("n1")?.addresses()? {
+        let url = format!("http://{}/hostname", at(address, PORT));
+        let answer = lab.until(PATIENCE, |lab| fetch_outside(lab, &url))?;
+        ensure!(answer.trim() == "on-host-port", "{url} answered {answer:?}");
+        seen.push(at(address, PORT));
+    }
+    lab.kubectl(&["delete", "pod", "on-host-port", "--wait=true"])?;
+    let url = format!("http://{}/hostname", seen.first().context("no address")?);
+    ensure!(fetch_outside(lab, &url).is_err(), "{url} still answers after its pod is gone");
+    Ok(seen.join(" "))
+}

@@ -18,6 +18,7 @@ use super::{Key, List, NewEvent, Object, Part, Revision, Selection, Store, Store
 mod decode;
 mod error;
 mod event;
+mod exec;
 mod install;
 mod prune;
 mod read;
