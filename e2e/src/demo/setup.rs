@@ -80,6 +80,10 @@ fn install(missing: &[&str], home: &Path) -> Result<()> {
 /// and what another lane compiled is not compiled again.
 const PACKAGES: [&str; 7] = ["bgpd", "felix", "manx-cni", "manx-controller", "manx-daemon", "manxctl", "e2e"];
 
+/// What cargo tells a program of its package, by the names' beginnings.
+const OF_THIS_PACKAGE: [&str; 5] =
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_PRIMARY_PACKAGE", "CARGO_BIN_NAME", "CARGO_CRATE_NAME"];
+
 /// Builds the binaries in the profile that this program was built in.
 pub(crate) fn build(screen: &mut Screen, places: &Places) -> Result<()> {
     let profile = profile(&places.binaries);
@@ -104,6 +108,13 @@ fn compile(profile: &str, places: &Places) -> Result<()> {
     command.args(["build", "--locked", "--profile", profile]);
     for package in PACKAGES {
         command.args(["-p", package]);
+    }
+    // Started by `cargo run`, this process has cargo's words about itself, and a build script that looks at them (ring's)
+    // runs again for them: everything above it would be compiled anew, now and by the next cargo that has others.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| OF_THIS_PACKAGE.iter().any(|prefix| name.starts_with(prefix))) {
+            command.env_remove(name);
+        }
     }
     let status = command
         .stdin(Stdio::null())
