@@ -95,9 +95,10 @@ pub(crate) struct NodeState {
     seen: BTreeMap<&'static str, String>,
 }
 
-/// Commands whose output must be the same before and after.
+/// Commands whose output must be the same before and after. Tables kube-proxy and nat are not ours: the latter is what
+/// the portmap plugin keeps its chains in, by iptables.
 const COMMANDS: [&str; 8] = [
-    "nft list tables | grep -v kube-proxy",
+    "nft list tables | grep -v -e kube-proxy -e ' nat$'",
     "ip rule; ip -6 rule",
     "ip route show table all proto 77; ip -6 route show table all proto 77",
     "ip -o link | cut -d: -f2 | grep -E 'manx|tunl|vxlan'",
