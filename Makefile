@@ -170,9 +170,17 @@ api-server: chart-test rights-test store-test ## the chart, its rights and the d
 scale: rust root build kubernetes ## 40 pairs of agents on a real API server: what a node costs it, and that an idle one costs nothing
 	@cargo test --locked --profile $(PROFILE) -p e2e -p bgpd --test scale -- --nocapture
 
-.PHONY: store-test
-store-test: rust root kubernetes ## the datastore's suite against a real API server
-	@cargo test --locked --profile $(PROFILE) -p manx-crds -p bgpd --test kubernetes -- --nocapture
+.PHONY: store-test other-kubernetes
+ifneq ($(KUBERNETES),)
+OTHER := e2e/kubernetes/api-server/build
+override KUBERNETES := $(if $(filter newest,$(KUBERNETES)),$(shell $(OTHER) newest),$(KUBERNETES))
+export KUBERNETES
+endif
+store-test: rust root $(if $(KUBERNETES),other-kubernetes,kubernetes) ## CRDs and datastore on a real API server (KUBERNETES=newest, KUBERNETES=v1.36.3)
+	@$(if $(KUBERNETES),XDG_CACHE_HOME=$$($(OTHER) home $(KUBERNETES))) cargo test --locked --profile $(PROFILE) -p manx-crds -p bgpd --test kubernetes -- --nocapture
+
+other-kubernetes: root
+	@$(OTHER) $(KUBERNETES)
 
 .PHONY: golden bench-rib fmt
 bench-rib: rust ## 1M prefixes in process, beside the figures that the layout was chosen by

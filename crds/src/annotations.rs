@@ -23,7 +23,8 @@ pub const IP_ADDRESSES: Annotation<Addresses> = Annotation { key: "manx.dev/ip-a
 /// What a pod may send from beside its own address. On Namespace and Pod; see [`allowed_source_prefixes`].
 pub const ALLOWED_SOURCE_PREFIXES: Annotation<Vec<Cidr>> =
     Annotation { key: "manx.dev/allowed-source-prefixes", parse: prefixes };
-/// The LoadBalancerPool of a Service; selectors are ignored. On Service.
+/// The LoadBalancerPool of a Service. The pool's selectors count all the same: whoever writes a Service is not who gave
+/// the pool to some namespaces. On Service.
 pub const LOAD_BALANCER_POOL: Annotation<String> =
     Annotation { key: "manx.dev/load-balancer-pool", parse: pool };
 /// Exactly these, or the assignment fails. On Service.

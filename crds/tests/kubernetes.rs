@@ -29,6 +29,9 @@ use objects::*;
 use serde_json::json;
 use suite::Backend;
 
+mod api;
+#[path = "kubernetes/api_objects.rs"]
+mod api_objects;
 #[path = "conformance/model.rs"]
 mod model;
 #[path = "conformance/objects.rs"]
@@ -105,9 +108,11 @@ fn an_api_server_is_a_datastore() {
         let b = backend(&config).await;
         model::an_interrupted_reader_ends_where_the_store_does(&b, open(&config).await).await;
     });
+    api_objects(&plane, &config);
     pages_are_one_list(&plane, &config);
     what_is_watched_is_pruned_and_what_is_read_is_whole(&plane, &config);
     events_are_a_series(&plane, &config);
+    what_an_older_crd_does_not_know_is_left_out(&plane, &config);
     a_compacted_moment_is_expired(&plane, &config);
     a_right_that_is_missing_is_named(&plane);
     a_follower_survives_an_outage(&mut plane, &config);
@@ -120,6 +125,81 @@ fn a_kind_that_is_not_installed_says_what_to_do(plane: &ControlPlane, config: &P
         error.to_string()
     });
     assert!(text.contains("serves no IPPool of manx.dev/v1alpha1: install or upgrade the CRDs"), "{text}");
+}
+
+/// good.yaml applies, and every object of bad.yaml is refused with its text.
+fn api_objects(plane: &ControlPlane, config: &Path) {
+    let version = plane.kubectl(&["version"]).unwrap();
+    let server = version.lines().find_map(|line| line.strip_prefix("Server Version: ")).unwrap();
+    if let Ok(wanted) = std::env::var("KUBERNETES") {
+        assert_eq!(server, wanted, "KUBERNETES names another version");
+    }
+    let begun = Instant::now();
+    let (accepted, refused) = inside(plane, async || {
+        let file = kube::config::Kubeconfig::read_from(config).unwrap();
+        let options = kube::config::KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(file, &options).await.unwrap();
+        let client = kube::Client::try_from(config).unwrap();
+        api_objects::every_object_gets_its_verdict(client, server.starts_with("v1.34.")).await
+    });
+    let took = begun.elapsed().as_secs_f64();
+    println!(
+        "kube-apiserver {server}: {accepted} objects accepted, {refused} refused with their text, {took:.1}s"
+    );
+}
+
+/// CRDs of one field less, as in an upgrade that forgot them: the rest is written, and all of it once they are mended.
+fn what_an_older_crd_does_not_know_is_left_out(plane: &ControlPlane, config: &Path) {
+    let all = manx_crds::v1alpha1::crds().unwrap();
+    let newer = all.into_iter().find(|crd| crd["metadata"]["name"] == "ippools.manx.dev").unwrap();
+    let mut older = newer.clone();
+    let capacity = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/capacity/properties";
+    older.pointer_mut(capacity).unwrap().as_object_mut().unwrap().remove("blocks").unwrap();
+    let wish = json!({"capacity": {"addresses": "65536", "assigned": 7, "blocks": 3}});
+    let written = |known: Option<i64>| {
+        inside(plane, async || {
+            let store = open(config).await;
+            let deadline = Instant::now() + Duration::from_secs(20);
+            loop {
+                // The server takes a CRD into force some time after it stores it.
+                let uid = store.get::<IPPool>(&cluster("older")).await.unwrap().uid();
+                let key = cluster("older");
+                let put = store.apply::<IPPool>(
+                    &key,
+                    uid.as_deref(),
+                    "manx-controller",
+                    Part::Status,
+                    wish.clone(),
+                );
+                let capacity = put.await.unwrap().status.unwrap().capacity.unwrap();
+                assert_eq!(capacity.assigned, Some(7));
+                if capacity.blocks == known {
+                    return;
+                }
+                assert!(Instant::now() < deadline, "{capacity:?}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+    };
+    inside(plane, async || {
+        open(config).await.create(&pool("older", "10.98.0.0/16")).await.unwrap();
+    });
+    let put = |crd: &serde_json::Value| {
+        inside(plane, async || open(config).await.install_crd(crd).await.unwrap());
+    };
+    written(Some(3));
+    // As its own manager would: what it no longer lists goes.
+    plane.feed(&["replace", "-f", "-"], &with_revision(plane, older)).unwrap();
+    written(None);
+    put(&newer);
+    written(Some(3));
+}
+
+fn with_revision(plane: &ControlPlane, mut crd: serde_json::Value) -> String {
+    let held = plane.kubectl(&["get", "crd", "ippools.manx.dev", "-o", "json"]).unwrap();
+    let held: serde_json::Value = serde_json::from_str(&held).unwrap();
+    crd["metadata"]["resourceVersion"] = held["metadata"]["resourceVersion"].clone();
+    crd.to_string()
 }
 
 /// More objects than a page holds, with one that changes while the pages are read.

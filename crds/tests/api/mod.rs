@@ -76,7 +76,11 @@ pub fn cases() -> Vec<Case> {
             }
         };
         let case = case("bad.yaml", n, text, verdict);
-        assert!(answer.contains(&format!(" {}/{}", case.kind, case.name)), "{answer} is not of {}", case.title);
+        assert!(
+            answer.contains(&format!(" {}/{}", case.kind, case.name)),
+            "{answer} is not of {}",
+            case.title
+        );
         case
     });
     good.chain(bad).collect()
@@ -134,10 +138,8 @@ impl Case {
 
     /// The value at `spec.addresses[0]`, as JSON.
     fn value(&self, path: &str) -> &Value {
-        let pointer: String = path
-            .split(['.', '['])
-            .map(|segment| format!("/{}", segment.trim_end_matches(']')))
-            .collect();
+        let pointer: String =
+            path.split(['.', '[']).map(|segment| format!("/{}", segment.trim_end_matches(']'))).collect();
         self.object.pointer(&pointer).unwrap_or_else(|| panic!("{}: {path} is there", self.title))
     }
 }

@@ -3,6 +3,7 @@
 //! One request a call: what a failure means, and whether to try again, is the caller's ([`super::follow`] does it for
 //! readers). kube's client carries TLS, the service account's token, read again from its file as it rotates, and JSON.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,6 +21,7 @@ mod error;
 mod event;
 mod exec;
 mod install;
+mod older;
 mod prune;
 mod read;
 mod watch;
@@ -38,6 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct KubeStore {
     client: Client,
     series: Arc<Mutex<Series>>,
+    /// Kinds and fields that the server's CRDs do not have, told once.
+    left_out: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl std::fmt::Debug for KubeStore {
@@ -85,7 +89,7 @@ impl KubeStore {
         config.read_timeout = None;
         config.connect_timeout = Some(Duration::from_secs(5));
         let client = Client::try_from(config).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(Self { client, series: Arc::default() })
+        Ok(Self { client, series: Arc::default(), left_out: Arc::default() })
     }
 
     /// Requests about the objects of a kind, in a namespace or in all.

@@ -1,8 +1,8 @@
 //! Writes: create, compare-and-swap, server-side apply.
 
 use ::kube::ResourceExt as _;
-use ::kube::core::PartialObjectMeta;
 use ::kube::core::params::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
+use ::kube::core::{PartialObjectMeta, Request};
 use serde_json::{Value, json};
 
 use super::super::{Key, Object, Part, Revision, StoreError};
@@ -62,7 +62,7 @@ impl KubeStore {
                     return self.apply_status_to(key, uid, manager, &with(head, "status", body)).await;
                 }
                 let patch = with(of(json!({"name": key.name})), "status", body);
-                requests.patch_subresource("status", &key.name, &forced(manager), &Patch::Apply(&patch))
+                return self.apply_status(key, manager, patch).await;
             }
             Part::Labels => {
                 let uid = self.identity_of::<K>(key, uid).await?.uid();
@@ -80,6 +80,15 @@ impl KubeStore {
         self.ask(request).await.map_err(|error| error.of_object::<K>(key))
     }
 
+    async fn apply_status<K: Object>(&self, key: &Key, manager: &str, patch: Value) -> Result<K, StoreError> {
+        let requests = Self::requests::<K>(key.namespace.as_deref());
+        let build = |requests: &Request, patch: &Value| {
+            requests.patch_subresource("status", &key.name, &forced(manager), &Patch::Apply(patch))
+        };
+        let answer = self.ask_for_what_is_known(build, &requests, patch).await;
+        answer.map_err(|error| error.of_object::<K>(key))
+    }
+
     /// The status of one object. In a patch of a status the server overlooks the uid, but not the revision, which is of
     /// that object alone; another may write between the two requests, and then both are made again.
     async fn apply_status_to<K: Object>(
@@ -89,16 +98,13 @@ impl KubeStore {
         manager: &str,
         patch: &Value,
     ) -> Result<K, StoreError> {
-        let requests = Self::requests::<K>(key.namespace.as_deref());
         let mut tries = 0;
         loop {
             let revision = self.identity_of::<K>(key, Some(uid)).await?.resource_version();
             let metadata = json!({"name": key.name, "resourceVersion": revision});
             let patch = with(patch.clone(), "metadata", metadata);
-            let request =
-                requests.patch_subresource("status", &key.name, &forced(manager), &Patch::Apply(&patch));
             tries += 1;
-            match self.ask(request).await.map_err(|error| error.of_object::<K>(key)) {
+            match self.apply_status(key, manager, patch).await {
                 Err(StoreError::Conflict { .. }) if tries < TRIES => {}
                 outcome => return outcome,
             }
