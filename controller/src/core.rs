@@ -161,6 +161,11 @@ impl Core {
             self.pools = judge::load_balancer_pool::pools(&self.objects);
             self.services(at);
         }
+        if stale.later {
+            for (kind, offers) in judge::later::judge(&self.objects) {
+                self.offer(kind, offers);
+            }
+        }
         if stale.policies {
             let notices = judge::policy::judge(&self.objects);
             self.tell(Group::Policies, notices);

@@ -13,6 +13,7 @@ use crate::wish::{Kind, Part, Saying, Slot, Wish};
 
 pub mod advertisement;
 pub mod configuration;
+pub mod later;
 pub mod load_balancer_pool;
 pub mod node;
 pub mod peer;

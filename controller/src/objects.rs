@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt as _;
 use manx_crds::store::{Key, Selection, Store, follow};
 use manx_crds::v1alpha1::{
-    BFDProfile, BGPAdvertisement, BGPPeer, BGPSession, FabricConfiguration, FabricNode, IPBlock, IPPool,
-    LoadBalancerPool,
+    self as api, BFDProfile, BGPAdvertisement, BGPFilter, BGPPeer, BGPSession, FabricConfiguration,
+    FabricNode, GlobalNetworkPolicy, HostEndpoint, IPBlock, IPPool, LoadBalancerPool, Tier,
 };
 use manx_daemon::kind::{Invalid, Kind, Taken, follow, with_field};
 use tokio::sync::mpsc;
@@ -32,6 +32,12 @@ pub enum Change {
     Service(Box<follow::Change<Service>>),
     Namespace(follow::Change<Namespace>),
     Policy(follow::Change<NetworkPolicy>),
+    ServiceCidr(follow::Change<ServiceCIDR>),
+    Filter(Box<follow::Change<BGPFilter>>),
+    Tier(follow::Change<Tier>),
+    OwnPolicy(Box<follow::Change<api::NetworkPolicy>>),
+    GlobalPolicy(Box<follow::Change<GlobalNetworkPolicy>>),
+    HostEndpoint(Box<follow::Change<HostEndpoint>>),
     Crd(Box<follow::Change<CustomResourceDefinition>>),
 }
 
@@ -47,11 +53,13 @@ pub struct Stale {
     /// LoadBalancerPools and Services.
     pub load_balancer: bool,
     pub policies: bool,
+    /// Kinds that this version stores and does not act on.
+    pub later: bool,
 }
 
 impl Stale {
     pub const ALL: Stale =
-        Stale { fabric: true, sessions: true, pools: true, load_balancer: true, policies: true };
+        Stale { fabric: true, sessions: true, pools: true, load_balancer: true, policies: true, later: true };
 }
 
 /// Everything that the controller watches.
@@ -69,6 +77,12 @@ pub struct Objects {
     pub services: Kind<Service>,
     pub namespaces: Kind<Namespace>,
     pub policies: Kind<NetworkPolicy>,
+    pub service_cidrs: Kind<ServiceCIDR>,
+    pub filters: Kind<BGPFilter>,
+    pub tiers: Kind<Tier>,
+    pub own_policies: Kind<api::NetworkPolicy>,
+    pub global_policies: Kind<GlobalNetworkPolicy>,
+    pub host_endpoints: Kind<HostEndpoint>,
     /// One of our CRDs. Nothing waits for it: where it may not be read, the revision of this program is assumed.
     pub crds: Kind<CustomResourceDefinition>,
     pub invalid: Invalid,
@@ -88,7 +102,7 @@ impl Objects {
             }
             Change::FabricNode(change) => {
                 if changed(self.fabric_nodes.take(change, invalid)) {
-                    *stale = Stale { policies: stale.policies, ..Stale::ALL };
+                    *stale = Stale { policies: stale.policies, later: stale.later, ..Stale::ALL };
                 }
             }
             Change::Peer(change) => stale.fabric |= changed(self.peers.take(*change, invalid)),
@@ -115,6 +129,16 @@ impl Objects {
                 stale.load_balancer |= changed(self.namespaces.take(change, invalid));
             }
             Change::Policy(change) => stale.policies |= changed(self.policies.take(change, invalid)),
+            Change::ServiceCidr(change) => stale.pools |= changed(self.service_cidrs.take(change, invalid)),
+            Change::Filter(change) => stale.later |= changed(self.filters.take(*change, invalid)),
+            Change::Tier(change) => stale.later |= changed(self.tiers.take(change, invalid)),
+            Change::OwnPolicy(change) => stale.later |= changed(self.own_policies.take(*change, invalid)),
+            Change::GlobalPolicy(change) => {
+                stale.later |= changed(self.global_policies.take(*change, invalid))
+            }
+            Change::HostEndpoint(change) => {
+                stale.later |= changed(self.host_endpoints.take(*change, invalid))
+            }
             Change::Crd(change) => stale.fabric |= changed(self.crds.take(*change, invalid)),
         }
     }
@@ -139,6 +163,12 @@ impl Objects {
             ("Service", self.services.in_sync()),
             ("Namespace", self.namespaces.in_sync()),
             ("NetworkPolicy", self.policies.in_sync()),
+            ("ServiceCIDR", self.service_cidrs.in_sync()),
+            ("BGPFilter", self.filters.in_sync()),
+            ("Tier", self.tiers.in_sync()),
+            ("NetworkPolicy of manx.dev", self.own_policies.in_sync()),
+            ("GlobalNetworkPolicy", self.global_policies.in_sync()),
+            ("HostEndpoint", self.host_endpoints.in_sync()),
         ];
         kinds.into_iter().find(|(_, in_sync)| !in_sync).map(|(kind, _)| kind)
     }
@@ -169,6 +199,12 @@ pub(crate) fn watch<S: Store>(store: &S) -> mpsc::Receiver<Change> {
     follow(store, all(), &changes, |change| Change::Service(Box::new(change)));
     follow(store, all(), &changes, Change::Namespace);
     follow(store, all(), &changes, Change::Policy);
+    follow(store, all(), &changes, Change::ServiceCidr);
+    follow(store, all(), &changes, |change| Change::Filter(Box::new(change)));
+    follow(store, all(), &changes, Change::Tier);
+    follow(store, all(), &changes, |change| Change::OwnPolicy(Box::new(change)));
+    follow(store, all(), &changes, |change| Change::GlobalPolicy(Box::new(change)));
+    follow(store, all(), &changes, |change| Change::HostEndpoint(Box::new(change)));
     follow(store, with_field("metadata.name", ASKED_CRD), &changes, |change| Change::Crd(Box::new(change)));
     receiver
 }

@@ -40,6 +40,11 @@ pub enum Kind {
     IPPool,
     LoadBalancerPool,
     Service,
+    BGPFilter,
+    Tier,
+    NetworkPolicy,
+    GlobalNetworkPolicy,
+    HostEndpoint,
 }
 
 /// What of an object is written: each by its own apply.

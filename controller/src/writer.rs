@@ -5,8 +5,8 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
 use manx_crds::store::{Key, NewEvent, Object, Part as StorePart, Revision, Store, StoreError};
 use manx_crds::v1alpha1::{
-    BGPAdvertisement, BGPPeer, FabricConfiguration, FabricConfigurationSpec, FabricNode, FabricNodeSpec,
-    IPBlock, IPPool, LoadBalancerPool,
+    self as api, BGPAdvertisement, BGPFilter, BGPPeer, FabricConfiguration, FabricConfigurationSpec,
+    FabricNode, FabricNodeSpec, GlobalNetworkPolicy, HostEndpoint, IPBlock, IPPool, LoadBalancerPool, Tier,
 };
 use serde_json::Value;
 
@@ -63,6 +63,11 @@ async fn apply<S: Store>(store: &S, slot: &Slot, uid: &str, body: &Value) -> Res
         Kind::IPPool => apply_to::<S, IPPool>(store, slot, uid, body).await,
         Kind::LoadBalancerPool => apply_to::<S, LoadBalancerPool>(store, slot, uid, body).await,
         Kind::Service => apply_to::<S, Service>(store, slot, uid, body).await,
+        Kind::BGPFilter => apply_to::<S, BGPFilter>(store, slot, uid, body).await,
+        Kind::Tier => apply_to::<S, Tier>(store, slot, uid, body).await,
+        Kind::NetworkPolicy => apply_to::<S, api::NetworkPolicy>(store, slot, uid, body).await,
+        Kind::GlobalNetworkPolicy => apply_to::<S, GlobalNetworkPolicy>(store, slot, uid, body).await,
+        Kind::HostEndpoint => apply_to::<S, HostEndpoint>(store, slot, uid, body).await,
     }
 }
 
@@ -101,6 +106,13 @@ async fn record<S: Store>(store: &S, about: &About, event: NewEvent) -> Result<(
             Kind::IPPool => record_about::<S, IPPool>(store, key, event, None).await,
             Kind::LoadBalancerPool => record_about::<S, LoadBalancerPool>(store, key, event, None).await,
             Kind::Service => record_about::<S, Service>(store, key, event, None).await,
+            Kind::BGPFilter => record_about::<S, BGPFilter>(store, key, event, None).await,
+            Kind::Tier => record_about::<S, Tier>(store, key, event, None).await,
+            Kind::NetworkPolicy => record_about::<S, api::NetworkPolicy>(store, key, event, None).await,
+            Kind::GlobalNetworkPolicy => {
+                record_about::<S, GlobalNetworkPolicy>(store, key, event, None).await
+            }
+            Kind::HostEndpoint => record_about::<S, HostEndpoint>(store, key, event, None).await,
         },
     }
 }

@@ -18,12 +18,15 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Service;
 use manx_crds::store::Key;
 use manx_crds::v1alpha1::{
-    BGPAdvertisement, BGPPeer, FabricConfiguration, FabricNode, IPBlock, IPPool, LoadBalancerPool,
+    BGPAdvertisement, BGPPeer, FabricConfiguration, FabricNode, HostEndpoint, IPBlock, IPPool,
+    LoadBalancerPool, Tier,
 };
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use stage::{Controller, Stage, Write, condition, ingress};
 
+#[path = "kubernetes/bad_input.rs"]
+mod bad_input;
 #[path = "kubernetes/stage.rs"]
 mod stage;
 
@@ -75,6 +78,8 @@ fn a_cluster_is_served() {
     assert_eq!(stage.holder().as_deref(), Some("manx-controller-a"));
     a_node_that_is_gone_leaves_a_block(&stage);
     statuses_say_what_is_so(&stage);
+    pools_of_pods_meet_nobody_else(&stage);
+    what_nobody_acts_on_says_so(&stage);
     services_have_what_they_ask_for(&stage);
     an_exhausted_pool_is_told_and_given_more(&stage);
     an_address_outside_every_pool_is_refused_and_then_given(&stage);
@@ -151,6 +156,39 @@ fn statuses_say_what_is_so(stage: &Stage) {
     assert_eq!(stage.told("BGPPeer", "fast", "ReferenceNotFound"), missing);
     stage.apply("{apiVersion: manx.dev/v1alpha1, kind: BFDProfile, metadata: {name: fast}, spec: {}}");
     says::<BGPPeer>(stage, "fast", "ResolvedRefs", "True ResolvedRefs");
+}
+
+/// The Service ranges are the API server's own.
+fn pools_of_pods_meet_nobody_else(stage: &Stage) {
+    let remedy = "exclude it by spec.excluded, or set assignment None and create a pool of another range; until then pods \
+                  may be given addresses that are not theirs";
+    for (name, cidr, whose) in [
+        ("over-services", "10.96.64.0/20", "the Service range 10.96.0.0/16 (ServiceCIDR kubernetes)"),
+        ("over-nodes", "10.0.0.0/24", "10.0.0.1, the address of node n1"),
+    ] {
+        stage.apply(&format!(
+            "{{apiVersion: manx.dev/v1alpha1, kind: IPPool, metadata: {{name: {name}}}, spec: {{cidr: {cidr}}}}}"
+        ));
+        let text = format!("{cidr} overlaps {whose}: {remedy}");
+        says::<IPPool>(stage, name, "Accepted", &format!("False Overlaps: {text}"));
+        assert_eq!(stage.told("IPPool", name, "PoolOverlaps"), text);
+    }
+    let excluded = r#"{"spec":{"excluded":["10.0.0.0/28"]}}"#;
+    stage.kubectl(&["patch", "ippool", "over-nodes", "--type=merge", "-p", excluded]);
+    says::<IPPool>(stage, "over-nodes", "Accepted", "True Accepted");
+}
+
+fn what_nobody_acts_on_says_so(stage: &Stage) {
+    stage.apply("{apiVersion: manx.dev/v1alpha1, kind: HostEndpoint, metadata: {name: uplinks}, spec: {}}");
+    stage
+        .apply("{apiVersion: manx.dev/v1alpha1, kind: Tier, metadata: {name: security}, spec: {order: 500}}");
+    let text = "is not supported by this version and changes nothing: remove it, or upgrade the agents first";
+    says::<HostEndpoint>(stage, "uplinks", "Accepted", &format!("False UnknownValue: HostEndpoint {text}"));
+    let tier = "a Tier other than kube-admin, default and kube-baseline";
+    says::<Tier>(stage, "security", "Accepted", &format!("False UnknownValue: {tier} {text}"));
+    for fixed in ["kube-admin", "default", "kube-baseline"] {
+        says::<Tier>(stage, fixed, "Accepted", "True Accepted");
+    }
 }
 
 fn services_have_what_they_ask_for(stage: &Stage) {

@@ -150,6 +150,12 @@ impl Sim {
         self.core.take(Change::Service(Box::new(Follow::InSync)));
         self.core.take(Change::Namespace(Follow::InSync));
         self.core.take(Change::Policy(Follow::InSync));
+        self.core.take(Change::ServiceCidr(Follow::InSync));
+        self.core.take(Change::Filter(Box::new(Follow::InSync)));
+        self.core.take(Change::Tier(Follow::InSync));
+        self.core.take(Change::OwnPolicy(Box::new(Follow::InSync)));
+        self.core.take(Change::GlobalPolicy(Box::new(Follow::InSync)));
+        self.core.take(Change::HostEndpoint(Box::new(Follow::InSync)));
     }
 
     fn put(&mut self, key: &Key, service: Service) {

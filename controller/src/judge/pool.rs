@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use kube::ResourceExt as _;
 use manx_crds::acceptance::{self, Refusal};
 use manx_crds::conditions::{AddressesAvailable, Allocatable};
@@ -11,6 +12,7 @@ use manx_crds::v1alpha1::selector::selects_opt;
 use manx_crds::v1alpha1::{Assignment, Cidr, IPPool, PoolCapacity};
 use manx_ipam::pool::{Pool, Pools};
 
+use super::node::addresses_of;
 use super::{About, Band, Notice, Offer, accepted, finalizer, says, status};
 use crate::load_balancer::range::{Range, Ranges};
 use crate::objects::Objects;
@@ -29,6 +31,7 @@ struct Use {
 
 pub fn judge(objects: &Objects) -> (Vec<Offer>, Vec<Notice>) {
     let parsed = pools(objects);
+    let foreign = foreign(objects);
     let mut used: BTreeMap<&str, Use> = BTreeMap::new();
     for block in objects.blocks.iter() {
         let one = used.entry(block.spec.pool.as_str()).or_default();
@@ -41,7 +44,7 @@ pub fn judge(objects: &Objects) -> (Vec<Offer>, Vec<Notice>) {
         let name = object.name_any();
         let used = used.get(name.as_str()).copied().unwrap_or_default();
         let size = addresses(object).size();
-        let verdict = verdict(object, &parsed);
+        let verdict = verdict(object, &parsed, &foreign);
         let available = available(Band::of(u128::from(used.assigned), size), "IPPool");
         let mut conditions = vec![accepted(&verdict), available.clone()];
         conditions.extend(allocatable(objects, object, &verdict));
@@ -71,19 +74,44 @@ pub(super) fn addresses(object: &IPPool) -> Ranges {
     Ranges::without(&[Range::from(object.spec.cidr.net())], &excluded)
 }
 
-fn verdict(object: &IPPool, pools: &Pools) -> Result<(), Refusal> {
+/// Addresses that no pod may have, each with whose they are.
+fn foreign(objects: &Objects) -> Vec<(Range, String)> {
+    let mut foreign = Vec::new();
+    for node in objects.fabric_nodes.iter() {
+        for ip in addresses_of(node) {
+            foreign.push((
+                Range::from(IpNet::from(ip)),
+                format!("{ip}, the address of node {}", node.name_any()),
+            ));
+        }
+    }
+    for object in objects.service_cidrs.iter() {
+        let cidrs = object.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
+        for cidr in cidrs.filter_map(|text| text.parse::<IpNet>().ok()) {
+            let whose = format!("the Service range {cidr} (ServiceCIDR {})", object.name_any());
+            foreign.push((Range::from(cidr), whose));
+        }
+    }
+    foreign
+}
+
+fn verdict(object: &IPPool, pools: &Pools, foreign: &[(Range, String)]) -> Result<(), Refusal> {
     acceptance::ip_pool(object)?;
     if let Err(error) = Pool::try_from(object) {
         return Err(Refusal { reason: "UnknownValue", message: error.to_string() });
     }
-    match pools.get(&object.name_any()).and_then(|pool| pools.overlaps(pool)) {
-        Some(older) => Err(Refusal {
-            reason: "Overlaps",
-            message: format!(
-                "{} overlaps IPPool {} ({}); the older pool is used",
-                object.spec.cidr, older.name, older.cidr
-            ),
-        }),
+    let overlaps = |message| Err(Refusal { reason: "Overlaps", message });
+    if let Some(older) = pools.get(&object.name_any()).and_then(|pool| pools.overlaps(pool)) {
+        let (own, theirs) = (&object.spec.cidr, &older.cidr);
+        return overlaps(format!("{own} overlaps IPPool {} ({theirs}); the older pool is used", older.name));
+    }
+    let own = addresses(object);
+    match foreign.iter().find(|(range, _)| own.meets(range)) {
+        Some((_, whose)) => overlaps(format!(
+            "{} overlaps {whose}: exclude it by spec.excluded, or set assignment None and create a pool of another range; \
+             until then pods may be given addresses that are not theirs",
+            object.spec.cidr
+        )),
         None => Ok(()),
     }
 }

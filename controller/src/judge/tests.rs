@@ -137,6 +137,81 @@ fn agents_and_schema_may_be_one_revision_apart() {
 }
 
 #[test]
+fn a_pool_over_addresses_of_nodes_or_services_says_whose_they_are() {
+    let pool = |name: &str, spec: &str| -> Change {
+        let text = format!(
+            "{{apiVersion: manx.dev/v1alpha1, kind: IPPool, metadata: {{name: {name}}}, spec: {{{spec}}}}}"
+        );
+        Change::Pool(Follow::Put(serde_saphyr::from_str(&text).unwrap()))
+    };
+    let services = "{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: kubernetes}, \
+                    spec: {cidrs: [10.96.0.0/16, 'fd00:96::/112']}}";
+    let objects = objects(vec![
+        node("a", 1, "10.0.0.1", "x"),
+        Change::ServiceCidr(Follow::Put(serde_saphyr::from_str(services).unwrap())),
+        pool("beside", "cidr: 10.244.0.0/16"),
+        pool("nodes", "cidr: 10.0.0.0/16"),
+        pool("without", "cidr: 10.0.0.0/24, excluded: [10.0.0.0/26]"),
+        pool("services", "cidr: 10.96.128.0/20"),
+        pool("six", "cidr: 'fd00:96::/64'"),
+    ]);
+    let (offers, notices) = pool::judge(&objects);
+    assert_eq!(said(&offers, "beside", "Accepted").unwrap().0, "Accepted");
+    for (name, whose) in [
+        ("nodes", "10.0.0.0/16 overlaps 10.0.0.1, the address of node a: exclude it"),
+        (
+            "services",
+            "10.96.128.0/20 overlaps the Service range 10.96.0.0/16 (ServiceCIDR kubernetes): exclude it",
+        ),
+        ("six", "fd00:96::/64 overlaps the Service range fd00:96::/112 (ServiceCIDR kubernetes): exclude it"),
+    ] {
+        for kind in ["Accepted", "Allocatable"] {
+            let (reason, text) = said(&offers, name, kind).unwrap();
+            assert!(reason == "Overlaps" && text.starts_with(whose), "{name} {kind} {reason}: {text}");
+        }
+    }
+    // The older pool comes first: `without` lies in `nodes`, whose name comes first.
+    let (_, text) = said(&offers, "without", "Accepted").unwrap();
+    assert_eq!(text, "10.0.0.0/24 overlaps IPPool nodes (10.0.0.0/16); the older pool is used");
+    let told: Vec<&str> = notices.iter().map(|notice| notice.reason).collect();
+    assert_eq!(told, ["PoolOverlaps"; 4]);
+}
+
+#[test]
+fn an_excluded_address_of_a_node_is_no_overlap() {
+    let text = "{apiVersion: manx.dev/v1alpha1, kind: IPPool, metadata: {name: p}, \
+                spec: {cidr: 10.0.0.0/24, excluded: [10.0.0.0/26]}}";
+    let objects = objects(vec![
+        node("a", 1, "10.0.0.1", "x"),
+        Change::Pool(Follow::Put(serde_saphyr::from_str(text).unwrap())),
+    ]);
+    assert_eq!(said(&pool::judge(&objects).0, "p", "Accepted").unwrap().0, "Accepted");
+}
+
+#[test]
+fn kinds_that_nobody_acts_on_say_so() {
+    let text = "{apiVersion: manx.dev/v1alpha1, kind: HostEndpoint, metadata: {name: h}, spec: {}}";
+    let tier = |name: &str| {
+        let text = format!(
+            "{{apiVersion: manx.dev/v1alpha1, kind: Tier, metadata: {{name: {name}}}, spec: {{order: 7}}}}"
+        );
+        Change::Tier(Follow::Put(serde_saphyr::from_str(&text).unwrap()))
+    };
+    let objects = objects(vec![
+        Change::HostEndpoint(Box::new(Follow::Put(serde_saphyr::from_str(text).unwrap()))),
+        tier("default"),
+        tier("security"),
+    ]);
+    let offers: Vec<Offer> = later::judge(&objects).into_iter().flat_map(|(_, offers)| offers).collect();
+    assert_eq!(offers.len(), 3);
+    assert_eq!(said(&offers, "default", "Accepted").unwrap().0, "Accepted");
+    let (reason, text) = said(&offers, "h", "Accepted").unwrap();
+    assert_eq!(reason, "UnknownValue");
+    assert!(text.starts_with("HostEndpoint is not supported by this version and changes nothing"), "{text}");
+    assert_eq!(said(&offers, "security", "Accepted").unwrap().0, "UnknownValue");
+}
+
+#[test]
 fn bands_are_reached_exactly() {
     for (assigned, size, band) in [
         (0, 100, Band::Below80),

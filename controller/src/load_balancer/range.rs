@@ -97,6 +97,11 @@ impl Ranges {
         self.0.iter().any(|range| range.contains(ip))
     }
 
+    /// Whether any address of the range is among these.
+    pub fn meets(&self, range: &Range) -> bool {
+        self.0.iter().any(|own| own.overlaps(range))
+    }
+
     pub fn size(&self) -> u128 {
         self.0.iter().fold(0, |sum: u128, range| sum.saturating_add(range.size()))
     }

@@ -43,6 +43,7 @@ pub(crate) struct Controller {
     pub(crate) name: String,
     pub(crate) log: PathBuf,
     health: SocketAddr,
+    token: String,
 }
 
 /// One write, as the API server tells it.
@@ -220,10 +221,31 @@ impl Stage {
             &bound,
         ]);
         let kubeconfig = self.plane.token_kubeconfig(&pod, token.trim()).unwrap();
-        self.start(&pod, &kubeconfig)
+        self.start(&pod, &kubeconfig, token.trim().to_owned())
     }
 
-    fn start(&self, pod: &str, kubeconfig: &Path) -> Controller {
+    /// Another process of the same pod, as the kubelet starts one where a container ended.
+    pub(crate) fn restart(&self, controller: &mut Controller) {
+        let kubeconfig = self.plane.token_kubeconfig(&controller.name, &controller.token).unwrap();
+        let _ = controller.process.kill();
+        let log = std::mem::take(&mut controller.log);
+        std::fs::rename(&log, log.with_extension("before")).unwrap();
+        let token = std::mem::take(&mut controller.token);
+        let name = controller.name.clone();
+        *controller = self.start(&name, &kubeconfig, token);
+    }
+
+    /// What `manxctl` asks on the control socket.
+    pub(crate) fn report(&self, controller: &Controller) -> Value {
+        let path = self.directory.path().join(&controller.name).join("controller.sock");
+        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        stream.write_all(b"{\"verb\":\"status\"}\n").unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stream), &mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn start(&self, pod: &str, kubeconfig: &Path, token: String) -> Controller {
         let health = self.free_port();
         let home = self.directory.path();
         let log = home.join(format!("{pod}.log"));
@@ -245,7 +267,7 @@ impl Stage {
             capabilities: Some(&[]),
             log: log.clone(),
         };
-        Controller { process: launch.start().unwrap(), name: pod.to_owned(), log, health }
+        Controller { process: launch.start().unwrap(), name: pod.to_owned(), log, health, token }
     }
 
     fn free_port(&self) -> SocketAddr {
