@@ -1,5 +1,5 @@
 //! What every datastore owes, asked of a real kube-apiserver; and what only an API server has: pages, bookmarks,
-//! compaction, an outage, rights, kinds that are not installed.
+//! compaction, an outage, rights, tokens that end, kinds that are not installed.
 //!
 //! `make store-test` runs it: it needs root and Kubernetes' binaries. One API server serves all steps.
 #![allow(
@@ -29,6 +29,7 @@ use objects::*;
 use serde_json::json;
 use suite::Backend;
 
+#[allow(dead_code)] // what it says of files, only the directory is asked
 mod api;
 #[path = "kubernetes/api_objects.rs"]
 mod api_objects;
@@ -36,6 +37,8 @@ mod api_objects;
 mod model;
 #[path = "conformance/objects.rs"]
 mod objects;
+#[path = "kubernetes/rotation.rs"]
+mod rotation;
 #[path = "conformance/suite.rs"]
 mod suite;
 
@@ -116,6 +119,7 @@ fn an_api_server_is_a_datastore() {
     a_compacted_moment_is_expired(&plane, &config);
     a_right_that_is_missing_is_named(&plane);
     a_follower_survives_an_outage(&mut plane, &config);
+    rotation::a_rotated_token_is_taken_up(&mut plane, &config);
 }
 
 fn a_kind_that_is_not_installed_says_what_to_do(plane: &ControlPlane, config: &Path) {

@@ -137,8 +137,8 @@ fn crds_older_than_the_agents_are_named_until_they_are_applied() {
     let newer =
         newer.into_iter().find(|crd| crd["metadata"]["name"] == "loadbalancerpools.manx.dev").unwrap();
     let mut older = newer.clone();
-    let capacity = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/capacity/properties";
-    older.pointer_mut(capacity).unwrap().as_object_mut().unwrap().remove("assigned").unwrap();
+    let status = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties";
+    older.pointer_mut(status).unwrap().as_object_mut().unwrap().remove("observedGeneration").unwrap();
     let held = stage.json(&["crd", "loadbalancerpools.manx.dev"]);
     older["metadata"]["resourceVersion"] = held["metadata"]["resourceVersion"].clone();
     stage.plane.feed(&["replace", "-f", "-"], &older.to_string()).unwrap();
@@ -150,9 +150,10 @@ fn crds_older_than_the_agents_are_named_until_they_are_applied() {
     // One field less: everything else is written, and the field is named.
     stage.apply(&pool("public", "addresses: [192.0.2.0/24]"));
     let object = says::<LoadBalancerPool>(&stage, "public", "Accepted", "True Accepted");
-    assert_eq!(object["status"]["capacity"], json!({"addresses": "256"}));
+    assert_eq!(object["status"]["observedGeneration"], Value::Null);
+    assert_eq!(object["status"]["capacity"], json!({"addresses": "256", "assigned": 0}));
     let line = controller.says("the CRDs are older than this program");
-    assert!(line.contains("\"field\":\".status.capacity.assigned\""), "{line}");
+    assert!(line.contains("\"field\":\".status.observedGeneration\""), "{line}");
     assert!(line.contains("apply the CRDs of this release (helm upgrade does)"), "{line}");
 
     // Two revisions apart: agents and CRDs do not fit together.
@@ -176,7 +177,7 @@ fn crds_older_than_the_agents_are_named_until_they_are_applied() {
     let begun = Instant::now();
     loop {
         let object = stage.object::<LoadBalancerPool>(&Key::cluster("public")).unwrap();
-        if object["status"]["capacity"] == json!({"addresses": "256", "assigned": 0}) {
+        if object["status"]["observedGeneration"] == 1 {
             assert_eq!(condition(&object, "Accepted"), "True Accepted");
             return;
         }

@@ -51,7 +51,6 @@ pub(crate) struct Controller {
 pub(crate) struct Write {
     /// The pod whose token it was.
     pub(crate) by: String,
-    pub(crate) verb: String,
     /// `services/status`
     pub(crate) resource: String,
     pub(crate) name: String,
@@ -338,7 +337,6 @@ impl Stage {
                 let resource = of("/objectRef/resource");
                 Write {
                     by: of("/user/extra/authentication.kubernetes.io~1pod-name/0"),
-                    verb: of("/verb"),
                     resource: if part.is_empty() { resource } else { format!("{resource}/{part}") },
                     name: of("/objectRef/name"),
                     code: line.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or_default(),
