@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Node, Pod, addresses, plugin};
 use crate::namespace::Namespace;
+use crate::outgoing::seen;
 
 #[test]
 fn check_notices_what_is_gone_and_status_says_whether_an_add_would_do() {
@@ -170,8 +171,37 @@ fn a_pod_of_another_user_namespace_is_wired_like_any_other() {
     let held = String::from_utf8_lossy(&held.stdout).into_owned();
     assert!(held.contains(&v4) && held.contains(&v6), "{held}");
     node.netns.sh(&format!("ping -c 1 -W 2 {v4}; ping -6 -c 1 -W 2 {v6}"));
-    assert_eq!(node.cni("CHECK", Some(&pod), json!({"prevResult": added})), Ok(Value::Null));
+
+    // Routes, settings and traffic are those of a pod whose namespace is the host's.
+    let plain = node.pod("plain");
+    let [plain_v4, plain_v6] = addresses(&node.add(&plain));
+    let wired = |pod: &Pod, [v4, v6]: [&str; 2]| {
+        let text = pod.netns.sh("ip route; ip -6 route; sysctl net.ipv6.conf.eth0.accept_ra \
+             net.ipv6.conf.eth0.accept_dad net.ipv6.conf.eth0.disable_ipv6 net.ipv4.conf.eth0.rp_filter");
+        text.lines()
+            .filter(|line| !line.starts_with("fe80::"))
+            .collect::<Vec<_>>()
+            .join("\n")
+            .replace(v4, "V4")
+            .replace(v6, "V6")
+    };
+    assert_eq!(wired(&pod, [&v4, &v6]), wired(&plain, [&plain_v4, &plain_v6]));
+    for (address, from) in [(&v4, &plain_v4), (&v6, &plain_v6)] {
+        assert_eq!(&seen(&plain.netns, &pod.netns, address).to_string(), from);
+    }
+    for (address, from) in [(&plain_v4, &v4), (&plain_v6, &v6)] {
+        assert_eq!(&seen(&pod.netns, &plain.netns, address).to_string(), from);
+    }
+
+    let previous = json!({"prevResult": added});
+    assert_eq!(node.cni("CHECK", Some(&pod), previous.clone()), Ok(Value::Null));
+    pod.netns.sh(&format!("ip addr del {v4}/32 dev eth0"));
+    let error = node.cni("CHECK", Some(&pod), previous).unwrap_err();
+    assert!(error["msg"].as_str().unwrap().contains(&v4), "{error}");
     assert_eq!(node.cni("DEL", Some(&pod), json!({})), Ok(Value::Null));
+    node.wait("its link is gone", || pod.netns.sh("ip -br link show type veth").is_empty());
+    let host = added["interfaces"][0]["name"].as_str().unwrap();
+    assert!(!node.netns.sh("ip -br link").contains(host));
     process.kill().unwrap();
     process.wait().unwrap();
 }

@@ -59,6 +59,10 @@ fn another_address_is_taken_up_live() {
     let [v4, _] = addresses(&node.add(&pod));
     let route = || node.netns.sh(&format!("ip route show {v4}"));
     node.wait("the route's source", || route().contains(&format!("src {NODE_V4} ")));
+    // felix's own write of the Node's file would meet the next one.
+    node.wait("the taint goes", || {
+        taints(&node.get::<NodeObject>(&Key::cluster("n1")).unwrap()) == ["other"]
+    });
     node.netns.sh("ip addr add 10.9.1.7/24 dev e1");
     node.object(
         "nodes/n1.yaml",

@@ -11,7 +11,9 @@
 
 mod chain;
 mod harness;
+mod keys;
 mod life;
+mod loops;
 #[path = "../../kernel/tests/namespaces/namespace.rs"]
 #[allow(dead_code)] // shared with the tests of the kernel crate, which use all of it
 mod namespace;

@@ -8,7 +8,7 @@ use crate::harness::{NODE_V4, NODE_V6, Node, OUTSIDE_V4, OUTSIDE_V6, addresses};
 use crate::namespace::Namespace;
 
 /// Whom a UDP server at `to` sees when `from` sends to it; the answer must arrive, too.
-fn seen(from: &Namespace, server: &Namespace, to: &str) -> IpAddr {
+pub(crate) fn seen(from: &Namespace, server: &Namespace, to: &str) -> IpAddr {
     let address: IpAddr = to.parse().unwrap();
     let socket = server.run(|| UdpSocket::bind((address, 0)).unwrap());
     let to = socket.local_addr().unwrap();
