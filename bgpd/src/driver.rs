@@ -87,6 +87,7 @@ impl Driver {
                 Some(change) = self.services.next() => self.service_change(change),
                 events = self.monitor.changed() => self.kernel(&events?),
                 Some(event) = sources.net.recv() => self.net_event(event),
+                () = self.fib.refusals() => self.status.touch(),
                 Some(question) = sources.questions.recv() => control::answer(&self, question),
                 () = sleep_until(timer) => {}
             }

@@ -56,6 +56,8 @@ pub(crate) struct Report {
 pub(crate) struct Fib {
     commands: mpsc::Sender<Command>,
     report: watch::Receiver<Report>,
+    /// What the kernel refused when it was last asked.
+    refused: BTreeMap<IpNet, String>,
     learned: BTreeMap<IpNet, FibRoute>,
     blackholes: BTreeSet<IpNet>,
     /// The way to next hops that are on no link of ours: the kernel takes gateways on its links alone.
@@ -80,7 +82,8 @@ impl Fib {
 
     fn with(commands: mpsc::Sender<Command>, report: watch::Receiver<Report>) -> Self {
         let (learned, blackholes, gateways) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Self { commands, report, learned, blackholes, gateways }
+        let refused = BTreeMap::new();
+        Self { commands, report, refused, learned, blackholes, gateways }
     }
 
     pub(crate) fn learned(&mut self, change: FibChange) {
@@ -152,6 +155,19 @@ impl Fib {
 
     pub(crate) fn report(&self) -> Report {
         self.report.borrow().clone()
+    }
+
+    /// Waits until the kernel refuses other routes than before. Nothing is lost where the waiting is given up.
+    pub(crate) async fn refusals(&mut self) {
+        // The thread ends only with the process.
+        while self.report.changed().await.is_ok() {
+            let report = self.report.borrow();
+            if report.refused != self.refused {
+                self.refused.clone_from(&report.refused);
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     fn send(&self, command: Command) {

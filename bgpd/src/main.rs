@@ -1,6 +1,7 @@
 //! bgpd: BGP sessions of this node, and the kernel routes that follow from them.
 
 mod control;
+mod denied;
 mod desire;
 mod driver;
 mod events;
@@ -48,9 +49,17 @@ fn main() -> std::process::ExitCode {
     let options = Command::parse().options;
     let outcome = options.node_name().context("the host name, where --node is not given").and_then(|node| {
         manx_daemon::log::start("bgpd", &node, &options.log)?;
-        keep_capabilities(&node)?;
+        // Before any thread: capabilities belong to threads and are inherited.
+        let kept = capability::keep_only(capability::BGPD);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(run(&options, node))
+        match kept {
+            Ok(()) => runtime.block_on(run(&options, node)),
+            Err(CapabilityError::Missing(missing)) => {
+                runtime.block_on(denied::without_capability(&options, &node, &missing));
+                Err(missing.into())
+            }
+            Err(error @ (CapabilityError::Read(_) | CapabilityError::Drop(_))) => Err(error.into()),
+        }
     });
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
@@ -68,9 +77,7 @@ async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     let questions =
         manx_daemon::control::listen(&options.run_dir.join(BGPD_SOCKET)).context("the control socket")?;
     options.serve_health(BGPD_SOCKET).await.context("probes")?;
-    let monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL])
-        .context("the kernel's links and routes")?;
-    let (fib, found) = fib::Fib::start().context("the kernel's routes")?;
+    let (monitor, (fib, found)) = kernel(&store, &node).await?;
     let started = Instant::now();
     let mut speaker = Speaker::new(seed()?, started);
     // RFC 4724 §4.1: the F bit says that forwarding went on while we were away.
@@ -105,22 +112,19 @@ async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     driver.run(sources, manx_daemon::stop::signal()?).await
 }
 
-/// Before any thread: capabilities belong to threads and are inherited.
-fn keep_capabilities(node: &str) -> anyhow::Result<()> {
-    match capability::keep_only(capability::BGPD) {
-        Ok(()) => Ok(()),
-        Err(CapabilityError::Missing(missing)) => {
-            tracing::error!(
-                error = %missing,
-                r#where = format!("bgpd on {node}, {}", missing.place()),
-                expected = missing.expected(),
-                r#do = missing.remedy("bgpd"),
-                "a capability is missing"
-            );
-            Err(missing.into())
-        }
-        Err(error) => Err(error.into()),
+/// What the kernel says of links and routes, where routes are written, and the prefixes that were found there. Where the
+/// kernel denies it, the FabricNode says so.
+async fn kernel(store: &AnyStore, node: &str) -> anyhow::Result<(Monitor, (fib::Fib, Vec<ipnet::IpNet>))> {
+    let open = || {
+        let monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL])
+            .context("the kernel's links and routes")?;
+        Ok((monitor, fib::Fib::start().context("the kernel's routes")?))
+    };
+    let opened = open();
+    if let Err(error) = &opened {
+        denied::by_kernel(store, node, error).await;
     }
+    opened
 }
 
 /// Peers choose prefixes and attributes, so the hash tables' seed must not be guessable.

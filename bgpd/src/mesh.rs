@@ -170,6 +170,12 @@ pub(crate) fn mesh<'a>(
             }
         }
     }
+    if own.addresses.is_empty() && open {
+        mesh.remarks = vec![format!(
+            "no node-to-node session: node {own_name} has no address: give Node {own_name} an InternalIP, or FabricNode \
+             {own_name} spec.addresses"
+        )];
+    }
     // Nobody else can know this node before its object is there.
     if !taken.router_ids.values().any(|name| name == own_name) && mesh.conflict.is_none() {
         mesh.links.clear();

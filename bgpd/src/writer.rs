@@ -109,19 +109,24 @@ async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), S
         }
     }
     if let Some(wish) = &open.node {
-        let agent = AgentStatus {
-            name: "bgpd".to_owned(),
-            version: manx_daemon::VERSION.to_owned(),
-            schema_revision: SCHEMA_REVISION,
-        };
-        let body =
-            json!({"bgp": value(&wish.bgp), "agents": [value(&agent)], "conditions": [value(&wish.ready)]});
-        match store.apply::<FabricNode>(&Key::cluster(node), None, MANAGER, Part::Status, body).await {
-            Ok(_) => open.node = None,
+        match fabric_node(store, node, wish).await {
+            Ok(()) => open.node = None,
             Err(error) => outcome = outcome.and(Err(error)),
         }
     }
     outcome
+}
+
+pub(crate) async fn fabric_node<S: Store>(store: &S, node: &str, wish: &NodeWish) -> Result<(), StoreError> {
+    let agent = AgentStatus {
+        name: "bgpd".to_owned(),
+        version: manx_daemon::VERSION.to_owned(),
+        schema_revision: SCHEMA_REVISION,
+    };
+    let body =
+        json!({"bgp": value(&wish.bgp), "agents": [value(&agent)], "conditions": [value(&wish.ready)]});
+    store.apply::<FabricNode>(&Key::cluster(node), None, MANAGER, Part::Status, body).await?;
+    Ok(())
 }
 
 async fn session<S: Store>(

@@ -97,7 +97,7 @@ impl Dataplane {
     ///
     /// # Errors
     /// Where the kernel cannot be spoken to.
-    pub(crate) fn start() -> anyhow::Result<(Self, queue::UnboundedReceiver<Outcome>, Adopted)> {
+    pub(crate) fn start() -> anyhow::Result<Started> {
         let socket = RouteSocket::open()?;
         let mut routes = RouteTable::new(ROUTE_PROTOCOL_LOCAL);
         let adopted_routes = routes.adopt(&socket)?;
@@ -129,6 +129,9 @@ impl Dataplane {
         }
     }
 }
+
+/// The loop's end, what it hears, and what was found.
+pub(crate) type Started = (Dataplane, queue::UnboundedReceiver<Outcome>, Adopted);
 
 /// What an earlier life left in the kernel.
 #[derive(Debug, Clone, Copy)]

@@ -9,6 +9,7 @@ mod collect;
 mod control;
 mod dataplane;
 mod del;
+mod denied;
 mod driver;
 mod inputs;
 mod install;
@@ -63,9 +64,17 @@ fn main() -> std::process::ExitCode {
     let Command { options, directories } = Command::parse();
     let outcome = options.node_name().context("the host name, where --node is not given").and_then(|node| {
         manx_daemon::log::start("felix", &node, &options.log)?;
-        keep_capabilities(&node)?;
+        // Before any thread: capabilities belong to threads and are inherited.
+        let kept = capability::keep_only(capability::FELIX);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(start::run(&options, directories, node))
+        match kept {
+            Ok(()) => runtime.block_on(start::run(&options, directories, node)),
+            Err(CapabilityError::Missing(missing)) => {
+                runtime.block_on(denied::without_capability(&options, &node, &missing));
+                Err(missing.into())
+            }
+            Err(error @ (CapabilityError::Read(_) | CapabilityError::Drop(_))) => Err(error.into()),
+        }
     });
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
@@ -73,23 +82,5 @@ fn main() -> std::process::ExitCode {
             tracing::error!(error = format!("{error:#}"), "felix ends");
             std::process::ExitCode::FAILURE
         }
-    }
-}
-
-/// Before any thread: capabilities belong to threads and are inherited.
-fn keep_capabilities(node: &str) -> anyhow::Result<()> {
-    match capability::keep_only(capability::FELIX) {
-        Ok(()) => Ok(()),
-        Err(CapabilityError::Missing(missing)) => {
-            tracing::error!(
-                error = %missing,
-                r#where = format!("felix on {node}, {}", missing.place()),
-                expected = missing.expected(),
-                r#do = missing.remedy("felix"),
-                "a capability is missing"
-            );
-            Err(missing.into())
-        }
-        Err(error) => Err(error.into()),
     }
 }

@@ -24,7 +24,7 @@ use crate::install::{Directories, Installer, Installing, PLUGIN};
 use crate::journal::Journal;
 use crate::services::Services;
 use crate::status::Status;
-use crate::{cni, objects, writer};
+use crate::{cni, dataplane, denied, objects, writer};
 
 /// Writes that wait for the store.
 const WRITES: usize = 4096;
@@ -36,8 +36,6 @@ pub(crate) async fn run(options: &Options, directories: Directories, node: Strin
     let questions =
         manx_daemon::control::listen(&options.run_dir.join(FELIX_SOCKET)).context("the control socket")?;
     options.serve_health(FELIX_SOCKET).await.context("probes")?;
-    let monitor =
-        Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL]).context("the kernel's links")?;
     let (events, event) = mpsc::unbounded_channel();
     let (journal, replayed) = {
         let events = events.clone();
@@ -45,7 +43,7 @@ pub(crate) async fn run(options: &Options, directories: Directories, node: Strin
         let heard = move |sequence, outcome| drop(events.send(Event::Journaled { sequence, outcome }));
         Journal::open(&options.state_dir.join("journal"), heard).context("the journal")?
     };
-    let (dataplane, outcomes, adopted) = Dataplane::start().context("the kernel's tables")?;
+    let (monitor, (dataplane, outcomes, adopted)) = kernel(&store, &node).await?;
     // Behind the table, whose first rule loads connection tracking where it is a module.
     let settings_problems = settings(options, &monitor)?;
     let attached = attached(&replayed, &monitor);
@@ -111,6 +109,20 @@ pub(crate) async fn run(options: &Options, directories: Directories, node: Strin
     };
     let sources = Sources { changes, calls, events: event, outcomes, questions };
     driver.run(sources, manx_daemon::stop::signal()?).await
+}
+
+/// What the kernel says, and where it is told. Where it denies either, the FabricNode says so.
+async fn kernel(store: &AnyStore, node: &str) -> anyhow::Result<(Monitor, dataplane::Started)> {
+    let open = || {
+        let monitor =
+            Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL]).context("the kernel's links")?;
+        Ok((monitor, Dataplane::start().context("the kernel's tables")?))
+    };
+    let opened = open();
+    if let Err(error) = &opened {
+        denied::by_kernel(store, node, error).await;
+    }
+    opened
 }
 
 /// Of all felix on one directory, the one that holds the lock is the controller (api.md §13). The kernel gives the lock

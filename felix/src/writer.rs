@@ -132,7 +132,7 @@ async fn flush<S: Store>(store: &S, node: &str, open: &mut Open) -> Result<(), S
 }
 
 /// The FabricNode: made empty where it is not there, labels copied from the Node, status by field manager.
-async fn fabric_node<S: Store>(store: &S, node: &str, wish: &NodeWish) -> Result<(), StoreError> {
+pub(crate) async fn fabric_node<S: Store>(store: &S, node: &str, wish: &NodeWish) -> Result<(), StoreError> {
     let key = Key::cluster(node);
     let owner = wish.owner.as_ref().map(|uid| owned_by(node, uid));
     match store.get::<FabricNode>(&key).await {

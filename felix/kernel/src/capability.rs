@@ -21,10 +21,7 @@ pub struct MissingCapability {
 impl MissingCapability {
     /// What the process has: `effective capabilities 0x2000 (NET_RAW)`.
     pub fn place(&self) -> String {
-        let mask = self.effective.iter().fold(0, |mask, capability| mask | capability.bitmask());
-        let names = names(&self.effective, ", ");
-        let names = if names.is_empty() { "none".to_owned() } else { names };
-        format!("effective capabilities {mask:#x} ({names})")
+        said(&self.effective)
     }
 
     /// What it should have.
@@ -64,14 +61,12 @@ pub enum CapabilityError {
 /// # Errors
 /// Names what is missing.
 pub fn check(needed: &[Capability]) -> Result<(), CapabilityError> {
-    let effective = caps::read(None, CapSet::Effective).map_err(CapabilityError::Read)?;
+    let effective = effective()?;
     let missing: Vec<_> =
         needed.iter().copied().filter(|capability| !effective.contains(capability)).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let mut effective: Vec<_> = effective.into_iter().collect();
-    effective.sort_unstable_by_key(Capability::index);
     Err(MissingCapability { missing, effective, needed: needed.to_vec() }.into())
 }
 
@@ -95,6 +90,28 @@ pub fn keep_only(keep: &[Capability]) -> Result<(), CapabilityError> {
     caps::clear(None, CapSet::Inheritable).map_err(CapabilityError::Drop)?;
     caps::set(None, CapSet::Effective, &keep).map_err(CapabilityError::Drop)?;
     caps::set(None, CapSet::Permitted, &keep).map_err(CapabilityError::Drop)
+}
+
+/// What the calling thread has: `effective capabilities 0x2000 (NET_RAW)`.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn held() -> Result<String, CapabilityError> {
+    effective().map(|effective| said(&effective))
+}
+
+fn effective() -> Result<Vec<Capability>, CapabilityError> {
+    let effective = caps::read(None, CapSet::Effective).map_err(CapabilityError::Read)?;
+    let mut effective: Vec<_> = effective.into_iter().collect();
+    effective.sort_unstable_by_key(Capability::index);
+    Ok(effective)
+}
+
+fn said(effective: &[Capability]) -> String {
+    let mask = effective.iter().fold(0, |mask, capability| mask | capability.bitmask());
+    let names = names(effective, ", ");
+    let names = if names.is_empty() { "none".to_owned() } else { names };
+    format!("effective capabilities {mask:#x} ({names})")
 }
 
 fn names(capabilities: &[Capability], separator: &str) -> String {

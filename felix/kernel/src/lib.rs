@@ -8,6 +8,7 @@ pub mod addr;
 pub mod capability;
 pub mod conntrack;
 pub mod delta;
+pub mod denial;
 pub mod descriptor;
 pub mod facts;
 pub mod link;

@@ -93,18 +93,42 @@ impl Node {
     }
 
     pub(crate) fn start(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_felix"));
+        self.felix = Some(self.felix(&[]));
+        self.wait("felix answers", || self.path("run/felix.sock").exists());
+    }
+
+    /// felix as a process of its own; `through`: what it is started by, such as setpriv with its arguments.
+    pub(crate) fn felix(&self, through: &[&str]) -> Child {
+        let mut command = self.daemon(env!("CARGO_BIN_EXE_felix").as_ref(), through, "log");
+        command
+            .args(["--cni-bin-dir".as_ref(), self.path("bin").as_os_str()])
+            .args(["--cni-conf-dir".as_ref(), self.path("net.d").as_os_str()]);
+        self.netns.run(|| command.spawn().unwrap())
+    }
+
+    /// As [`Node::felix`], the bgpd that is built beside it.
+    pub(crate) fn bgpd(&self, through: &[&str]) -> Child {
+        let mut command = self.daemon(&beside("bgpd"), through, "bgpd.log");
+        self.netns.run(|| command.spawn().unwrap())
+    }
+
+    fn daemon(&self, program: &Path, through: &[&str], log: &str) -> Command {
+        let mut command = match through {
+            [] => Command::new(program),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         command
             .args(["--node", "n1", "--log", "debug"])
             .args(["--store".as_ref(), self.path("store").as_os_str()])
             .args(["--run-dir".as_ref(), self.path("run").as_os_str()])
-            .args(["--state-dir".as_ref(), self.path("state").as_os_str()])
-            .args(["--cni-bin-dir".as_ref(), self.path("bin").as_os_str()])
-            .args(["--cni-conf-dir".as_ref(), self.path("net.d").as_os_str()]);
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
+            .args(["--state-dir".as_ref(), self.path("state").as_os_str()]);
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path(log)).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log);
-        self.felix = Some(self.netns.run(|| command.spawn().unwrap()));
-        self.wait("felix answers", || self.path("run/felix.sock").exists());
+        command
     }
 
     /// As `kill -9`, which no destructor sees.
@@ -207,7 +231,11 @@ impl Drop for Node {
 
 /// The plugin that is built beside felix.
 pub(crate) fn plugin() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_felix")).with_file_name("manx-cni");
+    beside("manx-cni")
+}
+
+fn beside(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_felix")).with_file_name(name);
     assert!(path.exists(), "{} is missing: make build", path.display());
     path
 }

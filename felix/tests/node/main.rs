@@ -10,7 +10,9 @@
 )]
 
 mod chain;
+mod denied;
 mod harness;
+mod identity;
 mod keys;
 mod life;
 mod loops;
