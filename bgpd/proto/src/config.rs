@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use crate::output::Reason;
 use crate::policy::{ExportPolicy, ImportPolicy};
 use crate::types::{AfiSafi, Asn, PeerName, RouterId};
 
@@ -71,6 +72,9 @@ pub struct PeerConfig {
     pub passive: bool,
     /// How many hops away the peer may be: 1 is a direct neighbour. Handed through to [`crate::Output::Dial`].
     pub max_hops: u8,
+    /// Segments are signed (RFC 2385). The shell has the key and sees to it; here a session that begins or ceases to be
+    /// signed is another session.
+    pub signed: bool,
     /// Graceful restart (RFC 4724).
     pub graceful_restart: GracefulRestart,
     /// Limits on what the peer may announce.
@@ -105,6 +109,7 @@ impl PeerConfig {
             connect_retry: Duration::from_secs(5),
             passive: false,
             max_hops: 1,
+            signed: false,
             graceful_restart: GracefulRestart::default(),
             max_prefixes: MaxPrefixes::default(),
             import,
@@ -218,6 +223,14 @@ pub enum MaxPrefixesAction {
 pub enum AdminState {
     /// It should.
     Up,
+    /// It should, and what it needs is missing: it is neither dialled nor accepted. A session that is Established when
+    /// this comes runs on until something else ends it.
+    Withheld {
+        /// What is shown of it while it is down.
+        reason: Reason,
+        /// What is missing, and what to do.
+        text: String,
+    },
     /// It should not: Cease/Administrative Shutdown with this text (RFC 9003, at most 255 bytes), then Idle.
     Shutdown {
         /// Shown to the operator of the other side; empty sends none.

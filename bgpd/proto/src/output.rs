@@ -179,6 +179,8 @@ pub enum Rejection {
     WrongLocalAddress,
     /// The session is shut down by its configuration.
     AdminShutdown,
+    /// What the session needs is missing.
+    Withheld,
     /// The peer waits after a failure (damping, prefix limit).
     IdleHold,
     /// The session is Established, or another incoming connection is under way.
@@ -200,6 +202,10 @@ pub enum Reason {
     NoRoute,
     /// The link is down.
     InterfaceDown,
+    /// The key of the session is not there: it is not tried.
+    SecretMissing,
+    /// The session asks for an authentication that this program or this kernel has not: it is not tried.
+    AuthUnsupported,
     /// The peer's AS is not the one configured.
     BadPeerAS,
     /// The peer was silent for the hold time.

@@ -163,6 +163,7 @@ impl Peer {
                 }
             }
             AdminState::Up => {}
+            AdminState::Withheld { reason, .. } => self.reason = reason,
             AdminState::Shutdown { .. } => self.reason = Reason::AdminShutdown,
         }
         self.settle(ctx);
@@ -229,13 +230,17 @@ impl Peer {
     /// Takes over another configuration: hot where possible, else by a reset of this session.
     pub(crate) fn configure(&mut self, config: PeerConfig, ctx: &mut Context<'_>) {
         let before = std::mem::replace(&mut self.config, config);
-        if let AdminState::Shutdown { message } = self.config.admin.clone() {
-            self.reason = Reason::AdminShutdown;
-            if before.admin == AdminState::Up {
-                let notification = Notification::cease_with_text(cease::ADMINISTRATIVE_SHUTDOWN, &message);
-                self.stop(notification, &message, false, ctx);
+        match self.config.admin.clone() {
+            AdminState::Shutdown { message } => {
+                self.reason = Reason::AdminShutdown;
+                if !matches!(before.admin, AdminState::Shutdown { .. }) {
+                    let notification = Notification::cease_with_text(cease::ADMINISTRATIVE_SHUTDOWN, &message);
+                    self.stop(notification, &message, false, ctx);
+                }
+                return;
             }
-            return;
+            AdminState::Withheld { .. } if self.state != State::Established => return self.withhold(ctx),
+            AdminState::Withheld { .. } | AdminState::Up => {}
         }
         if needs_reset(&before, &self.config) && self.state.has_connection() {
             self.failures = 0;
@@ -248,9 +253,19 @@ impl Peer {
             self.apply_hot(&before, ctx);
         } else if !self.refused && concerns_attempts(&before, &self.config) {
             // Nothing is up: what was changed may be what was wrong.
+            if before.admin != AdminState::Up {
+                self.reason = Reason::Connecting;
+            }
             self.halt(Cause { then: Then::Start, ..Cause::transport(self.reason, "") }.quietly(), ctx);
             self.start(ctx);
         }
+    }
+
+    /// What the session needs is missing: attempts end, and none is begun.
+    fn withhold(&mut self, ctx: &mut Context<'_>) {
+        self.idle_until = None;
+        let change = Cause::local(Notification::new(6, cease::OTHER_CONFIGURATION_CHANGE), "");
+        self.halt(Cause { then: Then::Stay, ..change }.quietly(), ctx);
     }
 
     fn apply_hot(&mut self, before: &PeerConfig, ctx: &mut Context<'_>) {
@@ -284,8 +299,10 @@ impl Peer {
 
     /// A connection came in from the peer's address.
     pub(crate) fn accepted(&mut self, link: Link, ctx: &mut Context<'_>) -> Result<(), Rejection> {
-        if self.refused || self.config.admin != AdminState::Up {
-            return Err(Rejection::AdminShutdown);
+        match self.config.admin {
+            AdminState::Up if !self.refused => {}
+            AdminState::Withheld { .. } => return Err(Rejection::Withheld),
+            AdminState::Up | AdminState::Shutdown { .. } => return Err(Rejection::AdminShutdown),
         }
         if self.config.local_address.is_some_and(|address| address != link.local.ip()) {
             return Err(Rejection::WrongLocalAddress);
@@ -403,8 +420,12 @@ impl Peer {
 
     /// The attempt that the retry timer ends, unless another connection is up meanwhile.
     fn unanswered(&self) -> Option<Cause> {
-        let text =
-            format!("Connection timed out: no answer from {} port {}", self.config.remote, self.config.port);
+        // A segment with a wrong signature is dropped in silence (RFC 2385 §2.0).
+        let signed = if self.config.signed { "; its key may be another one" } else { "" };
+        let text = format!(
+            "Connection timed out: no answer from {} port {}{signed}",
+            self.config.remote, self.config.port
+        );
         (self.dialling && self.second.is_none()).then(|| Cause::transport(Reason::ConnectionTimedOut, &text))
     }
 
@@ -571,6 +592,7 @@ fn needs_reset(before: &PeerConfig, after: &PeerConfig) -> bool {
         next_hop,
         hold_time,
         max_hops,
+        signed,
         graceful_restart,
         keepalive: _,
         connect_retry: _,
@@ -589,6 +611,7 @@ fn needs_reset(before: &PeerConfig, after: &PeerConfig) -> bool {
         || *next_hop != after.next_hop
         || *hold_time != after.hold_time
         || *max_hops != after.max_hops
+        || *signed != after.signed
         || graceful_restart.mode != after.graceful_restart.mode
 }
 

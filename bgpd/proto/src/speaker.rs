@@ -212,6 +212,7 @@ impl Speaker {
             Rejection::UnknownPeer
             | Rejection::WrongLocalAddress
             | Rejection::AdminShutdown
+            | Rejection::Withheld
             | Rejection::IdleHold => cease::CONNECTION_REJECTED,
             Rejection::AlreadyConnected => cease::CONNECTION_COLLISION_RESOLUTION,
         };

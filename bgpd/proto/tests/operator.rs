@@ -126,6 +126,66 @@ fn rfc9003_a_shutdown_tells_the_peer_why_and_stays_down() {
     assert_eq!(hand.state(), State::Connect);
 }
 
+fn withheld(text: &str) -> AdminState {
+    AdminState::Withheld { reason: Reason::SecretMissing, text: text.to_owned() }
+}
+
+#[test]
+fn a_withheld_peer_is_neither_dialled_nor_accepted_and_comes_up_once_it_may() {
+    let mut hand = Hand::new(|config| config.admin = withheld("no key"));
+    hand.run_for(1_000 * SECOND);
+    assert_eq!((hand.state(), hand.transitions()), (State::Idle, Vec::new()));
+    hand.accept(ConnId(1));
+    assert_eq!(hand.rejections(), [Rejection::Withheld]);
+    let status = hand.status();
+    assert_eq!((status.reason, status.message.as_str()), (Reason::SecretMissing, "no key"));
+    hand.configure(|config| config.admin = withheld("an empty key"));
+    assert_eq!((hand.state(), hand.status().message.as_str()), (State::Idle, "an empty key"));
+    hand.configure(|config| config.admin = AdminState::Up);
+    assert_eq!((hand.state(), hand.status().reason), (State::Connect, Reason::Connecting));
+    // An attempt that was under way ends.
+    hand.configure(|config| config.admin = withheld("no key"));
+    assert_eq!((hand.state(), hand.status().reason), (State::Idle, Reason::SecretMissing));
+    hand.connect(ConnId(2));
+    assert!(hand.is_closed(ConnId(2)));
+}
+
+#[test]
+fn a_session_that_runs_outlives_its_missing_key_but_not_its_end() {
+    let mut hand = Hand::new(|config| config.signed = true);
+    hand.establish();
+    hand.configure(|config| config.admin = withheld("no key"));
+    let status = hand.status();
+    assert_eq!((status.state, status.reason, status.resets), (State::Established, Reason::Established, 0));
+    assert_eq!(status.message, "no key");
+    hand.configure(|config| config.admin = AdminState::Up);
+    assert_eq!((hand.state(), hand.status().resets), (State::Established, 0), "the key is back");
+    hand.configure(|config| config.admin = withheld("no key"));
+    hand.close(ConnId(1));
+    hand.run_for(1_000 * SECOND);
+    assert_eq!((hand.state(), hand.status().reason), (State::Idle, Reason::SecretMissing));
+    hand.accept(ConnId(2));
+    assert_eq!(hand.rejections(), [Rejection::Withheld]);
+    // Shutting it down still says so.
+    hand.configure(|config| config.admin = AdminState::Shutdown { message: String::new() });
+    assert_eq!((hand.state(), hand.status().reason), (State::Idle, Reason::AdminShutdown));
+}
+
+#[test]
+fn a_session_that_begins_to_be_signed_is_another_one() {
+    let mut hand = Hand::new(|_| {});
+    hand.establish();
+    hand.configure(|config| {
+        config.signed = true;
+        config.admin = withheld("no key");
+    });
+    assert_eq!(hand.closed_with(ConnId(1)), Some((6, 6)));
+    assert_eq!((hand.state(), hand.status().reason), (State::Idle, Reason::SecretMissing));
+    hand.configure(|config| config.admin = AdminState::Up);
+    hand.run_for(6 * SECOND);
+    assert!(hand.status().message.contains("its key may be another one"), "{}", hand.status().message);
+}
+
 #[test]
 fn an_unchanged_configuration_touches_nothing() {
     let mut hand = Hand::new(|_| {});

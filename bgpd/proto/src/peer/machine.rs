@@ -133,6 +133,11 @@ impl Peer {
             (State::Idle | State::Active, Some(_)) => self.promote_second(ctx),
             (_, None | Some(_)) => {}
         }
+        if let AdminState::Withheld { reason, .. } = &self.config.admin
+            && self.primary.state == State::Idle
+        {
+            self.reason = *reason;
+        }
         self.report(ctx);
         if self.primary.state == State::Idle && self.then != Then::Stay {
             self.leave_idle(ctx);

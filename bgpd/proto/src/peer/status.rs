@@ -1,6 +1,7 @@
 //! A peer as people see it.
 
 use super::Peer;
+use crate::config::AdminState;
 use crate::fsm::State;
 use crate::rib::Rib;
 use crate::status::{FamilyStatus, PeerStatus, Synchronized};
@@ -17,7 +18,12 @@ impl Peer {
             state: self.state,
             since: self.since,
             reason: self.reason,
-            message: error.map(|(_, error)| error.to_string()).unwrap_or_default(),
+            message: match &self.config.admin {
+                AdminState::Withheld { text, .. } => text.clone(),
+                AdminState::Up | AdminState::Shutdown { .. } => {
+                    error.map(|(_, error)| error.to_string()).unwrap_or_default()
+                }
+            },
             local: link.map(|link| link.local),
             remote: link.map(|link| link.remote),
             negotiated: furthest.negotiated.as_ref().map(|negotiated| negotiated.status()),
