@@ -17,7 +17,9 @@ use manx_crds::services;
 use manx_crds::v1alpha1 as api;
 use manx_crds::v1alpha1::settings::{self, EffectiveNode};
 use manx_crds::v1alpha1::{BGPPeer, EffectiveSession, FabricConfiguration, TOPOLOGY_PEER};
+use manx_daemon::secrets::SessionKey;
 
+use crate::auth::{self, SecretKey};
 use crate::mesh::{self, Identity, Link, Mesh};
 use crate::objects::Objects;
 use crate::originate::{Export, Facts};
@@ -39,6 +41,10 @@ pub(crate) struct Desire {
     pub(crate) blackholes: BTreeSet<IpNet>,
     /// Node-to-node sessions, by the name of the peer in `speaker`.
     pub(crate) mesh: BTreeMap<PeerName, Link>,
+    /// Whose segments are signed, and with what; none: the key is missing, and the session is not tried.
+    pub(crate) keys: BTreeMap<IpAddr, Option<SessionKey>>,
+    /// What sessions of this node read of Secrets.
+    pub(crate) secrets: BTreeSet<SecretKey>,
     /// What starts no session: BGPPeers of this node by name, and `topology`.
     pub(crate) refused: BTreeMap<String, Refusal>,
     /// Facts that are worth a sentence in BGPReady though nothing is wrong with a session.
@@ -55,6 +61,9 @@ impl Desire {
         if self.is_twin {
             self.speaker = last.speaker.clone();
             self.port = last.port;
+            let newest = |address| self.keys.get(address).cloned();
+            self.keys =
+                last.keys.iter().map(|(a, key)| (*a, newest(a).unwrap_or_else(|| key.clone()))).collect();
             return self;
         }
         if self.speaker.is_some() || last.speaker.is_none() {
@@ -180,7 +189,11 @@ impl World<'_> {
         let mut taken: BTreeMap<IpAddr, String> = BTreeMap::new();
         for peer in oldest_first(chosen) {
             match self.peer(peer, &mut taken) {
-                Ok(one) => drop(config.peers.insert(PeerName::from(peer.name_any().as_str()), one)),
+                Ok(mut one) => {
+                    let session = EffectiveSession::of_peer(peer, self.configuration);
+                    auth::require(&session, "spec.session.auth", self.objects, &mut one, desire);
+                    config.peers.insert(PeerName::from(peer.name_any().as_str()), one);
+                }
                 Err(refusal) => drop(desire.refused.insert(peer.name_any(), refusal)),
             }
         }
@@ -189,13 +202,16 @@ impl World<'_> {
         desire.is_twin = conflict.is_some();
         desire.problem = conflict;
         let import = self.node_import();
+        let session = EffectiveSession::of_topology(self.configuration);
         for (name, link) in links {
             // A person's word on that neighbour.
             if let Some(peer) = taken.get(&link.remote) {
                 desire.remarks.push(format!("node {} is spoken to as BGPPeer {peer} says", link.node));
                 continue;
             }
-            config.peers.insert(name.clone(), self.node_peer(&link, import.clone()));
+            let mut one = self.node_peer(&link, import.clone());
+            auth::require(&session, "spec.topology.session.auth", self.objects, &mut one, desire);
+            config.peers.insert(name.clone(), one);
             desire.mesh.insert(name, link);
         }
         config

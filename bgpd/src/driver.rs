@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use crate::desire::{self, Desire};
 use crate::fib::Fib;
 use crate::inputs::Sweep;
-use crate::net::{Net, NetEvent};
+use crate::net::{Net, NetEvent, Target};
 use crate::nexthop::{self, Answer, NextHops};
 use crate::objects::{Change, Objects};
 use crate::originate::Originated;
@@ -154,7 +154,10 @@ impl Driver {
             return;
         }
         events::log_refusals(&self.desire, &desire);
-        self.net.listen(desire.port);
+        self.net.set_keys(&desire.keys);
+        for (address, outcome) in self.net.listen(desire.port) {
+            self.listening(address, outcome.err().map(|error| error.to_string()));
+        }
         let before = std::mem::replace(&mut self.desire, desire);
         if before != self.desire {
             self.status.touch();
@@ -258,11 +261,11 @@ impl Driver {
                 };
                 self.speaker.handle_input(input, now);
             }
-            NetEvent::Accepted(stream) => match self.net.adopt(stream) {
+            NetEvent::Accepted { stream, at } => match self.net.adopt_accepted(stream, at) {
                 Ok((conn, local, remote)) => {
                     self.speaker.handle_input(Input::Accepted { conn, local, remote }, now);
                 }
-                Err(error) => tracing::debug!(%error, "a connection was gone before it was looked at"),
+                Err(error) => tracing::debug!(%error, "a connection that came in is not looked at"),
             },
             NetEvent::Bytes { conn, bytes } => {
                 self.speaker.handle_input(Input::Bytes { conn, bytes: &bytes }, now);
@@ -273,7 +276,15 @@ impl Driver {
                 }
             }
             NetEvent::Writable(conn) => self.net.room(conn),
-            NetEvent::Listening { address, error } => self.listening(address, error),
+            NetEvent::Deaf { address, error } => {
+                self.net.deaf(address);
+                self.listening(address, Some(error));
+            }
+            NetEvent::ListenAgain(address) => {
+                if let Some(outcome) = self.net.listen_again(address) {
+                    self.listening(address, outcome.err().map(|error| error.to_string()));
+                }
+            }
         }
     }
 
@@ -284,6 +295,8 @@ impl Driver {
                     tracing::info!(%address, "listening");
                 }
             }
+            // Said once, and tried again.
+            Some(error) if self.deaf.get(&address) == Some(&error) => {}
             Some(error) => {
                 tracing::error!(
                     %error,
@@ -329,7 +342,9 @@ impl Driver {
 
     fn obey(&mut self, output: Output) {
         match output {
-            Output::Dial { peer, remote, local, max_hops } => self.net.dial(peer, remote, local, max_hops),
+            Output::Dial { peer, remote, local, max_hops } => {
+                self.net.dial(peer, Target { remote, local, max_hops });
+            }
             Output::CancelDial { peer } => self.net.cancel_dial(&peer),
             Output::Close { conn, last_bytes } => self.closing.extend(self.net.close(conn, last_bytes)),
             Output::Fib(change) => self.fib.learned(change),
@@ -359,7 +374,8 @@ impl Driver {
         tracing::info!("stopping; routes stay in the kernel");
         self.speaker.handle_input(Input::Stop { restarting: true }, Instant::now());
         self.drain();
-        self.inputs.finish(self.objects.gather(self.services.prefixes())).await;
+        let gather = self.objects.gather(self.services.prefixes(), &self.desire.secrets);
+        self.inputs.finish(gather).await;
         for task in std::mem::take(&mut self.closing) {
             task.await?;
         }

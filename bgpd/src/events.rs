@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bgp_proto::config::AdminState;
 use bgp_proto::fsm::State;
 use bgp_proto::{PeerName, SessionEvent, Speaker};
 use manx_daemon::log::took;
@@ -88,6 +89,18 @@ pub(crate) fn prefixes(status: &bgp_proto::status::PeerStatus) -> u32 {
     status.families.iter().map(|f| f.accepted).sum()
 }
 
+/// Sessions that are not tried, by the peer that people know, with why.
+fn withheld(desire: &Desire) -> BTreeMap<&str, (&'static str, &str)> {
+    let peers = desire.speaker.iter().flat_map(|config| &config.peers);
+    let withheld = peers.filter_map(|(name, peer)| match &peer.admin {
+        AdminState::Withheld { reason, text } => {
+            Some((desire.class_of(name), (session_status::reason(*reason), text.as_str())))
+        }
+        AdminState::Up | AdminState::Shutdown { .. } => None,
+    });
+    withheld.collect()
+}
+
 /// Says what newly is, and what no longer is, refused.
 pub(crate) fn log_refusals(before: &Desire, after: &Desire) {
     for (peer, refusal) in &after.refused {
@@ -97,6 +110,15 @@ pub(crate) fn log_refusals(before: &Desire, after: &Desire) {
     }
     for peer in before.refused.keys().filter(|p| !after.refused.contains_key(*p)) {
         tracing::info!(peer, "served again");
+    }
+    let (withheld_before, withheld_after) = (withheld(before), withheld(after));
+    for (peer, (reason, message)) in &withheld_after {
+        if withheld_before.get(peer).map(|(_, text)| text) != Some(message) {
+            tracing::warn!(peer, reason, error = *message, "session is not tried");
+        }
+    }
+    for peer in withheld_before.keys().filter(|peer| !withheld_after.contains_key(*peer)) {
+        tracing::info!(peer, "session is tried again");
     }
     if let Some(problem) = &after.problem
         && before.problem.as_ref() != Some(problem)

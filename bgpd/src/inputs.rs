@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use bgp_proto::AfiSafi;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Secret};
 use manx_crds::v1alpha1::{BGPAdvertisement, BGPPeer, FabricConfiguration, FabricNode, IPBlock, IPPool};
 use manx_daemon::inputs::keeper::Gather;
 use manx_daemon::inputs::{Draft, Inputs, Refusal};
 
+use crate::auth::SecretKey;
 use crate::driver::Driver;
 use crate::objects::Objects;
 
@@ -34,6 +35,8 @@ pub(crate) struct Memory {
     advertisements: Vec<BGPAdvertisement>,
     pools: Vec<IPPool>,
     blocks: Vec<IPBlock>,
+    /// The keys that sessions of this node use, and nothing else.
+    secrets: Vec<Secret>,
     services: ServicePrefixes,
 }
 
@@ -48,6 +51,7 @@ impl Memory {
             advertisements: inputs.take()?,
             pools: inputs.take()?,
             blocks: inputs.take()?,
+            secrets: inputs.take()?,
             services: if same_boot { services } else { ServicePrefixes::new() },
         })
     }
@@ -55,7 +59,7 @@ impl Memory {
 
 impl Objects {
     /// The objects as they are now, to be written down by another thread.
-    pub(crate) fn gather(&self, services: ServicePrefixes) -> Gather {
+    pub(crate) fn gather(&self, services: ServicePrefixes, keys: &BTreeSet<SecretKey>) -> Gather {
         let configuration = self.configuration.share();
         let fabric_nodes = self.fabric_nodes.share();
         let nodes = self.nodes.share();
@@ -63,6 +67,7 @@ impl Objects {
         let advertisements = self.advertisements.share();
         let pools = self.pools.share();
         let blocks = self.blocks.share();
+        let secrets = self.secrets.excerpt(keys);
         Box::new(move || {
             let mut draft = Draft::default();
             draft.kind(configuration.1, whole(&configuration.0))?;
@@ -72,6 +77,7 @@ impl Objects {
             draft.kind(advertisements.1, whole(&advertisements.0))?;
             draft.kind(pools.1, whole(&pools.0))?;
             draft.kind(blocks.1, whole(&blocks.0))?;
+            draft.kind(None, secrets)?;
             draft.value(SERVICES, &services)?;
             Ok(draft)
         })
@@ -86,6 +92,7 @@ impl Objects {
         self.advertisements.remember(memory.advertisements);
         self.pools.remember(memory.pools);
         self.blocks.remember(memory.blocks);
+        self.secrets.kind.remember(memory.secrets);
     }
 }
 
@@ -101,20 +108,23 @@ impl Driver {
         if heard && !self.objects_changed {
             self.inputs.heard(now);
             self.status.introduce();
-        } else if !heard
-            && self.inputs.is_silent(now)
-            && let Some(memory) = self.inputs.recall(Memory::read)
-        {
-            self.services.remember(&memory.services);
-            self.objects.remember(memory);
+        } else if !heard && self.inputs.is_silent(now) {
+            match self.inputs.recall(Memory::read) {
+                Some(memory) => {
+                    self.services.remember(&memory.services);
+                    self.objects.remember(memory);
+                }
+                // The Secrets alone may be closed to us: sessions that need none do not wait for them.
+                None => self.objects.is_without_secrets = true,
+            }
             self.status.touch();
             self.look(now);
         }
         for family in self.sweep.due(now) {
             self.fib.complete(family);
         }
-        let Self { inputs, objects, services, .. } = self;
-        inputs.tick(now, || objects.gather(services.prefixes()));
+        let Self { inputs, objects, services, desire, .. } = self;
+        inputs.tick(now, || objects.gather(services.prefixes(), &desire.secrets));
     }
 }
 

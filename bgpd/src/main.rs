@@ -1,5 +1,6 @@
 //! bgpd: BGP sessions of this node, and the kernel routes that follow from them.
 
+mod auth;
 mod control;
 mod denied;
 mod desire;
@@ -7,6 +8,7 @@ mod driver;
 mod events;
 mod fib;
 mod inputs;
+mod listen;
 mod mesh;
 mod net;
 mod nexthop;
@@ -30,6 +32,7 @@ use felix_kernel::monitor::Monitor;
 use manx_crds::host::BGPD_SOCKET;
 use manx_crds::store::any::AnyStore;
 use manx_daemon::options::{Options, private_directory};
+use manx_daemon::secrets::Secrets;
 use tokio::sync::mpsc;
 
 use crate::driver::{Driver, Sources};
@@ -87,7 +90,11 @@ async fn run(options: &Options, node: String) -> anyhow::Result<()> {
     let (net, net_events) = net::Net::new();
     let (writes, written) = mpsc::channel(WRITES);
     tokio::spawn(writer::run(store.clone(), node.clone(), written));
-    let sources = Sources { changes: objects::watch(&store, &node), net: net_events, questions };
+    let sources = Sources {
+        changes: objects::watch(&store, &node, &options.secrets_namespace),
+        net: net_events,
+        questions,
+    };
     let driver = Driver {
         inputs: options.inputs("bgpd", &node),
         sweep: inputs::Sweep::default(),
@@ -99,7 +106,10 @@ async fn run(options: &Options, node: String) -> anyhow::Result<()> {
         fib,
         monitor,
         next_hops: nexthop::NextHops::default(),
-        objects: objects::Objects::default(),
+        objects: objects::Objects {
+            secrets: Secrets::of(&options.secrets_namespace),
+            ..objects::Objects::default()
+        },
         desire: desire::Desire::default(),
         originated: originate::Originated::default(),
         deaf: BTreeMap::new(),

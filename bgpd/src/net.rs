@@ -3,16 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bgp_proto::input::TransportErrorKind;
 use bgp_proto::{ConnId, PeerName};
 use felix_kernel::socket::DialOptions;
-use tokio::net::{TcpListener, TcpStream};
+use manx_daemon::secrets::SessionKey;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+
+use crate::listen::Listeners;
 
 /// One read, and with it the most that the speaker handles before its timers are looked at.
 const READ: usize = 64 * 1024;
@@ -22,8 +25,6 @@ const QUEUE: usize = 32;
 const DIAL: Duration = Duration::from_secs(10);
 /// What a closing connection may take to send its last message.
 const LINGER: Duration = Duration::from_secs(1);
-/// The pause after a listening socket could not be made, or refused to accept.
-const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// What tasks report to the driver.
 #[derive(Debug)]
@@ -33,7 +34,10 @@ pub(crate) enum NetEvent {
         attempt: u64,
         outcome: Result<TcpStream, DialError>,
     },
-    Accepted(TcpStream),
+    Accepted {
+        stream: TcpStream,
+        at: Instant,
+    },
     Bytes {
         conn: ConnId,
         bytes: Vec<u8>,
@@ -43,11 +47,13 @@ pub(crate) enum NetEvent {
         error: Option<String>,
     },
     Writable(ConnId),
-    /// The listening socket of one family: none if it works, else what is wrong.
-    Listening {
+    /// A listening socket failed, and is tried again later.
+    Deaf {
         address: SocketAddr,
-        error: Option<String>,
+        error: String,
     },
+    /// It is time to try this one again.
+    ListenAgain(SocketAddr),
 }
 
 #[derive(Debug)]
@@ -58,6 +64,7 @@ pub(crate) struct DialError {
 
 struct Connection {
     stream: Arc<TcpStream>,
+    remote: IpAddr,
     reader: AbortHandle,
     /// The task that waits for room in a full socket; it holds the socket open.
     waiter: Option<AbortHandle>,
@@ -71,8 +78,18 @@ impl Drop for Connection {
     }
 }
 
+/// Where a connection is made to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) remote: SocketAddr,
+    /// From where; left to the kernel if none.
+    pub(crate) local: Option<IpAddr>,
+    pub(crate) max_hops: u8,
+}
+
 struct Attempt {
     number: u64,
+    target: Target,
     task: AbortHandle,
 }
 
@@ -80,8 +97,7 @@ pub(crate) struct Net {
     events: mpsc::Sender<NetEvent>,
     connections: BTreeMap<ConnId, Connection>,
     attempts: BTreeMap<PeerName, Attempt>,
-    listeners: Vec<AbortHandle>,
-    port: Option<u16>,
+    listeners: Listeners,
     /// Connections and attempts are numbered and no number is used twice.
     next: u64,
 }
@@ -90,12 +106,11 @@ impl Net {
     pub(crate) fn new() -> (Self, mpsc::Receiver<NetEvent>) {
         let (events, receiver) = mpsc::channel(QUEUE);
         let net = Self {
-            events,
             connections: BTreeMap::new(),
             attempts: BTreeMap::new(),
-            listeners: Vec::new(),
-            port: None,
+            listeners: Listeners::new(events.clone()),
             next: 1,
+            events,
         };
         (net, receiver)
     }
@@ -105,41 +120,56 @@ impl Net {
         self.next
     }
 
-    /// Listens on this port of both families; 0 listens nowhere. What cannot be bound is reported and tried again.
-    pub(crate) fn listen(&mut self, port: u16) {
-        if self.port == Some(port) {
-            return;
-        }
-        self.port = Some(port);
-        for task in self.listeners.drain(..) {
-            task.abort();
-        }
-        if port == 0 {
-            return;
-        }
-        for ip in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
-            let task = tokio::spawn(accept(SocketAddr::new(ip, port), self.events.clone()));
-            self.listeners.push(task.abort_handle());
+    /// Listens on this port of both families, as [`Listeners::listen`].
+    pub(crate) fn listen(&mut self, port: u16) -> Vec<(SocketAddr, io::Result<()>)> {
+        self.listeners.listen(port)
+    }
+
+    /// A listening socket is to be tried again, as [`Listeners::again`].
+    pub(crate) fn listen_again(&mut self, address: SocketAddr) -> Option<io::Result<()>> {
+        self.listeners.again(address)
+    }
+
+    /// A listening socket failed.
+    pub(crate) fn deaf(&mut self, address: SocketAddr) {
+        self.listeners.failed(address);
+    }
+
+    /// Takes the keys of all peers; none: the key is missing. Another key is on every socket of its peer at once, and
+    /// nothing is reset: TCP repeats what the far end refuses until it has the key too.
+    pub(crate) fn set_keys(&mut self, keys: &BTreeMap<IpAddr, Option<SessionKey>>) {
+        for (peer, key) in self.listeners.set_keys(keys) {
+            for connection in self.connections.values().filter(|connection| connection.remote == peer) {
+                sign(&connection.stream, peer, &key);
+            }
+            let attempts = self.attempts.iter().filter(|(_, attempt)| attempt.target.remote.ip() == peer);
+            let again: Vec<(PeerName, Target)> =
+                attempts.map(|(name, attempt)| (name.clone(), attempt.target)).collect();
+            for (name, target) in again {
+                self.dial(name, target);
+            }
         }
     }
 
-    /// Replaces an attempt for the same peer that is still under way.
-    pub(crate) fn dial(&mut self, peer: PeerName, remote: SocketAddr, local: Option<IpAddr>, max_hops: u8) {
+    /// Replaces an attempt for the same peer that is still under way. A peer whose key is missing is not dialled.
+    pub(crate) fn dial(&mut self, peer: PeerName, target: Target) {
         self.cancel_dial(&peer);
         let number = self.number();
         let (events, name) = (self.events.clone(), peer.clone());
+        let key = self.listeners.key(target.remote.ip()).map(|key| key.cloned());
         let task = tokio::spawn(async move {
-            let outcome = match tokio::time::timeout(DIAL, connect(remote, local, max_hops)).await {
+            let hint = if key.is_some() { "; its key may be another one" } else { "" };
+            let outcome = match tokio::time::timeout(DIAL, connect(target, key)).await {
                 Ok(Ok(stream)) => Ok(stream),
                 Ok(Err(error)) => Err(dial_error(&error)),
                 Err(_) => Err(DialError {
                     kind: TransportErrorKind::TimedOut,
-                    text: format!("no answer from {remote} within {}s", DIAL.as_secs()),
+                    text: format!("no answer from {} within {}s{hint}", target.remote, DIAL.as_secs()),
                 }),
             };
             drop(events.send(NetEvent::Dialled { peer: name, attempt: number, outcome }).await);
         });
-        self.attempts.insert(peer, Attempt { number, task: task.abort_handle() });
+        self.attempts.insert(peer, Attempt { number, target, task: task.abort_handle() });
     }
 
     pub(crate) fn cancel_dial(&mut self, peer: &PeerName) {
@@ -157,17 +187,38 @@ impl Net {
         wanted
     }
 
+    /// Takes a connection over that came in, and begins to read.
+    ///
+    /// # Errors
+    /// Where the connection is gone again already, or was made before its peer had to sign.
+    pub(crate) fn adopt_accepted(
+        &mut self,
+        stream: TcpStream,
+        at: Instant,
+    ) -> io::Result<(ConnId, SocketAddr, SocketAddr)> {
+        let remote = canonical(stream.peer_addr()?).ip();
+        if !self.listeners.lets_in(remote, at) {
+            let text = format!("{remote} must sign, and its key is missing or the connection older");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        self.adopt(stream)
+    }
+
     /// Takes a connection over and begins to read.
     ///
     /// # Errors
     /// Where the connection is gone again already.
     pub(crate) fn adopt(&mut self, stream: TcpStream) -> io::Result<(ConnId, SocketAddr, SocketAddr)> {
         let (local, remote) = (canonical(stream.local_addr()?), canonical(stream.peer_addr()?));
+        // It was made with the key of then.
+        if let Some(Some(key)) = self.listeners.key(remote.ip()) {
+            sign(&stream, remote.ip(), key);
+        }
         stream.set_nodelay(true)?;
         let conn = ConnId(self.number());
         let stream = Arc::new(stream);
         let reader = tokio::spawn(read_all(conn, Arc::clone(&stream), self.events.clone())).abort_handle();
-        self.connections.insert(conn, Connection { stream, reader, waiter: None });
+        self.connections.insert(conn, Connection { stream, remote: remote.ip(), reader, waiter: None });
         Ok((conn, local, remote))
     }
 
@@ -255,50 +306,27 @@ async fn read_all(conn: ConnId, stream: Arc<TcpStream>, events: mpsc::Sender<Net
     drop(events.send(NetEvent::Closed { conn, error }).await);
 }
 
-/// Accepts for as long as the process runs; a socket that cannot be had is tried again and said once.
-async fn accept(address: SocketAddr, events: mpsc::Sender<NetEvent>) {
-    let mut said = None;
-    loop {
-        let error = match listener(address) {
-            Ok(listener) => {
-                if events.send(NetEvent::Listening { address, error: None }).await.is_err() {
-                    return;
-                }
-                said = None;
-                loop {
-                    match listener.accept().await {
-                        Ok((stream, _)) => {
-                            if events.send(NetEvent::Accepted(stream)).await.is_err() {
-                                return;
-                            }
-                        }
-                        // The peer left between SYN and accept: the socket itself is fine.
-                        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                        Err(error) => break error,
-                    }
-                }
-            }
-            Err(error) => error,
-        };
-        let text = error.to_string();
-        if said.as_ref() != Some(&text) {
-            said = Some(text.clone());
-            if events.send(NetEvent::Listening { address, error: Some(text) }).await.is_err() {
-                return;
-            }
-        }
-        tokio::time::sleep(LISTEN_AGAIN).await;
-    }
-}
-
-fn listener(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::from_std(felix_kernel::socket::listen(address)?)
-}
-
-/// Nothing of ours travels further than the peer may be away.
-async fn connect(remote: SocketAddr, local: Option<IpAddr>, max_hops: u8) -> io::Result<TcpStream> {
-    let options = DialOptions { source: local, ttl: Some(max_hops.max(1)), ..DialOptions::default() };
+/// Nothing of ours travels further than the peer may be away. `key`: the peer must sign; with which key, if it is there.
+async fn connect(target: Target, key: Option<Option<SessionKey>>) -> io::Result<TcpStream> {
+    let Target { remote, local, max_hops } = target;
+    let md5_key = match key {
+        None => None,
+        Some(Some(key)) => Some(key.bytes().to_vec()),
+        Some(None) => return Err(io::Error::other("the session's key is missing")),
+    };
+    let options =
+        DialOptions { source: local, ttl: Some(max_hops.max(1)), md5_key, ..DialOptions::default() };
     felix_kernel::socket::dial(remote.ip(), &options)?.connect(remote).await
+}
+
+/// What is sent and taken on a connection is signed with this from here on.
+fn sign(stream: &TcpStream, peer: IpAddr, key: &SessionKey) {
+    if let Err(error) = felix_kernel::socket::set_md5_key(stream, peer, None, key.bytes()) {
+        tracing::error!(
+            %error, source = %peer, effect = "the session ends when its peer has another key",
+            "the key of a session cannot be changed"
+        );
+    }
 }
 
 fn dial_error(error: &io::Error) -> DialError {

@@ -1,10 +1,11 @@
 //! What the store says, as last heard: one map a kind, and whether every kind was heard whole.
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Secret};
 use manx_crds::store::follow;
 use manx_crds::store::{Selection, Store};
 use manx_crds::v1alpha1::{BGPAdvertisement, BGPPeer, FabricConfiguration, FabricNode, IPBlock, IPPool};
 use manx_daemon::kind::{Invalid, Shared, Taken, follow, with_field};
+use manx_daemon::secrets::Secrets;
 use tokio::sync::mpsc;
 
 /// One change of one kind.
@@ -17,6 +18,7 @@ pub(crate) enum Change {
     Advertisement(follow::Change<BGPAdvertisement>),
     Pool(follow::Change<IPPool>),
     Block(follow::Change<IPBlock>),
+    Secret(follow::Change<Secret>),
 }
 
 /// Everything that bgpd watches.
@@ -31,6 +33,9 @@ pub(crate) struct Objects {
     pub(crate) pools: Shared<IPPool>,
     /// Of this node only.
     pub(crate) blocks: Shared<IPBlock>,
+    pub(crate) secrets: Secrets,
+    /// The Secrets were waited for, and nothing is remembered of them.
+    pub(crate) is_without_secrets: bool,
     pub(crate) invalid: Invalid,
 }
 
@@ -46,8 +51,20 @@ impl Objects {
             Change::Advertisement(change) => self.advertisements.take(change, invalid),
             Change::Pool(change) => self.pools.take(change, invalid),
             Change::Block(change) => self.blocks.take(change, invalid),
+            Change::Secret(change) => {
+                // What does not validate is named where a session needs it.
+                let judged = matches!(change, follow::Change::Invalid(_) | follow::Change::Valid(_));
+                return self.secrets.kind.take(change, invalid) != Taken::Nothing || judged;
+            }
         };
         taken != Taken::Nothing
+    }
+
+    /// Whether any session, of this node or another, asks for a key.
+    fn asks_for_keys(&self) -> bool {
+        let topology = self.configuration.iter().filter_map(|c| c.spec.topology.as_ref()?.session.as_ref());
+        let peers = self.peers.iter().filter_map(|peer| peer.spec.session.as_ref());
+        topology.chain(peers).any(|session| session.auth.is_some())
     }
 
     /// Before every kind was listed, what is missing is not gone: nothing is concluded from it.
@@ -59,6 +76,7 @@ impl Objects {
             && self.advertisements.in_sync()
             && self.pools.in_sync()
             && self.blocks.in_sync()
+            && (self.secrets.kind.in_sync() || !self.asks_for_keys())
     }
 
     /// Every kind was listed, or is remembered from when it was.
@@ -70,11 +88,12 @@ impl Objects {
             && self.advertisements.known()
             && self.pools.known()
             && self.blocks.known()
+            && (self.secrets.kind.known() || self.is_without_secrets || !self.asks_for_keys())
     }
 }
 
 /// Watches everything that bgpd needs, one task a kind.
-pub(crate) fn watch<S: Store>(store: &S, node: &str) -> mpsc::Receiver<Change> {
+pub(crate) fn watch<S: Store>(store: &S, node: &str, secrets_namespace: &str) -> mpsc::Receiver<Change> {
     let (changes, receiver) = mpsc::channel(256);
     follow(store, Selection::default(), &changes, Change::Configuration);
     follow(store, Selection::default(), &changes, Change::FabricNode);
@@ -83,5 +102,6 @@ pub(crate) fn watch<S: Store>(store: &S, node: &str) -> mpsc::Receiver<Change> {
     follow(store, Selection::default(), &changes, Change::Advertisement);
     follow(store, Selection::default(), &changes, Change::Pool);
     follow(store, with_field("spec.nodeName", node), &changes, Change::Block);
+    follow(store, Secrets::selection(secrets_namespace), &changes, Change::Secret);
     receiver
 }

@@ -202,6 +202,8 @@ pub(crate) fn reason(reason: Reason) -> &'static str {
         Reason::ConnectionTimedOut => "ConnectionTimedOut",
         Reason::NoRoute => "NoRoute",
         Reason::InterfaceDown => "InterfaceDown",
+        Reason::SecretMissing => "SecretMissing",
+        Reason::AuthUnsupported => "AuthUnsupported",
         Reason::BadPeerAS => "BadPeerAS",
         Reason::HoldTimerExpired => "HoldTimerExpired",
         Reason::NotificationSent => "NotificationSent",

@@ -58,6 +58,7 @@ async fn run(command: &Command, node: &str) -> anyhow::Result<()> {
     let settings = Settings {
         identity: unique(command.identity.as_deref().unwrap_or(node))?,
         directory: directory.is_some(),
+        secrets_namespace: options.secrets_namespace.clone(),
         report: Some(questions),
     };
     let leadership = match directory {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Secret, Service};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt as _;
@@ -12,6 +12,7 @@ use manx_crds::v1alpha1::{
     FabricNode, GlobalNetworkPolicy, HostEndpoint, IPBlock, IPPool, LoadBalancerPool, Tier,
 };
 use manx_daemon::kind::{Invalid, Kind, Taken, follow, with_field};
+use manx_daemon::secrets::Secrets;
 use tokio::sync::mpsc;
 
 /// The CRD that is asked for the revision of the schema: all of them are installed together.
@@ -38,6 +39,7 @@ pub enum Change {
     OwnPolicy(Box<follow::Change<api::NetworkPolicy>>),
     GlobalPolicy(Box<follow::Change<GlobalNetworkPolicy>>),
     HostEndpoint(Box<follow::Change<HostEndpoint>>),
+    Secret(follow::Change<Secret>),
     Crd(Box<follow::Change<CustomResourceDefinition>>),
 }
 
@@ -83,6 +85,8 @@ pub struct Objects {
     pub own_policies: Kind<api::NetworkPolicy>,
     pub global_policies: Kind<GlobalNetworkPolicy>,
     pub host_endpoints: Kind<HostEndpoint>,
+    /// Nothing waits for them either: they may not be readable, and then what was said of them stays.
+    pub secrets: Secrets,
     /// One of our CRDs. Nothing waits for it: where it may not be read, the revision of this program is assumed.
     pub crds: Kind<CustomResourceDefinition>,
     pub invalid: Invalid,
@@ -139,6 +143,7 @@ impl Objects {
             Change::HostEndpoint(change) => {
                 stale.later |= changed(self.host_endpoints.take(*change, invalid))
             }
+            Change::Secret(change) => stale.fabric |= changed(self.secrets.kind.take(change, invalid)),
             Change::Crd(change) => stale.fabric |= changed(self.crds.take(*change, invalid)),
         }
     }
@@ -184,7 +189,7 @@ impl Objects {
 }
 
 /// Watches everything that the controller needs, one task a kind.
-pub(crate) fn watch<S: Store>(store: &S) -> mpsc::Receiver<Change> {
+pub(crate) fn watch<S: Store>(store: &S, secrets_namespace: &str) -> mpsc::Receiver<Change> {
     let (changes, receiver) = mpsc::channel(1024);
     let all = Selection::default;
     follow(store, all(), &changes, |change| Change::Configuration(Box::new(change)));
@@ -205,6 +210,7 @@ pub(crate) fn watch<S: Store>(store: &S) -> mpsc::Receiver<Change> {
     follow(store, all(), &changes, |change| Change::OwnPolicy(Box::new(change)));
     follow(store, all(), &changes, |change| Change::GlobalPolicy(Box::new(change)));
     follow(store, all(), &changes, |change| Change::HostEndpoint(Box::new(change)));
+    follow(store, Secrets::selection(secrets_namespace), &changes, Change::Secret);
     follow(store, with_field("metadata.name", ASKED_CRD), &changes, |change| Change::Crd(Box::new(change)));
     receiver
 }

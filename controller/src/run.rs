@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use manx_crds::store::Store;
 use manx_daemon::control::Question;
+use manx_daemon::secrets::Secrets;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub identity: String,
     /// A directory: nobody else removes what belongs to a Node that is gone.
     pub directory: bool,
+    /// Where the passwords of sessions are.
+    pub secrets_namespace: String,
     /// Who asks for the state, if anybody can.
     pub report: Option<mpsc::Receiver<Question>>,
 }
@@ -92,7 +95,7 @@ pub async fn run<S: Store>(
 ) -> Result<(), Lost> {
     let clock = Clock::start();
     let mut stop = std::pin::pin!(stop);
-    let Settings { identity, directory, report } = settings;
+    let Settings { identity, directory, secrets_namespace, report } = settings;
     let mut questions = Questions(report);
     let term = tokio::select! {
         term = leadership.acquire(&store, &identity, clock, &mut questions) => term?,
@@ -100,11 +103,13 @@ pub async fn run<S: Store>(
     };
     tracing::info!(identity, "leads");
     // Everything is read after leadership began: what an earlier leader wrote is in it.
-    let changes = objects::watch(&store);
+    let changes = objects::watch(&store, &secrets_namespace);
+    let mut core = Core::new(directory);
+    core.objects.secrets = Secrets::of(&secrets_namespace);
     let mut leader = Leader {
         store,
         clock,
-        core: Core::new(directory),
+        core,
         term,
         changes,
         writes: JoinSet::new(),

@@ -14,6 +14,7 @@ use manx_crds::store::{Key, Object, Part, Store as _};
 use manx_crds::v1alpha1::{
     BGPPeer, BGPSession, FabricConfiguration, FabricNode, IPBlock, IPPool, LoadBalancerPool,
 };
+use manx_daemon::secrets::NAMESPACE;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -26,7 +27,12 @@ struct Running {
 fn start(root: &Path, identity: &str) -> Running {
     let store = DirStore::open(root).unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let settings = Settings { identity: identity.to_owned(), directory: true, report: None };
+    let settings = Settings {
+        identity: identity.to_owned(),
+        directory: true,
+        secrets_namespace: NAMESPACE.to_owned(),
+        report: None,
+    };
     let leadership = Leadership::Lock(root.join(".controller.lock"));
     let task = tokio::spawn(manx_controller::run(store, leadership, settings, async move {
         let _ = stopped.await;

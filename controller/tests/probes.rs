@@ -14,6 +14,7 @@ use std::time::Duration;
 use manx_controller::leadership::LOCK;
 use manx_controller::{Leadership, Settings};
 use manx_crds::store::dir::DirStore;
+use manx_daemon::secrets::NAMESPACE;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -64,7 +65,12 @@ async fn probes_are_green_while_the_loop_turns_and_red_while_it_does_not() {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             });
-            let settings = Settings { identity: "a".to_owned(), directory: true, report: Some(questions) };
+            let settings = Settings {
+                identity: "a".to_owned(),
+                directory: true,
+                secrets_namespace: NAMESPACE.to_owned(),
+                report: Some(questions),
+            };
             let leadership = Leadership::Lock(store.join(LOCK));
             let end = async move { stopped.await.unwrap() };
             manx_controller::run(DirStore::open(&store).unwrap(), leadership, settings, end).await

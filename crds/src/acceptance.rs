@@ -1,7 +1,7 @@
 //! What this version accepts of an object that the schema let through: the verdict behind condition `Accepted`.
 //!
 //! A field that this version does not honour yet, or a value that a newer schema knows, is never ignored: a
-//! silently ignored `auth` would dial without its key. The object is not used, and says why. Whoever acts on an
+//! silently ignored filter would tell routes that it withholds. The object is not used, and says why. Whoever acts on an
 //! object and whoever writes its condition ask the same function.
 
 use kube::ResourceExt as _;
@@ -114,7 +114,6 @@ pub fn topology(configuration: Option<&FabricConfiguration>) -> Result<(), Refus
 /// How the settings of a session are called: where they stand themselves, and where they are inherited from.
 struct SessionFields {
     bfd: [&'static str; 2],
-    auth: &'static str,
     ttl: [&'static str; 2],
     long_lived: &'static str,
     add_path: &'static str,
@@ -122,14 +121,12 @@ struct SessionFields {
 
 const PEER_SESSION: SessionFields = SessionFields {
     bfd: ["spec.session.bfdProfile", "spec.session.bfdProfile of FabricConfiguration default"],
-    auth: "spec.session.auth",
     ttl: ["spec.session.ttlSecurity", "spec.session.ttlSecurity of FabricConfiguration default"],
     long_lived: "spec.session.gracefulRestart.longLivedStaleTime",
     add_path: "spec.session.addPath",
 };
 const TOPOLOGY_SESSION: SessionFields = SessionFields {
     bfd: ["spec.topology.session.bfdProfile", "spec.session.bfdProfile"],
-    auth: "spec.topology.session.auth",
     ttl: ["spec.topology.session.ttlSecurity", "spec.session.ttlSecurity"],
     long_lived: "gracefulRestart.longLivedStaleTime of spec.topology.session or spec.session",
     add_path: "addPath of spec.topology.session or spec.session",
@@ -146,7 +143,6 @@ fn session_field(
     let ttl = own.is_some_and(|s| s.ttl_security.is_some());
     let later = [
         session.bfd_profile.is_some().then(|| from(bfd, fields.bfd)),
-        session.auth.is_some().then_some(fields.auth),
         session.ttl_security.then(|| from(ttl, fields.ttl)),
         (!session.long_lived_stale_time.is_zero()).then_some(fields.long_lived),
         (session.add_path_receive || session.add_path_send.is_some()).then_some(fields.add_path),
@@ -274,13 +270,12 @@ mod tests {
     #[test]
     fn a_field_of_a_later_version_is_named_and_never_ignored() {
         assert_eq!(bgp_peer(&peer("address: 10.0.0.1"), None), Ok(()));
+        // The session itself says what of `auth` is missing or not supported.
+        let signed = "address: 10.0.0.1, session: {auth: {md5: {secretRef: {name: a, key: b}}}}";
+        assert_eq!(bgp_peer(&peer(signed), None), Ok(()));
         for (extra, field) in [
             ("interface: eth0", "spec.interface"),
             ("listenRange: 10.0.0.0/24", "spec.listenRange"),
-            (
-                "address: 10.0.0.1, session: {auth: {md5: {secretRef: {name: a, key: b}}}}",
-                "spec.session.auth",
-            ),
             ("address: 10.0.0.1, session: {bfdProfile: fast}", "spec.session.bfdProfile"),
             ("address: 10.0.0.1, session: {ttlSecurity: true}", "spec.session.ttlSecurity"),
             ("address: 10.0.0.1, session: {addPath: {receive: true}}", "spec.session.addPath"),
@@ -324,6 +319,7 @@ mod tests {
         for spec in [
             "topology: {mode: FullMesh, session: {timers: {hold: 9s}}}",
             "topology: {mode: None}, session: {bfdProfile: fast}",
+            "topology: {session: {auth: {md5: {secretRef: {name: a, key: b}}}}}",
         ] {
             assert_eq!(topology(Some(&configuration(spec))), Ok(()), "{spec}");
         }
@@ -332,10 +328,6 @@ mod tests {
             ("topology: {mode: Star}", "spec.topology.mode \"Star\" is not known"),
             ("topology: {session: {bfdProfile: fast}}", "spec.topology.session.bfdProfile is not"),
             ("session: {bfdProfile: fast}", "spec.session.bfdProfile is not"),
-            (
-                "topology: {session: {auth: {md5: {secretRef: {name: a, key: b}}}}}",
-                "spec.topology.session.auth is not",
-            ),
             ("topology: {session: {ttlSecurity: true}}", "spec.topology.session.ttlSecurity is not"),
         ] {
             let refusal = topology(Some(&configuration(spec))).unwrap_err();

@@ -2,6 +2,7 @@
 //!
 //! [`options`]: who am I and where is everything. [`log`]: JSON lines as ux.md §8 prints them.
 //! [`control`]: the unix socket that `manxctl` asks. [`health`]: what the kubelet asks. [`kind`]: objects as last heard from the store.
+//! [`secrets`]: the passwords of sessions.
 
 pub mod control;
 pub mod health;
@@ -9,6 +10,7 @@ pub mod inputs;
 pub mod kind;
 pub mod log;
 pub mod options;
+pub mod secrets;
 pub mod stop;
 
 /// Which version this is: the workspace's, as logs, statuses and what is installed on nodes say it. A static, so that

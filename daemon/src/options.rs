@@ -25,6 +25,9 @@ pub struct Options {
     /// What is remembered across a restart
     #[arg(long, env = "MANX_STATE_DIR", value_name = "DIR", default_value = manx_crds::host::STATE_DIR)]
     pub state_dir: PathBuf,
+    /// Namespace of the Secrets with the passwords of BGP sessions
+    #[arg(long, env = "MANX_SECRETS_NAMESPACE", value_name = "NAMESPACE", default_value = crate::secrets::NAMESPACE)]
+    pub secrets_namespace: String,
     /// Where probes are answered, such as 127.0.0.1:9991; absent, nowhere
     #[arg(long, env = "MANX_HEALTH_ADDRESS", value_name = "ADDRESS:PORT")]
     pub health_address: Option<SocketAddr>,

@@ -63,7 +63,7 @@ pub(crate) async fn run(options: &Options, directories: Directories, node: Strin
     let calls = cni::listen(&options.run_dir.join(manx_cni::SOCKET)).context("the CNI socket")?;
     let (sender, changes) = objects::watch(&store, &node);
     if let Some(directory) = store.directory() {
-        tokio::spawn(controller(directory.clone(), node.clone()));
+        tokio::spawn(controller(directory.clone(), node.clone(), options.secrets_namespace.clone()));
     }
     let services = Services::new(&node, sender);
     let inputs = options.inputs("felix", &node);
@@ -127,9 +127,10 @@ async fn kernel(store: &AnyStore, node: &str) -> anyhow::Result<(Monitor, datapl
 
 /// Of all felix on one directory, the one that holds the lock is the controller (api.md §13). The kernel gives the lock
 /// up with the process.
-async fn controller(store: DirStore, node: String) {
+async fn controller(store: DirStore, node: String, secrets_namespace: String) {
     let lock = store.root().join(manx_controller::leadership::LOCK);
-    let settings = manx_controller::Settings { identity: node, directory: true, report: None };
+    let settings =
+        manx_controller::Settings { identity: node, directory: true, secrets_namespace, report: None };
     let leadership = manx_controller::Leadership::Lock(lock);
     let ended = manx_controller::run(store, leadership, settings, std::future::pending()).await;
     if let Err(error) = ended {

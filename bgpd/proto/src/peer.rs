@@ -234,7 +234,8 @@ impl Peer {
             AdminState::Shutdown { message } => {
                 self.reason = Reason::AdminShutdown;
                 if !matches!(before.admin, AdminState::Shutdown { .. }) {
-                    let notification = Notification::cease_with_text(cease::ADMINISTRATIVE_SHUTDOWN, &message);
+                    let notification =
+                        Notification::cease_with_text(cease::ADMINISTRATIVE_SHUTDOWN, &message);
                     self.stop(notification, &message, false, ctx);
                 }
                 return;

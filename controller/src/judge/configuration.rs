@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use manx_crds::acceptance::{self, Refusal};
 use manx_crds::annotations;
-use manx_crds::conditions::{ResolvedRefs, SchemaCompatible, TopologyReady};
+use manx_crds::conditions::{self, ConditionReason as _, ResolvedRefs, SchemaCompatible, TopologyReady};
 use manx_crds::v1alpha1::settings::topology_mode;
-use manx_crds::v1alpha1::{FabricConfiguration, SCHEMA_REVISION, TopologyMode};
+use manx_crds::v1alpha1::{FabricConfiguration, SCHEMA_REVISION, SessionAuth, TopologyMode};
+use manx_daemon::secrets;
 
 use super::{Offer, accepted, status};
 use crate::objects::Objects;
@@ -19,13 +21,42 @@ const LARGEST_MESH: usize = 100;
 pub fn judge(objects: &Objects) -> Vec<Offer> {
     let Some(object) = objects.the_configuration() else { return Vec::new() };
     let mut conditions = vec![accepted(&verdict(object)), topology(objects, object), schema(objects)];
-    let profile = object.spec.session.as_ref().and_then(|session| session.bfd_profile.as_deref());
-    conditions.push(match missing_profile(objects, profile, "spec.session.bfdProfile") {
-        Some(message) => Saying::new(ResolvedRefs::BFDProfileNotFound, message),
-        None => Saying::new(ResolvedRefs::ResolvedRefs, ""),
-    });
+    conditions.extend(references(objects, object));
     let wish = Wish { conditions, whole: true, ..Wish::default() };
     vec![status(Kind::FabricConfiguration, object, object.status.as_ref(), wish)]
+}
+
+/// Whether what the object names is there.
+fn references(objects: &Objects, object: &FabricConfiguration) -> Option<Saying> {
+    let profile = object.spec.session.as_ref().and_then(|session| session.bfd_profile.as_deref());
+    if let Some(message) = missing_profile(objects, profile, "spec.session.bfdProfile") {
+        return Some(Saying::new(ResolvedRefs::BFDProfileNotFound, message));
+    }
+    let auth = object.spec.topology.as_ref().and_then(|topology| topology.session.as_ref()?.auth.as_ref());
+    let said = object.status.as_ref().map(|status| status.conditions.as_slice());
+    keys(objects, auth, "spec.topology.session.auth", said.unwrap_or_default())
+}
+
+/// Condition ResolvedRefs where nothing but the keys of `auth` can be missing. Until the Secrets were heard it stays what
+/// it is: a new leader takes nothing back.
+pub(super) fn keys(
+    objects: &Objects,
+    auth: Option<&SessionAuth>,
+    field: &str,
+    said: &[Condition],
+) -> Option<Saying> {
+    let references = auth.map(secrets::references).unwrap_or_default();
+    if !references.is_empty() && !objects.secrets.kind.in_sync() {
+        let said = conditions::find(said, ResolvedRefs::TYPE)?;
+        let reason = ResolvedRefs::ALL.iter().find(|reason| reason.as_str() == said.reason)?;
+        return Some(Saying::new(*reason, said.message.clone()));
+    }
+    for (place, reference) in references {
+        if let Err(missing) = objects.secrets.key(reference, &objects.invalid) {
+            return Some(Saying::new(missing.reason, format!("{field}.{place}: {}", missing.message)));
+        }
+    }
+    Some(Saying::new(ResolvedRefs::ResolvedRefs, ""))
 }
 
 /// Why this BFDProfile cannot be used: it is not there.

@@ -14,7 +14,7 @@ use manx_crds::v1alpha1::{
     AdminState, BGPPeer, BGPSession, FabricNode, Neighbor, SessionCount, SessionState,
 };
 
-use super::configuration::missing_profile;
+use super::configuration::{keys, missing_profile};
 use super::node::addresses_of;
 use super::{About, Notice, Offer, accepted, age, says, status};
 use crate::objects::Objects;
@@ -132,8 +132,12 @@ fn references(objects: &Objects, peer: &BGPPeer) -> Option<Saying> {
     if let Some(message) = missing_profile(objects, profile, "spec.session.bfdProfile") {
         return Some(Saying::new(ResolvedRefs::BFDProfileNotFound, message));
     }
-    let unread = !peer.spec.filters.is_empty() || own.is_some_and(|session| session.auth.is_some());
-    (!unread).then(|| Saying::new(ResolvedRefs::ResolvedRefs, ""))
+    if !peer.spec.filters.is_empty() {
+        return None;
+    }
+    let said = peer.status.as_ref().map(|status| status.conditions.as_slice());
+    let auth = own.and_then(|session| session.auth.as_ref());
+    keys(objects, auth, "spec.session.auth", said.unwrap_or_default())
 }
 
 fn roll_up(

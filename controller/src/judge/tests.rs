@@ -99,6 +99,64 @@ fn a_peer_is_judged_on_every_node_that_it_selects() {
     assert_eq!(told, ["ReferenceNotFound"]);
 }
 
+fn secret(data: &str) -> Change {
+    let text = format!(
+        "{{apiVersion: v1, kind: Secret, metadata: {{name: tor, namespace: manx-secrets}}, data: {{{data}}}}}"
+    );
+    Change::Secret(Follow::Put(serde_saphyr::from_str(&text).unwrap()))
+}
+
+#[test]
+fn keys_that_sessions_refer_to_are_looked_up_in_the_one_namespace() {
+    const AUTH: &str = "session: {auth: {md5: {secretRef: {name: tor, key: r12}}}}";
+    let judged = |changes: Vec<Change>| {
+        let mut all = vec![
+            configuration(&format!("topology: {{{AUTH}}}")),
+            node("a", 1, "10.0.0.1", "x"),
+            peer("r12", &format!("address: 10.0.0.9, {AUTH}")),
+            peer("open", "address: 10.0.0.8"),
+        ];
+        all.extend(changes);
+        let objects = objects(all);
+        let (offers, notices) = peer::judge(&objects);
+        let open = said(&offers, "open", "ResolvedRefs").unwrap().0;
+        let fabric = said(&configuration::judge(&objects), "default", "ResolvedRefs");
+        let accepted = said(&offers, "r12", "Accepted").unwrap().0;
+        (said(&offers, "r12", "ResolvedRefs"), fabric, notices, open, accepted)
+    };
+    // Not heard yet: nothing is said, and nothing that was said is taken back.
+    let (of_peer, fabric, notices, open, accepted) = judged(vec![]);
+    assert_eq!((of_peer, fabric, notices.len()), (None, None, 0));
+    assert_eq!((open, accepted), ("ResolvedRefs", "Accepted"));
+
+    let heard = || Change::Secret(Follow::InSync);
+    let (of_peer, fabric, notices, ..) = judged(vec![heard()]);
+    let missing = "auth.md5.secretRef: there is no Secret manx-secrets/tor: create it with the session's password under \
+                   key r12, or name another";
+    assert_eq!(of_peer, Some(("SecretNotFound", format!("spec.session.{missing}"))));
+    assert_eq!(fabric, Some(("SecretNotFound", format!("spec.topology.session.{missing}"))));
+    let told: Vec<(&str, &str)> = notices.iter().map(|n| (n.reason, n.note.as_str())).collect();
+    assert_eq!(told, [("ReferenceNotFound", format!("spec.session.{missing}").as_str())]);
+
+    let (of_peer, fabric, ..) = judged(vec![secret("other: cHc="), heard()]);
+    assert_eq!((of_peer.unwrap().0, fabric.unwrap().0), ("SecretKeyMissing", "SecretKeyMissing"));
+    let (of_peer, fabric, notices, ..) = judged(vec![secret("r12: cHc="), heard()]);
+    assert_eq!((of_peer.unwrap().0, fabric.unwrap().0), ("ResolvedRefs", "ResolvedRefs"));
+    assert!(notices.is_empty());
+}
+
+#[test]
+fn a_new_leader_leaves_what_was_said_of_keys_until_it_heard_them() {
+    let text = "{apiVersion: manx.dev/v1alpha1, kind: BGPPeer, metadata: {name: r12}, spec: {asn: 65001, address: 10.0.0.9, \
+                session: {auth: {md5: {secretRef: {name: tor, key: r12}}}}}, status: {conditions: [{type: ResolvedRefs, \
+                status: 'False', reason: SecretKeyMissing, message: as it was, lastTransitionTime: '2026-01-01T00:00:00Z'}]}}";
+    let known: BGPPeer = serde_saphyr::from_str(text).unwrap();
+    let objects = objects(vec![Change::Peer(Box::new(Follow::Put(known)))]);
+    let (offers, notices) = peer::judge(&objects);
+    assert_eq!(said(&offers, "r12", "ResolvedRefs"), Some(("SecretKeyMissing", "as it was".to_owned())));
+    assert!(notices.iter().all(|notice| notice.told), "{notices:?}");
+}
+
 #[test]
 fn the_configuration_says_what_this_version_does_not_do() {
     for (spec, kind, reason) in [

@@ -68,6 +68,14 @@ pub fn dial(peer: IpAddr, options: &DialOptions) -> io::Result<tokio::net::TcpSo
 /// # Errors
 /// `AddrInUse` and `PermissionDenied` as usual.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    listen_with(address, |_| ())
+}
+
+/// The same; `prepare` gets the socket before anybody can connect to it, to set keys.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_with(address: SocketAddr, prepare: impl FnOnce(&Socket)) -> io::Result<TcpListener> {
     let socket = tcp_socket(address.ip())?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -75,6 +83,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
     set_precedence(&socket, address.ip())?;
     socket.bind(&address.into())?;
+    prepare(&socket);
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

@@ -493,6 +493,16 @@ fn refused(kind: &Kind, key: &Key, document: &Document, faults: Vec<Fault>) -> R
     }
 }
 
+/// An error up to where it begins to quote.
+fn without_values(error: &str) -> String {
+    match error.split_once(['"', '`', '\'']) {
+        Some((before, _)) => {
+            format!("{}: a value does not belong there", before.trim_end_matches([' ', ':']))
+        }
+        None => error.to_owned(),
+    }
+}
+
 fn invalid(
     kind: &Kind,
     key: &Key,
@@ -502,10 +512,13 @@ fn invalid(
     last_good: bool,
 ) -> InvalidObject {
     let file = path.display();
-    let line = refused.place.and_then(|place| {
+    // What stands in a Secret is shown to nobody: neither its line, nor a value that an error quotes.
+    let shown = refused.place.filter(|_| !kind.is_secret());
+    let line = shown.and_then(|place| {
         let index = usize::try_from(place.line).ok()?.checked_sub(1)?;
         String::from_utf8_lossy(bytes).lines().nth(index).map(|line| line.trim_end().to_owned())
     });
+    let error = if kind.is_secret() { without_values(&refused.error) } else { refused.error };
     InvalidObject {
         kind: kind.kind.clone(),
         namespace: key.namespace.clone(),
@@ -515,7 +528,7 @@ fn invalid(
             None => file.to_string(),
         },
         line,
-        error: refused.error,
+        error,
         expected: refused.expected,
         last_good,
     }

@@ -1,0 +1,222 @@
+//! Listening sockets of both families, each with the keys of those who must sign.
+//!
+//! ```text
+//!           bound, keys set, then listening            the socket fails
+//!   closed ───────────────────────────────► accepting ─────────────────┐
+//!     ▲ └── cannot be bound ──► waiting 5 s ◄──────────────────────────┘
+//!     └──────── Again ──────────────┘
+//! ```
+//! A key is on the socket before anybody can connect to it: the kernel drops every segment without the right signature,
+//! and the speaker never hears of who sent it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use felix_kernel::socket;
+use futures::FutureExt as _;
+use manx_daemon::secrets::SessionKey;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::net::NetEvent;
+
+/// The pause after a listening socket could not be made, or refused to accept.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+
+/// One address that is listened on; none: it waits to be tried again.
+struct Listener {
+    socket: Option<Arc<TcpListener>>,
+    /// Accepts, or waits.
+    task: AbortHandle,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Who must sign, and with what. `None`: nobody has the key, and nobody gets in.
+struct Keyed {
+    key: Option<SessionKey>,
+    /// From when on every accepted connection was signed; none: a socket refused the key.
+    since: Option<Instant>,
+}
+
+pub(crate) struct Listeners {
+    events: mpsc::Sender<NetEvent>,
+    port: Option<u16>,
+    sockets: BTreeMap<SocketAddr, Listener>,
+    keys: BTreeMap<IpAddr, Keyed>,
+}
+
+impl Listeners {
+    pub(crate) fn new(events: mpsc::Sender<NetEvent>) -> Self {
+        Self { events, port: None, sockets: BTreeMap::new(), keys: BTreeMap::new() }
+    }
+
+    /// Listens on this port of both families; 0 listens nowhere. Returns what became of each socket; one that cannot be
+    /// had is tried again.
+    pub(crate) fn listen(&mut self, port: u16) -> Vec<(SocketAddr, io::Result<()>)> {
+        if self.port == Some(port) {
+            return Vec::new();
+        }
+        self.port = Some(port);
+        self.sockets.clear();
+        if port == 0 {
+            return Vec::new();
+        }
+        let both = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        both.map(|ip| SocketAddr::new(ip, port)).map(|address| (address, self.open(address))).into()
+    }
+
+    /// Tries an address again; none: it is not listened on any more, or works.
+    pub(crate) fn again(&mut self, address: SocketAddr) -> Option<io::Result<()>> {
+        self.sockets
+            .get(&address)
+            .is_some_and(|listener| listener.socket.is_none())
+            .then(|| self.open(address))
+    }
+
+    /// The socket refused to accept: it is made anew, later.
+    pub(crate) fn failed(&mut self, address: SocketAddr) {
+        if self.sockets.contains_key(&address) {
+            self.wait(address);
+        }
+    }
+
+    fn open(&mut self, address: SocketAddr) -> io::Result<()> {
+        let mut refused = Vec::new();
+        let keys = self.keys.iter().filter_map(|(peer, keyed)| Some((*peer, keyed.key.as_ref()?)));
+        let made = socket::listen_with(address, |socket| {
+            for (peer, key) in keys.filter(|(peer, _)| peer.is_ipv4() == address.is_ipv4()) {
+                if let Err(error) = socket::set_md5_key(socket, peer, None, key.bytes()) {
+                    refused.push((peer, error));
+                }
+            }
+        });
+        match made.and_then(TcpListener::from_std) {
+            Ok(socket) => {
+                let socket = Arc::new(socket);
+                let task = tokio::spawn(accept(address, Arc::clone(&socket), self.events.clone()));
+                let listener = Listener { socket: Some(socket), task: task.abort_handle() };
+                self.sockets.insert(address, listener);
+                for (peer, error) in refused {
+                    self.lock_out(peer, &error);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.wait(address);
+                Err(error)
+            }
+        }
+    }
+
+    fn wait(&mut self, address: SocketAddr) {
+        let events = self.events.clone();
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(LISTEN_AGAIN).await;
+            drop(events.send(NetEvent::ListenAgain(address)).await);
+        });
+        self.sockets.insert(address, Listener { socket: None, task: task.abort_handle() });
+    }
+
+    /// What segments from and to this address are signed with; `Some(None)`: with a key that nobody has.
+    pub(crate) fn key(&self, peer: IpAddr) -> Option<Option<&SessionKey>> {
+        self.keys.get(&peer).map(|keyed| keyed.key.as_ref())
+    }
+
+    /// Whether a connection that was accepted then may be one of this peer.
+    pub(crate) fn lets_in(&self, peer: IpAddr, accepted: Instant) -> bool {
+        self.keys
+            .get(&peer)
+            .is_none_or(|keyed| keyed.key.is_some() && keyed.since.is_some_and(|since| since <= accepted))
+    }
+
+    /// Takes all keys; returns who has another one than before. Where a key is missing the kernel keeps the last one,
+    /// so that nobody gets in without any.
+    pub(crate) fn set_keys(
+        &mut self,
+        wanted: &BTreeMap<IpAddr, Option<SessionKey>>,
+    ) -> Vec<(IpAddr, SessionKey)> {
+        let gone: Vec<IpAddr> = self.keys.keys().filter(|peer| !wanted.contains_key(peer)).copied().collect();
+        for peer in gone {
+            self.keys.remove(&peer);
+            // There is nothing to remove where a socket never had it.
+            drop(self.set_key(peer, &[]));
+        }
+        let mut changed = Vec::new();
+        for (peer, key) in wanted {
+            let before = self.keys.get(peer);
+            if before.is_some_and(|keyed| keyed.key == *key) {
+                continue;
+            }
+            // Who signed with the last key signs with this one now; who did not sign at all is turned away.
+            let signed_since = before.filter(|keyed| keyed.key.is_some()).and_then(|keyed| keyed.since);
+            self.keys.insert(*peer, Keyed { key: key.clone(), since: signed_since });
+            let Some(key) = key else { continue };
+            changed.push((*peer, key.clone()));
+            match self.set_key(*peer, key.bytes()) {
+                Ok(()) if signed_since.is_none() => self.begin(*peer),
+                Ok(()) => tracing::info!(source = %peer, "the session's key changed"),
+                Err(error) => self.lock_out(*peer, &error),
+            }
+        }
+        changed
+    }
+
+    /// From here on whoever is accepted has signed: who waits unsigned, whoever it is, is turned away and may try again.
+    fn begin(&mut self, peer: IpAddr) {
+        for socket in self.sockets.values().filter_map(|listener| listener.socket.as_ref()) {
+            while let Some(Ok(waiting)) = socket.accept().now_or_never() {
+                drop(waiting);
+            }
+        }
+        if let Some(keyed) = self.keys.get_mut(&peer) {
+            keyed.since = Some(Instant::now());
+        }
+    }
+
+    fn set_key(&self, peer: IpAddr, key: &[u8]) -> io::Result<()> {
+        let of_family = self.sockets.iter().filter(|(address, _)| address.is_ipv4() == peer.is_ipv4());
+        for socket in of_family.filter_map(|(_, listener)| listener.socket.as_ref()) {
+            socket::set_md5_key(socket.as_ref(), peer, None, key)?;
+        }
+        Ok(())
+    }
+
+    /// A listening socket without the key would let anybody in: the peer can only be dialled.
+    fn lock_out(&mut self, peer: IpAddr, error: &io::Error) {
+        if let Some(keyed) = self.keys.get_mut(&peer) {
+            keyed.since = None;
+        }
+        tracing::error!(
+            %error,
+            source = %peer,
+            expected = "a kernel with TCP-MD5 (CONFIG_TCP_MD5SIG), and room for one key a peer on a socket",
+            r#do = "raise sysctl net.core.optmem_max where the error is about memory; meanwhile bgpd only dials this peer",
+            "cannot listen with the session's key"
+        );
+    }
+}
+
+/// Accepts until the socket fails.
+async fn accept(address: SocketAddr, socket: Arc<TcpListener>, events: mpsc::Sender<NetEvent>) {
+    loop {
+        let event = match socket.accept().await {
+            Ok((stream, _)) => NetEvent::Accepted { stream, at: Instant::now() },
+            // The peer left between SYN and accept: the socket itself is fine.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(error) => NetEvent::Deaf { address, error: error.to_string() },
+        };
+        let is_over = matches!(event, NetEvent::Deaf { .. });
+        if events.send(event).await.is_err() || is_over {
+            return;
+        }
+    }
+}
