@@ -1,6 +1,7 @@
 //! The directory datastore as a person uses it: one YAML file an object, written whole or not at all.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -84,6 +85,20 @@ impl Objects {
         let draft = self.drafts.join(object.replace('/', "_"));
         fs::write(&draft, text).with_context(|| format!("{}", draft.display()))?;
         fs::rename(&draft, &path).with_context(|| format!("{}", path.display()))
+    }
+
+    /// Writes a Secret with one key in clear, which nobody else may read.
+    pub fn put_secret(&self, namespace: &str, name: &str, key: &str, value: &str) -> Result<()> {
+        let text = format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+             stringData: {{{key}: {value}, other: unused-{value}}}\n"
+        );
+        // The draft is renamed with its mode.
+        let object = format!("secrets/{namespace}/{name}");
+        let draft = self.drafts.join(object.replace('/', "_"));
+        fs::write(&draft, "")?;
+        fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))?;
+        self.put(&object, &text)
     }
 
     /// The text of one object's file.

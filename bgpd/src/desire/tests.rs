@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use manx_crds::store::follow::Change as Followed;
 
 use bgp_proto::Input;
+use bgp_proto::output::Reason;
 use bgp_proto::route::{Audience, OwnRoute};
 use manx_crds::services::ServiceIndex;
 
@@ -302,6 +303,135 @@ fn the_younger_of_two_nodes_with_one_address_starts_nothing_and_keeps_what_runs(
     let running = twin.or_last_good(&alone);
     assert_eq!((running.speaker, running.port), (alone.speaker, 179), "one that runs keeps its sessions");
     assert!(running.problem.is_some() && !running.blackholes.is_empty());
+}
+
+const AUTH: &str = "session: {auth: {md5: {secretRef: {name: tor-keys, key: r12}}}}";
+
+fn secret(data: &str) -> Vec<Change> {
+    let text = format!(
+        "{{apiVersion: v1, kind: Secret, metadata: {{name: tor-keys, namespace: manx-secrets}}, data: {{{data}}}}}"
+    );
+    vec![put(Change::Secret, &text), Change::Secret(Followed::InSync)]
+}
+
+fn with_key(secrets: Vec<Change>) -> Desire {
+    let mut changes = vec![
+        put(Change::Peer, &peer("tor-a", &format!("address: 10.0.1.1, asn: 65001, {AUTH}"))),
+        put(Change::Peer, &peer("tor-b", "address: 10.0.2.1, asn: 65002")),
+    ];
+    changes.extend(secrets);
+    of(changes)
+}
+
+fn withheld(desire: &Desire, name: &str) -> Option<(Reason, String)> {
+    match &desire.speaker.as_ref().unwrap().peers[&PeerName::from(name)].admin {
+        AdminState::Withheld { reason, text } => Some((*reason, text.clone())),
+        AdminState::Up | AdminState::Shutdown { .. } => None,
+    }
+}
+
+#[test]
+fn a_session_is_signed_with_the_key_that_its_secret_holds() {
+    let desire = with_key(secret("r12: b25l, r13: dHdv"));
+    let keys: Vec<(IpAddr, &[u8])> =
+        desire.keys.iter().map(|(peer, key)| (*peer, key.as_ref().unwrap().bytes())).collect();
+    assert_eq!(keys, [("10.0.1.1".parse().unwrap(), b"one".as_slice())]);
+    assert_eq!(desire.secrets, BTreeSet::from([("tor-keys".to_owned(), "r12".to_owned())]));
+    assert_eq!((withheld(&desire, "tor-a"), withheld(&desire, "tor-b")), (None, None));
+    let peers = &desire.speaker.as_ref().unwrap().peers;
+    assert!(peers[&PeerName::from("tor-a")].signed && !peers[&PeerName::from("tor-b")].signed);
+    // The speaker hears nothing of another key: nothing is reset.
+    let rolled = with_key(secret("r12: dHdv"));
+    assert!(rolled.keys != desire.keys);
+    assert_eq!(rolled.speaker, desire.speaker);
+}
+
+#[test]
+fn a_session_without_its_key_is_not_tried_and_says_which_secret_it_waits_for() {
+    for (secrets, text) in [
+        (
+            vec![Change::Secret(Followed::InSync)],
+            "spec.session.auth.md5.secretRef: there is no Secret manx-secrets/tor-keys: create it with the session's \
+             password under key r12, or name another",
+        ),
+        (
+            secret("r13: dHdv"),
+            "spec.session.auth.md5.secretRef: Secret manx-secrets/tor-keys has no key r12 (it has r13): put the session's \
+             password there, or name another key",
+        ),
+    ] {
+        let desire = with_key(secrets);
+        assert_eq!(withheld(&desire, "tor-a"), Some((Reason::SecretMissing, text.to_owned())));
+        assert_eq!(withheld(&desire, "tor-b"), None, "the other is tried");
+        assert_eq!(desire.keys, BTreeMap::from([("10.0.1.1".parse().unwrap(), None)]), "and nobody gets in");
+        assert!(desire.refused.is_empty());
+    }
+    let shut = of(vec![put(
+        Change::Peer,
+        &peer("tor-a", &format!("address: 10.0.1.1, asn: 65001, adminState: Shutdown, {AUTH}")),
+    )]);
+    assert_eq!(withheld(&shut, "tor-a"), None, "what a person shut down says so");
+}
+
+#[test]
+fn an_authentication_that_this_version_has_not_is_never_left_out() {
+    let auth = "session: {auth: {tcpAO: {keys: [{id: 1, secretRef: {name: tor-keys, key: r12}}]}}}";
+    let mut changes = secret("r12: b25l");
+    changes.push(put(Change::Peer, &peer("tor-a", &format!("address: 10.0.1.1, asn: 65001, {auth}"))));
+    let desire = of(changes);
+    let (reason, text) = withheld(&desire, "tor-a").unwrap();
+    assert_eq!(reason, Reason::AuthUnsupported);
+    assert!(text.starts_with("spec.session.auth.tcpAO is not supported by this version: use md5"), "{text}");
+    assert_eq!(desire.keys.values().collect::<Vec<_>>(), [&None]);
+}
+
+#[test]
+fn sessions_between_nodes_are_signed_as_the_topology_says() {
+    let changes = |secrets: Vec<Change>| {
+        let mut changes = secrets;
+        changes.push(put(Change::Configuration, &configuration(&format!("topology: {{{AUTH}}}"))));
+        changes
+    };
+    let signed = mesh(changes(secret("r12: b25l")));
+    let node = "10.0.0.12".parse().unwrap();
+    assert_eq!(signed.keys[&node].as_ref().unwrap().bytes(), b"one");
+    let waits = mesh(changes(vec![Change::Secret(Followed::InSync)]));
+    let (reason, text) = withheld(&waits, "topology.10.0.0.12").unwrap();
+    assert_eq!((reason, waits.keys[&node].clone()), (Reason::SecretMissing, None));
+    assert!(text.starts_with("spec.topology.session.auth.md5.secretRef: there is no Secret"), "{text}");
+}
+
+#[test]
+fn nothing_is_known_before_the_secrets_are_where_a_session_asks_for_a_key() {
+    let in_sync = |peer_spec: &str| {
+        let mut objects = objects(vec![put(Change::Peer, &peer("tor-a", peer_spec))]);
+        for change in [
+            Change::Configuration(Followed::InSync),
+            Change::FabricNode(Followed::InSync),
+            Change::Node(Followed::InSync),
+            Change::Peer(Followed::InSync),
+            Change::Advertisement(Followed::InSync),
+            Change::Pool(Followed::InSync),
+            Change::Block(Followed::InSync),
+        ] {
+            objects.take(change);
+        }
+        objects
+    };
+    assert!(in_sync("address: 10.0.1.1, asn: 65001").in_sync());
+    let mut objects = in_sync(&format!("address: 10.0.1.1, asn: 65001, {AUTH}"));
+    assert!(!objects.in_sync() && !objects.known());
+    // They cannot be read, and nothing is remembered of them: the sessions that need none are tried.
+    objects.is_without_secrets = true;
+    assert!(!objects.in_sync() && objects.known());
+    let desire = desire(&objects, "n1", &|_| LinkAddresses::default());
+    let (_, text) = withheld(&desire, "tor-a").unwrap();
+    assert!(
+        text.contains("was not read yet: may this agent list the Secrets of namespace manx-secrets?"),
+        "{text}"
+    );
+    objects.take(Change::Secret(Followed::InSync));
+    assert!(objects.in_sync());
 }
 
 #[test]
