@@ -101,7 +101,7 @@ test: rust root ## the gate: what .ci/run calls
 	@$(LANE) compile 14 make --no-print-directory compile
 	@$(LANE) fast 4 make --no-print-directory fast
 	@$(LANE) kernel 4 make --no-print-directory kernel
-	@$(LANE) interop-core 4 make --no-print-directory interop-core
+	@$(LANE) interop-core 6 make --no-print-directory interop-core
 	@$(LANE) demo 4 make --no-print-directory demo
 	@$(LANE) api-server 4 make --no-print-directory api-server
 	@$(LANE) cluster-core 6 make --no-print-directory cluster-core

@@ -15,7 +15,7 @@ use bgp_proto::fsm::State;
 use bgp_proto::{PeerName, SessionEvent, Speaker};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use manx_crds::v1alpha1::{BGPSession, BGPSessionSpec, BGPSessionStatus};
+use manx_crds::v1alpha1::{BGPSession, BGPSessionSpec, BGPSessionStatus, SessionError, SessionState};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -185,9 +185,10 @@ impl Status {
             let differs = tracked.wish != wish;
             let only_counts = differs && without_counts(&tracked.wish.1) == without_counts(&wish.1);
             let fresh = tracked.written.as_ref().is_some_and(|(_, at)| now.duration_since(*at) < DRIFT);
-            if differs && !(only_counts && fresh && now.duration_since(live.since) > DRIFT) {
+            let drifts = only_counts && fresh && now.duration_since(live.since) > DRIFT;
+            if differs && !drifts && !fails_as_before(&tracked.wish.1, &wish.1) {
                 tracked.wish = wish;
-                tracked.due = due(tracked.written.as_ref().map(|(_, at)| *at), settled, now);
+                tracked.due = sooner(tracked.due, tracked.written.as_ref().map(|(_, at)| *at), settled, now);
             }
         }
         self.node_wish(speaker, desire, fib, now);
@@ -204,7 +205,7 @@ impl Status {
             Some(tracked) if tracked.wish == wish => {}
             Some(tracked) => {
                 tracked.wish = wish;
-                tracked.due = due(tracked.written.as_ref().map(|(_, at)| *at), settled, now);
+                tracked.due = sooner(tracked.due, tracked.written.as_ref().map(|(_, at)| *at), settled, now);
             }
             None => {
                 let due = due(None, settled, now);
@@ -266,6 +267,34 @@ fn due(last_write: Option<Instant>, settled: bool, now: Instant) -> Option<Insta
     if settled { Some(allowed) } else { now.checked_add(HOLD).map(|held| held.max(allowed)) }
 }
 
+/// The same where a wish of before waits already: attempts that fail more often than every 10 s must not put off for ever
+/// what there is to say.
+fn sooner(
+    waiting: Option<Instant>,
+    last_write: Option<Instant>,
+    settled: bool,
+    now: Instant,
+) -> Option<Instant> {
+    waiting.into_iter().chain(due(last_write, settled, now)).min()
+}
+
+/// One more attempt that failed as the last one did: nothing to write.
+fn fails_as_before(before: &BGPSessionStatus, after: &BGPSessionStatus) -> bool {
+    let is_down = |status: &BGPSessionStatus| status.state != Some(SessionState::Established);
+    let said = |status: &BGPSessionStatus| BGPSessionStatus {
+        state: None,
+        since: None,
+        local_address: None,
+        source_reason: None,
+        last_error: status
+            .last_error
+            .clone()
+            .map(|error| SessionError { time: Time(Timestamp::UNIX_EPOCH), ..error }),
+        ..without_counts(status)
+    };
+    is_down(before) && is_down(after) && before.state.is_some() && said(before) == said(after)
+}
+
 fn without_counts(status: &BGPSessionStatus) -> BGPSessionStatus {
     BGPSessionStatus { families: Vec::new(), ..status.clone() }
 }
@@ -299,4 +328,40 @@ pub(crate) fn condition(
 /// A value as the store takes it.
 pub(crate) fn json<T: serde::Serialize>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn status(state: &str, second: u32, error: &str, reason: &str) -> BGPSessionStatus {
+        serde_saphyr::from_str(&format!(
+            "{{state: {state}, since: '2026-01-01T00:00:{second:02}Z', lastError: {{time: '2026-01-01T00:00:{second:02}Z', \
+             from: Transport, name: Transport, text: {error}}}, conditions: [{{type: Established, status: 'False', \
+             reason: {reason}, message: {error}, lastTransitionTime: '2026-01-01T00:00:00Z'}}]}}"
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn attempts_that_fail_alike_are_written_once() {
+        let first = status("Connect", 1, "no answer", "ConnectionTimedOut");
+        assert!(fails_as_before(&first, &status("Active", 7, "no answer", "ConnectionTimedOut")));
+        assert!(!fails_as_before(&first, &status("Active", 7, "refused", "ConnectionRefused")));
+        let up = status("Established", 7, "no answer", "ConnectionTimedOut");
+        assert!(!fails_as_before(&first, &up) && !fails_as_before(&up, &first));
+        assert!(!fails_as_before(&BGPSessionStatus::default(), &first), "the first of all is written");
+    }
+
+    #[test]
+    fn what_waits_to_be_written_is_not_put_off_by_what_comes_after_it() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let first = sooner(None, None, false, began);
+        assert_eq!(first, Some(at(10)), "what is not Established must hold");
+        assert_eq!(sooner(first, None, false, at(9)), Some(at(10)));
+        assert_eq!(sooner(first, None, true, at(9)), Some(at(9)), "Established is written at once");
+        assert_eq!(sooner(None, Some(at(5)), true, at(9)), Some(at(15)), "and at most once in 10 s");
+    }
 }

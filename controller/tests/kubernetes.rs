@@ -78,6 +78,7 @@ fn a_cluster_is_served() {
     assert_eq!(stage.holder().as_deref(), Some("manx-controller-a"));
     a_node_that_is_gone_leaves_a_block(&stage);
     statuses_say_what_is_so(&stage);
+    keys_of_sessions_are_looked_up(&stage);
     pools_of_pods_meet_nobody_else(&stage);
     what_nobody_acts_on_says_so(&stage);
     services_have_what_they_ask_for(&stage);
@@ -156,6 +157,33 @@ fn statuses_say_what_is_so(stage: &Stage) {
     assert_eq!(stage.told("BGPPeer", "fast", "ReferenceNotFound"), missing);
     stage.apply("{apiVersion: manx.dev/v1alpha1, kind: BFDProfile, metadata: {name: fast}, spec: {}}");
     says::<BGPPeer>(stage, "fast", "ResolvedRefs", "True ResolvedRefs");
+}
+
+/// In the namespace of the session keys alone, by the chart's own rights.
+fn keys_of_sessions_are_looked_up(stage: &Stage) {
+    stage.apply(&peer(
+        "keyed",
+        "address: 10.0.0.252, session: {auth: {md5: {secretRef: {name: tor-keys, key: r12}}}}",
+    ));
+    let secret = |namespace: &str, key: &str| {
+        stage.apply(&format!(
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: tor-keys, namespace: {namespace}}}, stringData: {{{key}: pw}}}}"
+        ));
+    };
+    secret("shop", "r12");
+    let missing = "spec.session.auth.md5.secretRef: there is no Secret manx-secrets/tor-keys: create it with the session's \
+                   password under key r12, or name another";
+    says::<BGPPeer>(stage, "keyed", "ResolvedRefs", &format!("False SecretNotFound: {missing}"));
+    assert_eq!(stage.told("BGPPeer", "keyed", "ReferenceNotFound"), missing);
+    secret("manx-secrets", "r13");
+    let text = "spec.session.auth.md5.secretRef: Secret manx-secrets/tor-keys has no key r12 (it has r13): put the session's \
+                password there, or name another key";
+    says::<BGPPeer>(stage, "keyed", "ResolvedRefs", &format!("False SecretKeyMissing: {text}"));
+    secret("manx-secrets", "r12");
+    says::<BGPPeer>(stage, "keyed", "ResolvedRefs", "True ResolvedRefs");
+    stage.kubectl(&["delete", "secret", "-n", "manx-secrets", "tor-keys"]);
+    says::<BGPPeer>(stage, "keyed", "ResolvedRefs", &format!("False SecretNotFound: {missing}"));
+    stage.kubectl(&["delete", "bgppeer", "keyed"]);
 }
 
 /// The Service ranges are the API server's own.
