@@ -23,7 +23,7 @@ pub struct Packet {
     /// IPv6 hop limit; not read for IPv4.
     pub hop_limit: u8,
     pub connection: Connection,
-    /// `ct status dnat`
+    /// `ct status dnat`; means nothing where the packet is of no connection.
     pub dnat: bool,
 }
 

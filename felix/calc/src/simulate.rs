@@ -228,7 +228,12 @@ impl<'a> Walker<'a> {
                     Connection::Untracked => *untracked,
                 })
             }
-            Statement::ConnectionDnat { negated } => holds(self.packet.dnat != *negated),
+            // Without a connection there is no status, and the rule ends here whatever it asks.
+            Statement::ConnectionDnat { negated } => {
+                let packet = self.packet;
+                let followed = !matches!(packet.connection, Connection::Invalid | Connection::Untracked);
+                holds(followed && packet.dnat != *negated)
+            }
             Statement::Counter => {
                 self.walk.counted.push(Place { chain: chain.to_owned(), position });
                 Next::Statement

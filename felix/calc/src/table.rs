@@ -188,7 +188,7 @@ pub enum Statement {
         invalid: bool,
         untracked: bool,
     },
-    /// `ct status dnat`
+    /// `ct status dnat`. Negated or not, no packet matches that connection tracking does not follow.
     ConnectionDnat {
         negated: bool,
     },

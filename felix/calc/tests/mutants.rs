@@ -86,6 +86,7 @@ const BUGS: &[(&str, Bug)] = &[
     ("an Allow opens bgpd's ports", Writes(|t| drop(t.chains.remove("in-host")))),
     ("workload-to-host ignored", Reads(|s| s.settings.workload_to_host = HostAction::Allow)),
     ("service loops pass", Reads(|s| s.settings.service_prefixes.clear())),
+    ("what is of no connection loops", Writes(|t| statements(t, only_connections))),
     ("natOutgoing ignored", Reads(|s| s.nat.masquerade.clear())),
     ("natExclude ignored", Reads(|s| s.nat.masquerade.values_mut().for_each(|x| x.clear()))),
     ("masquerade towards pools", Reads(|s| s.nat.pools.clear())),
@@ -399,6 +400,14 @@ fn invalid_passes(rule: &mut TableRule) {
     for statement in &mut rule.statements {
         if let Statement::ConnectionState { invalid, .. } = statement {
             *invalid = false;
+        }
+    }
+}
+
+fn only_connections(rule: &mut TableRule) {
+    for statement in &mut rule.statements {
+        if let Statement::ConnectionState { invalid, untracked: untracked @ true, .. } = statement {
+            (*invalid, *untracked) = (false, false);
         }
     }
 }

@@ -180,9 +180,8 @@ impl<'a> Evaluator<'a> {
         if connected(packet) {
             return allow(Reason::Established);
         }
-        let prefixes = &self.state.settings.service_prefixes;
-        if !packet.dnat && prefixes.iter().any(|prefix| prefix.contains(&packet.destination)) {
-            return deny(Answer::Reject, Reason::ServiceLoop);
+        if let Some(denied) = self.service_loop(packet) {
+            return denied;
         }
         let Some(pod) = pod else { return allow(Reason::NotOurs) };
         if packet.connection == Connection::Invalid {
@@ -192,6 +191,21 @@ impl<'a> Evaluator<'a> {
             return allow(Reason::Itself);
         }
         self.verdict(pod, Direction::Egress, packet)
+    }
+
+    /// What is addressed to a Service of ours and was not translated would go back to the router.
+    fn service_loop(&self, packet: &Packet) -> Option<Decision> {
+        let prefixes = &self.state.settings.service_prefixes;
+        if !prefixes.iter().any(|prefix| prefix.contains(&packet.destination)) {
+            return None;
+        }
+        match packet.connection {
+            Connection::Invalid | Connection::Untracked => Some(deny(Answer::Drop, Reason::Invalid)),
+            Connection::New | Connection::Established | Connection::Related if packet.dnat => None,
+            Connection::New | Connection::Established | Connection::Related => {
+                Some(deny(Answer::Reject, Reason::ServiceLoop))
+            }
+        }
     }
 
     /// What a forwarded packet meets because of where it goes.

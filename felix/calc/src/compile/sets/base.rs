@@ -38,7 +38,7 @@ pub(super) fn build(builder: &mut Builder<'_>, state: &NodeState, applied: &Appl
 
     let mut rules = anti_spoofing(&spoofed);
     rules.push(connected());
-    rules.extend(service_loops(builder, state));
+    rules.extend(service_loops(builder, state, &invalid));
     rules.extend([not_ours(Field::InputInterface), invalid_state(&invalid)]);
     rules.push(dispatch(Field::InputInterface, DISPATCH_EGRESS));
     base_chain(builder, FORWARD_EGRESS, Hook::Forward, PRIORITY_POLICY, rules);
@@ -187,8 +187,10 @@ fn is_icmpv6() -> Statement {
     Statement::Match { field: Field::Protocol, negated: false, value: Value::Protocol(ICMPV6) }
 }
 
-/// Packets to our own Services that no DNAT caught would come back to us from the router.
-fn service_loops(builder: &mut Builder<'_>, state: &NodeState) -> Vec<Rule> {
+/// Packets to our own Services that no DNAT caught would come back to us from the router: first those that are of no
+/// connection, such as the rest of one that a router moved here from another node. They have no status to ask for, and
+/// a reset could end a connection that lives.
+fn service_loops(builder: &mut Builder<'_>, state: &NodeState, invalid: &Verdict) -> Vec<Rule> {
     let mut rules = Vec::new();
     for (family, destination) in [(Family::Ipv4, Field::DestinationV4), (Family::Ipv6, Field::DestinationV6)]
     {
@@ -198,12 +200,19 @@ fn service_loops(builder: &mut Builder<'_>, state: &NodeState) -> Vec<Rule> {
         }
         let set = builder.ranges("svc", address_key(family), &ranges);
         let looping = builder.deny(Reason::ServiceLoop, "service-loop", Answer::Reject);
-        rules.push(rule(vec![
-            Statement::Family(family),
-            Statement::InSet { fields: vec![destination], negated: false, set },
-            Statement::ConnectionDnat { negated: true },
-            Statement::Verdict(looping),
-        ]));
+        let to_service = |rest: [Statement; 2]| {
+            let destined = Statement::InSet { fields: vec![destination], negated: false, set: set.clone() };
+            rule([Statement::Family(family), destined].into_iter().chain(rest).collect())
+        };
+        let of_none = Statement::ConnectionState {
+            established: false,
+            related: false,
+            new: false,
+            invalid: true,
+            untracked: true,
+        };
+        rules.push(to_service([of_none, Statement::Verdict(invalid.clone())]));
+        rules.push(to_service([Statement::ConnectionDnat { negated: true }, Statement::Verdict(looping)]));
     }
     rules
 }
