@@ -65,12 +65,12 @@ kubernetes: root ## Kubernetes 1.34, CoreDNS and test images from Go modules: mi
 
 CLUSTER_FLAGS = $(if $(NODES),--nodes $(NODES)) $(if $(TORS),--tors) $(if $(FAMILY),--family $(FAMILY)) \
 	$(if $(PROXY),--proxy $(PROXY))
-cluster: rust test-image helm ## Manx on 3 nodes in namespaces (NODES=5, TORS=1, FAMILY=ipv6, PROXY=iptables; BARE=1: no Manx)
+cluster: rust test-image helm ## Manx on 3 nodes in namespaces (NODES=5, TORS=1, FAMILY=ipv6, PROXY=iptables; BARE=1: no Manx), or on KUBECONFIG's (VALUES='--set image.repository=…')
 	@.ci/packages $(APT_BUILD) $(APT_TEST)
 	@$(BIN)/cluster up $(CLUSTER_FLAGS) --image $(TEST_IMAGE) $(if $(BARE),,--install $(HELM))
 
-cluster-down: rust root ## removes the cluster of this machine
-	@cargo run --locked --quiet --profile $(PROFILE) -p e2e --bin cluster -- down
+cluster-down: rust root helm ## removes the cluster of this machine, or Manx from KUBECONFIG's
+	@HELM=$(HELM) cargo run --locked --quiet --profile $(PROFILE) -p e2e --bin cluster -- down
 
 TEST_IMAGE := target/image/test.tar
 NEXT_IMAGE := target/image/next.tar
@@ -83,8 +83,10 @@ MANX_CLUSTER = MANX_IMAGE=$(CURDIR)/$(TEST_IMAGE) MANX_NEXT_IMAGE=$(CURDIR)/$(NE
 cluster-core: rust root test-image helm ## Manx on a real cluster: install, traffic, Services, policy, an outage, uninstall
 	@$(MANX_CLUSTER) -- --exact core --nocapture
 
-cluster-test: rust root test-image helm ## all of it, with ToRs, load, drain, upgrade and other families: up to 45 minutes
-	@$(MANX_CLUSTER) -- --test-threads=1 --nocapture
+# KUBECONFIG of `make cluster` itself is no other cluster.
+THEIRS := $(filter-out $(CURDIR)/target/cluster/kubeconfig,$(KUBECONFIG))
+cluster-test: rust root test-image helm ## all of it, with ToRs, load, drain, upgrade and other families: up to 45 minutes; KUBECONFIG's cluster where it is set
+	@$(MANX_CLUSTER) -- --test-threads=1 --nocapture $(if $(THEIRS),--exact theirs,--skip theirs)
 
 cluster-base: rust kubernetes ## the control plane and the cluster itself, before Manx runs on it
 	@.ci/packages $(APT_BUILD) $(APT_TEST)

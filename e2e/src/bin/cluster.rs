@@ -1,6 +1,7 @@
 //! `cluster up` makes a Kubernetes cluster in namespaces of this machine, `cluster down` removes it. `make cluster` and
 //! `make cluster-down` call them.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -8,10 +9,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use e2e::cluster::{Cluster, Cni, Families, Options, ProxyMode};
+use e2e::cluster::{self, Cluster, Cni, Families, Options, ProxyMode};
 use e2e::interrupt;
 
-/// A real Kubernetes 1.34 in network namespaces of this machine.
+/// A real Kubernetes 1.34 in network namespaces of this machine; or Manx on the cluster that KUBECONFIG points to.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -85,8 +86,14 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Up(asked) => up(asked),
+        Command::Up(asked) => match cluster::kubeconfig() {
+            Some(kubeconfig) => up_theirs(&kubeconfig, &asked),
+            None => up(asked),
+        },
         Command::Down => {
+            if let Some(kubeconfig) = cluster::kubeconfig() {
+                return leave_theirs(&kubeconfig);
+            }
             say(if Cluster::down()? {
                 "Cluster removed. Logs stay in target/cluster/logs."
             } else {
@@ -147,6 +154,36 @@ fn up(asked: Up) -> Result<()> {
          kubectl get nodes -o wide\n{manx}  on n1 ip route              n1 … ctl client{}\n  make cluster-down           removes it",
         if options.tors { " tor-a tor-b; vtysh -N cluster-tor-a" } else { "" }
     ));
+    Ok(())
+}
+
+/// Manx on somebody else's cluster.
+fn up_theirs(kubeconfig: &OsString, asked: &Up) -> Result<()> {
+    let helm = asked.helm.as_ref().context("KUBECONFIG is set: there is nothing to do without --install")?;
+    let cluster = Cluster::theirs(kubeconfig, &Options::default().home)?;
+    say(&format!("KUBECONFIG: {} nodes take pods", cluster.size()));
+    if cluster.has_manx() {
+        say("Manx runs there already.");
+    } else {
+        say("helm install manx charts/manx");
+        cluster.install(helm, &cluster::values())?;
+    }
+    say("waiting for nodes to be Ready");
+    cluster.await_ready(std::time::Duration::from_secs(240))?;
+    say(&format!("Manx runs.\n{TRY}  make cluster-down           uninstalls it"));
+    Ok(())
+}
+
+fn leave_theirs(kubeconfig: &OsString) -> Result<()> {
+    let cluster = Cluster::theirs(kubeconfig, &Options::default().home)?;
+    cluster.kubectl(&["delete", "namespace", cluster::TRIAL, "--ignore-not-found"])?;
+    if !cluster.has_manx() {
+        say("Manx does not run on the cluster of KUBECONFIG.");
+        return Ok(());
+    }
+    let helm = std::env::var_os("HELM").context("HELM is not set: make cluster-down sets it")?;
+    cluster.helm(&PathBuf::from(helm), &["uninstall", "manx", "--wait", "--timeout", "4m"])?;
+    say("Manx uninstalled from the cluster of KUBECONFIG.");
     Ok(())
 }
 

@@ -28,10 +28,10 @@ impl Cluster {
     }
 
     /// `helm install manx charts/manx` with these further arguments.
-    pub fn install(&self, helm: &Path, values: &[&str]) -> Result<String> {
+    pub fn install(&self, helm: &Path, values: &[impl AsRef<str>]) -> Result<String> {
         let chart = chart();
         let mut arguments = vec!["install", "manx", &chart, "--create-namespace", "--timeout", "4m"];
-        arguments.extend(values);
+        arguments.extend(values.iter().map(AsRef::as_ref));
         self.helm(helm, &arguments)
     }
 
@@ -53,7 +53,7 @@ impl Cluster {
 
     /// What `make cluster` does once the cluster is there.
     pub(super) fn install_and_peer(&self, helm: &Path) -> Result<()> {
-        self.install(helm, &[])?;
+        self.install(helm, &[""; 0])?;
         if self.options.tors {
             self.peer_with_tors()?;
         }

@@ -14,6 +14,7 @@ mod network;
 mod node;
 mod options;
 mod state;
+mod theirs;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ use nix::fcntl::Flock;
 
 use crate::demo::screen::{Screen, State};
 use crate::interrupt;
-use crate::netns::Netns;
+use crate::netns::{Netns, stdout_of};
 use crate::process::{Process, wait_for};
 use crate::router::{Kind, RouterPlaces, Routers};
 
@@ -35,6 +36,7 @@ pub use control_plane::{ControlPlane, Site};
 pub use install::{NAMESPACE, chart};
 pub use node::{Component, Node};
 pub use options::{Cni, Families, Options, ProxyMode, VIP_RANGES};
+pub use theirs::{TRIAL, kubeconfig, values};
 
 /// The taint that kubelets register with; felix removes it once the node can run pods.
 pub const TAINT: &str = "manx.dev/agent-not-ready";
@@ -49,6 +51,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Cluster {
     options: Options,
     plane: Option<ControlPlane>,
+    /// In place of the control plane, where it is not ours.
+    theirs: Option<theirs::Theirs>,
     controllers: Vec<Process>,
     nodes: Vec<Node>,
     routers: Option<Routers>,
@@ -70,6 +74,7 @@ impl Cluster {
         let mut cluster = Self {
             options,
             plane: None,
+            theirs: None,
             controllers: Vec::new(),
             nodes: Vec::new(),
             routers: None,
@@ -87,7 +92,15 @@ impl Cluster {
         )?;
         let plane = ControlPlane::found(site(&options), Binaries::find_all()?);
         let nodes = (1..=options.nodes).map(|number| Node::new(&options, number)).collect();
-        Ok(Self { options, plane: Some(plane), controllers: Vec::new(), nodes, routers: None, lock: None })
+        Ok(Self {
+            options,
+            plane: Some(plane),
+            theirs: None,
+            controllers: Vec::new(),
+            nodes,
+            routers: None,
+            lock: None,
+        })
     }
 
     /// Removes whatever cluster there is on this machine, whoever made it. False: there was none.
@@ -127,17 +140,28 @@ impl Cluster {
 
     /// Standard output of kubectl as admin; its standard error is the error's text.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        self.plane()?.kubectl(arguments)
+        let Some(theirs) = &self.theirs else { return self.plane()?.kubectl(arguments) };
+        let mut command = theirs.kubectl();
+        command.args(arguments);
+        stdout_of(command).with_context(|| format!("kubectl {}", arguments.join(" ")))
     }
 
     /// `kubectl apply -f -`.
     pub fn apply(&self, yaml: &str) -> Result<String> {
-        self.plane()?.apply(yaml)
+        let Some(theirs) = &self.theirs else { return self.plane()?.apply(yaml) };
+        let file = self.options.home.join("apply.yaml");
+        fs::write(&file, yaml).with_context(|| format!("{}", file.display()))?;
+        let mut command = theirs.kubectl();
+        command.args(["apply", "-f"]).arg(&file);
+        stdout_of(command).context("kubectl apply")
     }
 
     /// A command beside the API server, with the admin's KUBECONFIG: helm, for example.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
+        if let Some(theirs) = &self.theirs {
+            return theirs.command(program);
+        }
         let mut command = network::control().command(program);
         command.env("KUBECONFIG", self.options.home.join("kubeconfig"));
         command
@@ -159,6 +183,12 @@ impl Cluster {
     #[must_use]
     pub fn routers(&self) -> Option<&Routers> {
         self.routers.as_ref()
+    }
+
+    /// How many nodes take pods, also where they are not ours to enter.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        usize::from(self.options.nodes)
     }
 
     /// The node of that name, such as `n1`.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e::cluster::chart;
+use e2e::topology::TORS;
 
 use crate::asks::{list, text};
 use crate::install;
@@ -24,7 +25,8 @@ fn load(lab: &Lab) -> Result<Load> {
     for service in ["web", "web-local"] {
         targets.extend(given(lab, service)?.into_iter().map(|address| SocketAddr::from((address, 80))));
     }
-    Load::start(&lab.cluster.client(), &targets)
+    let routers: Vec<_> = TORS.iter().map(|tor| lab.cluster.router(tor.name)).collect();
+    Load::start(&lab.cluster.client(), &targets, &routers)
 }
 
 /// Runs a change while clients ask.
@@ -40,7 +42,7 @@ fn under_load(lab: &mut Lab, change: impl FnOnce(&mut Lab) -> Result<()>) -> Res
 pub(crate) fn pods_rolled(lab: &mut Lab) -> Result<String> {
     under_load(lab, |lab| {
         lab.kubectl(&["rollout", "restart", "deployment/web"])?;
-        lab.rolled_out("default", "deployment/web")
+        lab.rolled_out_here("deployment/web")
     })
 }
 
@@ -61,7 +63,7 @@ pub(crate) fn node_drained(lab: &mut Lab) -> Result<String> {
         lab.kubectl(&["drain", "n3", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s"])?;
         lab.kubectl(&["uncordon", "n3"])?;
         lab.kubectl(&["rollout", "restart", "deployment/web"])?;
-        lab.rolled_out("default", "deployment/web")
+        lab.rolled_out_here("deployment/web")
     })
 }
 

@@ -11,7 +11,7 @@ use crate::lab::{Lab, SYSTEM};
 /// `helm install manx charts/manx`, no values, nothing else done: nodes get ready.
 pub(crate) fn without_values(lab: &mut Lab) -> Result<String> {
     let begun = Instant::now();
-    let installed = lab.install(&[])?;
+    let installed = lab.install(&[""; 0])?;
     lab.cluster.await_ready(Duration::from_secs(120))?;
     let ready = begun.elapsed();
     lab.until(Duration::from_secs(60), nodes_are_open)?;
@@ -21,6 +21,19 @@ pub(crate) fn without_values(lab: &mut Lab) -> Result<String> {
     lab.until(Duration::from_secs(60), mesh_is_well)?;
     lab.helm(&["test", "manx", "--timeout", "1m"])?;
     Ok(format!("helm {:.1}s, nodes Ready after {:.1}s", installed.as_secs_f64(), ready.as_secs_f64()))
+}
+
+/// The chart on a cluster that waits for it, or the Manx that it has.
+pub(crate) fn on_theirs(lab: &mut Lab) -> Result<String> {
+    let had = lab.cluster.has_manx();
+    if !had {
+        lab.install(&e2e::cluster::values())?;
+    }
+    lab.cluster.await_ready(Duration::from_secs(240))?;
+    lab.until(Duration::from_secs(120), nodes_are_open)?;
+    lab.until(Duration::from_secs(120), conditions_are_true)?;
+    lab.helm(&["test", "manx", "--timeout", "1m"])?;
+    Ok(format!("{} nodes, {}", lab.cluster.size(), if had { "Manx was there" } else { "installed" }))
 }
 
 /// felix took its taint off, and says that the network is there.
@@ -47,7 +60,7 @@ pub(crate) fn conditions_are_true(lab: &Lab) -> Result<()> {
             }
         }
     }
-    let nodes = lab.cluster.nodes().len();
+    let nodes = lab.cluster.size();
     ensure!(seen >= nodes * 4, "{seen} conditions of {nodes} nodes");
     Ok(())
 }
@@ -55,7 +68,7 @@ pub(crate) fn conditions_are_true(lab: &Lab) -> Result<()> {
 /// The same, and every node has a session with every other.
 pub(crate) fn mesh_is_well(lab: &Lab) -> Result<()> {
     conditions_are_true(lab)?;
-    let nodes = lab.cluster.nodes().len();
+    let nodes = lab.cluster.size();
     let sessions = lab.items(&["get", "bgpsessions"])?;
     let expected = nodes * (nodes - 1) / 2;
     ensure!(sessions.len() >= expected, "{} BGPSessions, expected {expected} or more", sessions.len());
@@ -68,7 +81,7 @@ pub(crate) fn mesh_is_well(lab: &Lab) -> Result<()> {
 
 /// What people ask first at three in the morning: answered by every daemon, from wherever kubectl works.
 pub(crate) fn manxctl_answers(lab: &mut Lab) -> Result<String> {
-    let nodes = lab.cluster.nodes().len();
+    let nodes = lab.cluster.size();
     for arguments in [&["status"][..], &["nodes"], &["bgp", "peers"], &["bgp", "routes"], &["ipam", "show"]] {
         let report = lab.manxctl(arguments)?;
         ensure!(list(&report, "/missing").is_empty(), "{arguments:?}: did not answer: {}", report["missing"]);

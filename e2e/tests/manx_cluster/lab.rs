@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use e2e::cluster::{Cluster, Options};
+use e2e::cluster::{Cluster, Options, kubeconfig};
 use e2e::netns::stdout_of;
 use e2e::process::wait_for;
 use serde_json::Value;
@@ -12,6 +12,8 @@ use serde_json::Value;
 use crate::asks::NodeState;
 
 pub(crate) use e2e::cluster::NAMESPACE as SYSTEM;
+/// agnhost; KUBECONFIG's nodes may know it by another name.
+const POD_IMAGE: &str = "localhost/agnhost:1";
 /// Between two questions of the same kind.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -21,7 +23,10 @@ pub(crate) struct Lab {
     /// What nodes were like before anything of Manx came.
     pub(crate) before: Vec<NodeState>,
     helm: PathBuf,
-    next_image: PathBuf,
+    /// The image of another version; none where the cluster is somebody else's.
+    next_image: Option<PathBuf>,
+    /// What pods of the tests run.
+    pub(crate) pod_image: String,
     passed: usize,
     failed: Vec<String>,
 }
@@ -31,12 +36,23 @@ impl Lab {
     pub(crate) fn up(options: Options) -> Self {
         let image = named_file("MANX_IMAGE");
         let helm = named_file("HELM");
-        let next_image = named_file("MANX_NEXT_IMAGE");
+        let next_image = Some(named_file("MANX_NEXT_IMAGE"));
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("manx-cluster");
         let cluster = Cluster::up(&Options { images: vec![image], home, progress: true, ..options })
             .unwrap_or_else(|error| panic!("{error:#}"));
         let before = cluster.nodes().iter().map(|node| NodeState::of(node).unwrap()).collect();
-        Self { cluster, before, helm, next_image, passed: 0, failed: Vec::new() }
+        let pod_image = POD_IMAGE.to_owned();
+        Self { cluster, before, helm, next_image, pod_image, passed: 0, failed: Vec::new() }
+    }
+
+    /// The cluster that KUBECONFIG points to.
+    pub(crate) fn theirs() -> Self {
+        let kubeconfig = kubeconfig().expect("KUBECONFIG is not set: it names the cluster that is tested");
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("manx-theirs");
+        let cluster = Cluster::theirs(&kubeconfig, &home).unwrap_or_else(|error| panic!("{error:#}"));
+        let pod_image = std::env::var("POD_IMAGE").unwrap_or_else(|_| POD_IMAGE.to_owned());
+        let (before, failed) = (Vec::new(), Vec::new());
+        Self { cluster, before, helm: named_file("HELM"), next_image: None, pod_image, passed: 0, failed }
     }
 
     /// Makes one step and says how it went.
@@ -69,7 +85,7 @@ impl Lab {
     }
 
     /// Installs the chart: how long helm took.
-    pub(crate) fn install(&self, values: &[&str]) -> Result<Duration> {
+    pub(crate) fn install(&self, values: &[impl AsRef<str>]) -> Result<Duration> {
         let begun = Instant::now();
         self.cluster.install(&self.helm, values)?;
         Ok(begun.elapsed())
@@ -77,7 +93,7 @@ impl Lab {
 
     /// Gives every node the image of another version.
     pub(crate) fn next_image(&self) -> Result<()> {
-        self.cluster.load(&self.next_image)
+        self.cluster.load(self.next_image.as_ref().context("no image of another version")?)
     }
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
@@ -106,12 +122,17 @@ impl Lab {
         serde_json::from_str(&stdout_of(command)?).with_context(|| format!("manxctl {}", arguments.join(" ")))
     }
 
+    /// The same for what steps made in the namespace that they ask from.
+    pub(crate) fn rolled_out_here(&self, what: &str) -> Result<()> {
+        self.kubectl(&["rollout", "status", what, "--timeout=120s"]).map(drop)
+    }
+
     /// Waits until what was asked for has come to be everywhere.
     pub(crate) fn rolled_out(&self, namespace: &str, what: &str) -> Result<()> {
         self.kubectl(&["-n", namespace, "rollout", "status", what, "--timeout=120s"]).map(drop)
     }
 
-    /// Runs a shell line in a pod of namespace default.
+    /// Runs a shell line in a pod.
     pub(crate) fn in_pod(&self, pod: &str, line: &str) -> Result<String> {
         self.kubectl(&["exec", pod, "--", "/bin/bash", "-c", line])
     }

@@ -1,6 +1,7 @@
 //! A real cluster runs on Manx, installed by its chart as people install it.
 //!
-//! `make cluster-core` runs `core`, the part of the gate; `make cluster-test` runs all. One cluster serves the steps of
+//! `make cluster-core` runs `core`, the part of the gate; `make cluster-test` runs all, or `theirs` on the cluster that
+//! KUBECONFIG points to. One cluster serves the steps of
 //! a test: a step that fails says what was seen, and the next ones are made all the same.
 #![allow(
     clippy::unwrap_used,
@@ -90,5 +91,20 @@ fn iptables_proxy() {
     lab.step("deny all: probes pass, pods do not; then allowed again", policy::deny_all);
     lab.step("kube-proxy restarted on every node", services::proxy_restarted);
     lab.step("helm uninstall leaves the nodes as they were", removal::helm_uninstall);
+    lab.end();
+}
+
+/// The cluster that KUBECONFIG points to, with nothing but its API server to ask.
+#[test]
+fn theirs() {
+    let mut lab = Lab::theirs();
+    let had = lab.cluster.has_manx();
+    lab.step("Manx runs on the cluster of KUBECONFIG", install::on_theirs);
+    lab.step("pods of every node reach all pods", |lab| traffic::pods_reach_pods(lab, 2));
+    lab.step("CoreDNS answers pods", traffic::dns);
+    lab.step("a Service by ClusterIP, NodePort and LoadBalancer address", services::inside);
+    lab.step("deny all: probes pass, pods do not; then allowed again", policy::deny_all);
+    lab.step("kubectl manx: every daemon answers", install::manxctl_answers);
+    lab.step("what was made is removed", |lab| removal::from_theirs(lab, had));
     lab.end();
 }

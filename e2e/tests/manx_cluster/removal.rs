@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use e2e::cluster::TRIAL;
 
 use crate::asks::NodeState;
 use crate::lab::{Lab, SYSTEM};
@@ -28,4 +29,19 @@ pub(crate) fn after_kill(lab: &mut Lab) -> Result<String> {
         node.run(&["sh", "-c", "kill -9 $(pidof felix) $(pidof bgpd)"])?;
     }
     helm_uninstall(lab)
+}
+
+/// What the steps made on somebody else's cluster goes; so does Manx, if it was not there before.
+pub(crate) fn from_theirs(lab: &mut Lab, had: bool) -> Result<String> {
+    lab.kubectl(&["delete", "namespace", TRIAL, "--timeout=120s"])?;
+    if had {
+        return Ok("Manx stays, as it was found".to_owned());
+    }
+    lab.helm(&["uninstall", "manx", "--wait", "--timeout", "4m"])?;
+    lab.until(Duration::from_secs(60), |lab| {
+        let left = lab.kubectl(&["-n", SYSTEM, "get", "all", "-o", "name"])?;
+        ensure!(left.trim().is_empty(), "left in {SYSTEM}: {left}");
+        Ok(())
+    })?;
+    Ok(format!("nothing left in {SYSTEM}"))
 }

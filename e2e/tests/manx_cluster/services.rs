@@ -25,8 +25,8 @@ pub(crate) fn given(lab: &Lab, service: &str) -> Result<Vec<IpAddr>> {
     Ok(given)
 }
 
-/// One Service that is all three at once.
-pub(crate) fn of_each_kind(lab: &mut Lab) -> Result<String> {
+/// One Service that is all three at once: its addresses, after every pod has reached it by each.
+fn reached_inside(lab: &Lab) -> Result<(Vec<IpAddr>, usize)> {
     lab.cluster.apply(SERVICE)?;
     let given = lab.until(PATIENCE, |lab| given(lab, "web"))?;
     let service = lab.json(&["get", "service", "web"])?;
@@ -34,15 +34,30 @@ pub(crate) fn of_each_kind(lab: &mut Lab) -> Result<String> {
         list(&service, "/spec/clusterIPs").iter().map(|ip| text_of(ip).parse()).collect::<Result<_, _>>()?;
     ensure!(given.len() == cluster_ips.len(), "addresses {given:?} beside ClusterIPs {cluster_ips:?}");
     let mut inside: Vec<String> = cluster_ips.iter().chain(&given).map(|ip| at(*ip, 80)).collect();
-    let mut outside: Vec<String> = given.iter().map(|ip| at(*ip, 80)).collect();
-    for node in lab.cluster.nodes() {
-        for address in node.addresses()? {
-            inside.push(at(address, NODE_PORT));
-            outside.push(at(address, NODE_PORT));
+    for node in lab.items(&["get", "nodes"])? {
+        let all = list(&node, "/status/addresses").iter();
+        for address in all.filter(|one| text(one, "/type") == "InternalIP") {
+            inside.push(at(text(address, "/address").parse()?, NODE_PORT));
         }
     }
     for pod in pods(lab, "web")? {
         lab.until(PATIENCE, |lab| connects(lab, &pod, &inside))?;
+    }
+    Ok((given, inside.len()))
+}
+
+/// The same where nobody is outside.
+pub(crate) fn inside(lab: &mut Lab) -> Result<String> {
+    let (given, targets) = reached_inside(lab)?;
+    Ok(format!("{given:?}; {targets} targets from every pod"))
+}
+
+/// The same, and from outside.
+pub(crate) fn of_each_kind(lab: &mut Lab) -> Result<String> {
+    let (given, inside) = reached_inside(lab)?;
+    let mut outside: Vec<String> = given.iter().map(|ip| at(*ip, 80)).collect();
+    for node in lab.cluster.nodes() {
+        outside.extend(node.addresses()?.into_iter().map(|address| at(address, NODE_PORT)));
     }
     // The lab's gateway speaks no BGP: somebody there set a route to the pool by hand.
     let control = lab.cluster.plane()?.netns().clone();
@@ -56,7 +71,7 @@ pub(crate) fn of_each_kind(lab: &mut Lab) -> Result<String> {
     for address in &given {
         control.ip(&format!("route del {address}\n"))?;
     }
-    Ok(format!("{given:?}; {} targets from inside, {} from outside", inside.len(), outside.len()))
+    Ok(format!("{given:?}; {inside} targets from inside, {} from outside", outside.len()))
 }
 
 /// A Service of type LoadBalancer for the pods of web.yaml.

@@ -19,9 +19,10 @@ const OUTSIDE: u16 = 9000;
 
 /// Starts that many pods a node.
 pub(crate) fn serve(lab: &Lab, each: usize) -> Result<Vec<Pod>> {
-    let wanted = each * lab.cluster.nodes().len();
-    lab.cluster.apply(&WEB.replace("@REPLICAS@", &wanted.to_string()))?;
-    lab.rolled_out("default", "deployment/web")?;
+    let wanted = each * lab.cluster.size();
+    let web = WEB.replace("@REPLICAS@", &wanted.to_string()).replace("@IMAGE@", &lab.pod_image);
+    lab.cluster.apply(&web)?;
+    lab.rolled_out_here("deployment/web")?;
     let pods = pods(lab, "web")?;
     ensure!(pods.len() == wanted, "{} pods, expected {wanted}", pods.len());
     Ok(pods)
@@ -97,7 +98,8 @@ pub(crate) fn masqueraded(lab: &mut Lab) -> Result<String> {
 pub(crate) fn dns(lab: &mut Lab) -> Result<String> {
     lab.rolled_out("kube-system", "deployment/coredns")?;
     let name = "kubernetes.default.svc.cluster.local";
-    let expected = lab.json(&["get", "service", "kubernetes"])?["spec"]["clusterIP"].to_string();
+    let expected =
+        lab.json(&["-n", "default", "get", "service", "kubernetes"])?["spec"]["clusterIP"].to_string();
     let expected = expected.trim_matches('"').to_owned();
     for pod in pods(lab, "web")? {
         lab.until(PATIENCE, |lab| {
