@@ -4,7 +4,8 @@
 //! ```text
 //!   agents ── DaemonSets manx-bgpd and manx-felix deleted, their pods gone
 //!   hold   ── the pod of manx-cleanup, whose node is clean, waits to be deleted
-//!   nodes  ── a ready pod of manx-cleanup on every node whose kubelet answers; the other nodes are named
+//!   nodes  ── a ready pod of manx-cleanup on every node whose kubelet answers; the other nodes are named;
+//!             then what agents said of themselves is taken back: nobody is there to do it
 //! ```
 //! A node is asked whether its kubelet answers, not whether it is ready: without our configuration it is not, and has
 //! just been cleaned.
@@ -17,7 +18,8 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt as _;
 use manx_crds::store::kube::KubeStore;
-use manx_crds::store::{Key, Selection, Store, StoreError};
+use manx_crds::store::{Key, Part, Selection, Store, StoreError};
+use manx_crds::v1alpha1::{BGPSession, FabricNode};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::Failure;
@@ -84,8 +86,34 @@ pub(crate) async fn nodes(namespace: &str, patience: Duration) -> Result<(), Fai
     for node in &remaining.silent {
         println!("not cleaned, its kubelet does not answer: {node}; there, later: felix uninstall --pods");
     }
+    let forgotten = forget(&store).await?;
+    println!("{forgotten} BGPSessions deleted; FabricNodes say nothing of agents any more");
     let todo = "kubectl -n NAMESPACE logs POD -c felix, then helm uninstall again; --no-hooks leaves the nodes as they are";
     finish(&remaining, "these nodes are not clean", todo, namespace)
+}
+
+/// Deletes the sessions and takes back the agents' status of every node. How many sessions there were.
+async fn forget(store: &KubeStore) -> Result<usize, StoreError> {
+    let is_there = |outcome: Result<(), StoreError>| match outcome {
+        Ok(()) => Ok(true),
+        Err(StoreError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error),
+    };
+    let mut sessions = 0;
+    for session in store.list::<BGPSession>(&Selection::default()).await?.items {
+        let key = Key::cluster(session.name_any());
+        sessions += usize::from(is_there(store.delete::<BGPSession>(&key, None, None).await)?);
+    }
+    for node in store.list::<FabricNode>(&Selection::default()).await?.items {
+        let key = Key::cluster(node.name_any());
+        for agent in AGENTS {
+            let manager = format!("manx-{agent}");
+            let empty = serde_json::json!({});
+            let said = store.apply::<FabricNode>(&key, None, &manager, Part::Status, empty).await;
+            is_there(said.map(drop))?;
+        }
+    }
+    Ok(sessions)
 }
 
 /// Does nothing until it is told to end: its pod is ready, and ready means clean.

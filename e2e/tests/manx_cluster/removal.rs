@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use e2e::cluster::TRIAL;
 
-use crate::asks::NodeState;
+use crate::asks::{NodeState, list, text};
 use crate::lab::{Lab, SYSTEM};
 
 /// `helm uninstall` with pods still running: the kernel and the files of every node are as before.
@@ -18,9 +18,21 @@ pub(crate) fn helm_uninstall(lab: &mut Lab) -> Result<String> {
         }
         let left = lab.kubectl(&["-n", SYSTEM, "get", "all", "-o", "name"])?;
         ensure!(left.trim().is_empty(), "left in {SYSTEM}: {left}");
-        Ok(())
+        nothing_is_said(lab)
     })?;
     Ok("routes, rules, tables, links, settings and files as before".to_owned())
+}
+
+/// No object says that something runs.
+fn nothing_is_said(lab: &Lab) -> Result<()> {
+    let sessions = lab.items(&["get", "bgpsessions"])?;
+    ensure!(sessions.is_empty(), "{} BGPSessions are left", sessions.len());
+    for node in lab.items(&["get", "fabricnodes"])? {
+        for said in ["/status/agents", "/status/conditions"] {
+            ensure!(list(&node, said).is_empty(), "{}: {said} is left", text(&node, "/metadata/name"));
+        }
+    }
+    Ok(())
 }
 
 /// The same where agents could not clean up after themselves.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::process::{Launch, Process};
@@ -145,4 +145,40 @@ pub(crate) fn host_port(lab: &mut Lab) -> Result<String> {
     let url = format!("http://{}/hostname", seen.first().context("no address")?);
     ensure!(fetch_outside(lab, &url).is_err(), "{url} still answers after its pod is gone");
     Ok(seen.join(" "))
+}
+
+/// A pod whose annotation limits what it sends, by the bandwidth plugin that is chained behind manx-cni.
+pub(crate) fn bandwidth(lab: &mut Lab) -> Result<String> {
+    /// What is asked for, and for how long the limit lets it last, without what may go at once.
+    const BYTES: usize = 600_000;
+    const BITS_A_SECOND: usize = 2_000_000;
+    let name = "limited";
+    lab.cluster.apply(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}}}, \
+         annotations: {{kubernetes.io/egress-bandwidth: 2M}}}}, spec: {{nodeName: n1, \
+         terminationGracePeriodSeconds: 1, containers: [{{name: web, image: \"localhost/agnhost:1\", \
+         args: [netexec, --http-port=8080, --udp-port=-1]}}]}}}}"
+    ))?;
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/limited", "--timeout=60s"])?;
+    let limited = pods(lab, name)?.pop().context("no pod")?;
+    let free = pods(lab, "web")?.pop().context("no pod")?;
+    let at_once = takes(lab, &free, BYTES)?;
+    let slow = takes(lab, &limited, BYTES)?;
+    lab.kubectl(&["delete", "pod", name, "--wait=true"])?;
+    let least = Duration::from_secs_f64((BYTES * 8) as f64 / BITS_A_SECOND as f64 / 2.0);
+    ensure!(slow > least && slow > 2 * at_once, "limited {slow:.1?}, without {at_once:.1?}");
+    let links = lab.cluster.node("n1")?.run(&["ip", "-o", "link", "show", "type", "ifb"])?;
+    ensure!(!links.contains("bwp"), "n1 keeps the plugin's device: {links}");
+    Ok(format!("{} kB take {slow:.1?}, without a limit {at_once:.1?}", BYTES / 1000))
+}
+
+/// How long a pod takes to send that many bytes to a node.
+fn takes(lab: &Lab, pod: &Pod, bytes: usize) -> Result<Duration> {
+    let address = *pod.addresses.first().context("no address")?;
+    let command = format!("head%20-c%20{bytes}%20/dev/zero%20%7C%20tr%20'%5C0'%20x");
+    let url = format!("http://{}/shell?shellCommand={command}", at(address, 8080));
+    let begun = Instant::now();
+    let answer = lab.cluster.node("n2")?.run(&["timeout", "60", "busybox", "wget", "-qO-", &url])?;
+    ensure!(answer.len() > bytes, "{} answered {} bytes", pod.name, answer.len());
+    Ok(begun.elapsed())
 }
