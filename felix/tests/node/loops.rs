@@ -1,4 +1,5 @@
-//! A packet to a Service address that nobody translates is answered once, and does not go back to the router.
+//! A packet to a Service address that nobody translates is answered once, and does not go back to the router; one that
+//! is of no connection, such as the rest of one that a router moved here, is dropped.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -16,6 +17,15 @@ fn returned(node: &Node) -> u64 {
     counts.map(|rest| rest.split(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
+/// A port whose SYNs leave the client as ACKs.
+const STRAY: u16 = 4712;
+
+/// The acknowledgement of a connection that this node has never seen.
+fn stray(client: &Namespace, vip: &str) -> ErrorKind {
+    let to = SocketAddr::new(vip.parse::<IpAddr>().unwrap(), STRAY);
+    client.run(|| TcpStream::connect_timeout(&to, Duration::from_millis(700)).unwrap_err().kind())
+}
+
 /// One datagram and one connection to a port that no Service has.
 fn knock(client: &Namespace, vip: &str) -> ErrorKind {
     let to = SocketAddr::new(vip.parse::<IpAddr>().unwrap(), 4711);
@@ -31,6 +41,9 @@ fn behind_a_router(node: &Node) -> Namespace {
     let client = Namespace::new();
     connect(&node.outside, &client, 2);
     client.sh("ip route add default via 10.9.2.1; ip -6 route add default via fd09:2::1");
+    client.sh(&format!(
+        "nft 'table inet stray {{ chain out {{ type filter hook output priority 0; tcp dport {STRAY} tcp flags set ack; }}; }}'"
+    ));
     node.netns
         .sh(&format!("ip route add default via {OUTSIDE_V4}; ip -6 route add default via {OUTSIDE_V6}"));
     // Nobody is told of a better way: the next packet would take it past the node.
@@ -84,6 +97,7 @@ fn an_unused_port_of_a_service_address_is_refused_and_nothing_loops() {
     for vip in VIPS {
         let before = returned(&node);
         knock(&client, vip);
+        stray(&client, vip);
         println!("{vip} without the rule: {} packets came back", returned(&node) - before);
         assert!(
             returned(&node) > before + 10,
@@ -103,9 +117,16 @@ fn an_unused_port_of_a_service_address_is_refused_and_nothing_loops() {
         assert_eq!(knock(&client, vip), ErrorKind::ConnectionRefused, "{vip}");
         assert_eq!(returned(&node), before, "{vip} came back");
     }
+    for vip in VIPS {
+        let before = returned(&node);
+        assert_eq!(stray(&client, vip), ErrorKind::TimedOut, "{vip}");
+        assert_eq!(returned(&node), before, "{vip}: what is of no connection came back");
+    }
     let counted = listed();
-    let denied = counted.lines().find(|line| line.contains("counter") && line.contains("service-loop"));
-    assert!(denied.is_some_and(|line| !line.contains("packets 0")), "{counted}");
+    for reason in ["service-loop", "invalid"] {
+        let denied = counted.lines().find(|line| line.contains("counter") && line.contains(reason));
+        assert!(denied.is_some_and(|line| !line.contains("packets 0")), "{reason}: {counted}");
+    }
 
     // The advertisement goes: nobody watches Services, and the rule goes with it.
     std::fs::remove_file(node.path("store/bgpadvertisements.manx.dev/services.yaml")).unwrap();
