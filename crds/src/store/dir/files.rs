@@ -66,6 +66,19 @@ pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     sync_parent(path)
 }
 
+/// As [`replace`], of a file that still holds `held` when the new one is on disk: that takes milliseconds, and people
+/// rename theirs to the name without our lock. False: it holds something else, which stays.
+pub(super) fn replace_held(path: &Path, held: Option<&[u8]>, bytes: &[u8], mode: u32) -> io::Result<bool> {
+    let temporary = write_temporary(path, bytes, mode, true)?;
+    if read(path)?.as_deref() != held {
+        fs::remove_file(&temporary)?;
+        return Ok(false);
+    }
+    rename(&temporary, path)?;
+    sync_parent(path)?;
+    Ok(true)
+}
+
 /// As [`replace`]; a crash of the machine may leave the old file, or a torn one.
 pub(super) fn replace_unsynced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     rename(&write_temporary(path, bytes, mode, false)?, path)

@@ -54,8 +54,12 @@ impl Inner {
         let terminating = old.record.deleted.is_some();
         let target = if terminating { &paths.last } else { &paths.people };
         let mode = if kind.is_secret() { 0o600 } else { 0o644 };
-        if files::read(target).map_err(|e| io_error(target, &e))?.as_deref() != Some(&bytes) {
-            files::replace(target, &bytes, mode).map_err(|e| io_error(target, &e))?;
+        let held = files::read(target).map_err(|e| io_error(target, &e))?;
+        let replaced = held.as_deref() == Some(&bytes)
+            || files::replace_held(target, held.as_deref(), &bytes, mode)
+                .map_err(|e| io_error(target, &e))?;
+        if !replaced {
+            return Err(StoreError::Conflict { kind: kind.kind.clone(), name: key.to_string() });
         }
         if terminating {
             // people's and agents' files are as before: what was read of them is not

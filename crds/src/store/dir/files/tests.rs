@@ -26,6 +26,23 @@ fn a_claim_does_not_overwrite_and_leaves_no_temporary_file() {
 }
 
 #[test]
+fn what_somebody_renamed_in_meanwhile_is_not_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.yaml");
+    create(&path, b"one", 0o600).unwrap();
+    assert!(replace_held(&path, Some(b"one"), b"two", 0o600).unwrap());
+    for (held, there) in [(Some(&b"one"[..]), Some(&b"two"[..])), (None, Some(b"two")), (Some(b"two"), None)]
+    {
+        if there.is_none() {
+            remove(&path).unwrap();
+        }
+        assert!(!replace_held(&path, held, b"three", 0o600).unwrap());
+        assert_eq!(read(&path).unwrap().as_deref(), there);
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_lock_has_one_holder() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(".lock");
