@@ -37,7 +37,7 @@ fn core() {
     lab.step("CoreDNS answers a pod", traffic::dns);
     lab.step("a Service by ClusterIP, NodePort and LoadBalancer address", services::of_each_kind);
     lab.step("a hostPort leads to its pod, and no longer once that is gone", traffic::host_port);
-    lab.step("a pod's bandwidth annotation slows it down", traffic::bandwidth);
+    lab.step("a pod's bandwidth annotations limit it, and go with it", traffic::bandwidth);
     lab.step("kubectl manx: every daemon answers", install::manxctl_answers);
     lab.step("deny all: probes pass, pods do not; then allowed again", policy::deny_all);
     lab.step("API server stopped: traffic, agents killed, container restarted", outage::fail_static);
