@@ -205,3 +205,21 @@ pub fn stdout_of(mut command: Command) -> Result<String> {
     }
     String::from_utf8(output.stdout).with_context(|| format!("output of {program}"))
 }
+
+/// Standard output of a command with `input` as its standard input. `what` it does stands before its standard error.
+pub fn fed(mut command: Command, what: &str, input: &str) -> Result<String> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting {what}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("{what}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("output of {what}"))
+}

@@ -14,6 +14,20 @@ use nix::unistd::Pid;
 
 use crate::netns::Netns;
 
+/// A program of ours, which was built beside the test that asks: target/PROFILE/NAME for target/PROFILE/deps/TEST-….
+pub fn built(name: &str) -> Result<PathBuf> {
+    let test = std::env::current_exe().context("path of this test")?;
+    let profile = test.parent().and_then(Path::parent).context("a test lies in target/PROFILE/deps")?;
+    let path = profile.join(name);
+    if !path.exists() {
+        bail!(
+            "{} is missing: build it first, in the profile of this test (cargo build -p {name})",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
 /// How to start one process.
 #[derive(Clone, Debug)]
 pub struct Launch {

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::netns::{self, Netns};
-use e2e::process::{Launch, Process, tail, wait_for};
+use e2e::process::{Launch, Process, built, tail, wait_for};
 use e2e::store::Objects;
 use e2e::topology::{self, Scope};
 use serde_json::Value;
@@ -108,7 +108,7 @@ impl Rig {
         Launch {
             label: format!("bgpd on {}", NODES[node]),
             netns: self.nodes[node].clone(),
-            program: binary("bgpd"),
+            program: built("bgpd").unwrap(),
             arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
             capabilities: Some(&["net_admin", "net_bind_service"]),
             log: self.log(node),
@@ -206,18 +206,6 @@ impl Drop for Rig {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }
-}
-
-/// Built beside this test: target/PROFILE/deps/full_mesh-… and target/PROFILE/bgpd.
-fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(|deps| deps.parent()).unwrap().join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: build it first, in the profile of this test (cargo build -p {name})",
-        path.display()
-    );
-    path
 }
 
 fn put_objects(objects: &Objects, kind: Kind) {

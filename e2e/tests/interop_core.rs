@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use e2e::bird::Bird;
 use e2e::frr::Frr;
 use e2e::netns::{self, Netns};
-use e2e::process::{Launch, Process, tail, wait_for};
+use e2e::process::{Launch, Process, built, tail, wait_for};
 use e2e::store::{Objects, peer};
 use e2e::topology::{self, Scope};
 use serde_json::Value;
@@ -98,7 +98,7 @@ impl Rig {
     }
 
     fn start_bgpd(&mut self) {
-        let program = binary("bgpd");
+        let program = built("bgpd").unwrap();
         let path = |name: &str| self.directory.join(name).to_string_lossy().into_owned();
         for name in ["run", "state"] {
             fs::create_dir_all(path(name)).unwrap();
@@ -181,18 +181,6 @@ impl Drop for Rig {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }
-}
-
-/// Built beside this test: target/PROFILE/deps/interop_core-… and target/PROFILE/bgpd.
-fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(|deps| deps.parent()).unwrap().join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: build it first, in the profile of this test (cargo build -p {name})",
-        path.display()
-    );
-    path
 }
 
 fn put_objects(objects: &Objects) {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use e2e::frr::Frr;
 use e2e::netns::{self, Netns};
-use e2e::process::{Launch, Process, tail, wait_for};
+use e2e::process::{Launch, Process, built, tail, wait_for};
 use e2e::store::{Objects, peer};
 use e2e::topology::{self, Scope};
 use serde_json::Value;
@@ -85,7 +85,7 @@ impl Speaker {
         let launch = Launch {
             label: format!("bgpd on {}", self.node),
             netns: self.netns.clone(),
-            program: binary("bgpd"),
+            program: built("bgpd").unwrap(),
             arguments: words.iter().map(|&word| word.to_owned()).collect(),
             capabilities: Some(&["net_admin", "net_bind_service"]),
             log: self.log(),
@@ -196,18 +196,6 @@ impl Drop for Link {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }
-}
-
-/// Built beside this test: target/PROFILE/deps/md5-… and target/PROFILE/bgpd.
-fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(|deps| deps.parent()).unwrap().join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: build it first, in the profile of this test (cargo build -p {name})",
-        path.display()
-    );
-    path
 }
 
 /// What a connection without a signature meets at the node's port: the error, or what it was sent.

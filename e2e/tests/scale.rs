@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use e2e::cluster::ControlPlane;
 use e2e::netns::{self, Netns};
-use e2e::process::{Launch, Process, tail, wait_for};
+use e2e::process::{Launch, Process, built, tail, wait_for};
 use serde_json::Value;
 
 const NODES: usize = 40;
@@ -65,12 +65,6 @@ fn address(number: usize) -> (String, String) {
     (format!("10.99.0.{}", number + 10), format!("fd99::{}", number + 10))
 }
 
-fn binary(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_cluster")).with_file_name(name);
-    assert!(path.exists(), "{} is missing: make build", path.display());
-    path
-}
-
 impl Rig {
     fn up() -> Self {
         let plane = ControlPlane::up("scale").unwrap();
@@ -85,7 +79,7 @@ impl Rig {
             ])
             .unwrap();
         plane.netns().ip("addr add 10.99.0.1/32 dev lo\naddr add fd99::1/128 dev lo\n").unwrap();
-        let mut install = plane.netns().command(&binary("manxctl").to_string_lossy());
+        let mut install = plane.netns().command(&built("manxctl").unwrap().to_string_lossy());
         install.env("KUBECONFIG", plane.admin_kubeconfig()).args(["install", "--crds", "--defaults"]);
         netns::stdout_of(install).unwrap();
         let mut rig = Self { pairs: Vec::new(), proxy: None, plane, home };
@@ -168,7 +162,7 @@ impl Rig {
         let words = ["--node", node, "--store", "kubernetes", "--run-dir", &run, "--state-dir", &state];
         let mut arguments = vec![
             format!("KUBECONFIG={}", self.plane.admin_kubeconfig().display()),
-            binary(agent).to_string_lossy().into_owned(),
+            built(agent).unwrap().to_string_lossy().into_owned(),
         ];
         arguments.extend(words.map(str::to_owned));
         Launch {

@@ -166,7 +166,7 @@ fn up_theirs(kubeconfig: &OsString, asked: &Up) -> Result<()> {
         say("Manx runs there already.");
     } else {
         say("helm install manx charts/manx");
-        cluster.install(helm, &cluster::values())?;
+        cluster.install(helm, &[])?;
     }
     say("waiting for nodes to be Ready");
     cluster.await_ready(std::time::Duration::from_secs(240))?;

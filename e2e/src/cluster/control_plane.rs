@@ -5,10 +5,9 @@
 //! [`crate::process::Launch`] do so for a process.
 
 use std::fs;
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -200,22 +199,9 @@ impl ControlPlane {
 
     /// kubectl with `input` as its standard input.
     pub fn feed(&self, arguments: &[&str], input: &str) -> Result<String> {
-        let mut child = self
-            .kubectl_command(&self.admin_kubeconfig())
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("starting kubectl")?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(input.as_bytes())?;
-        }
-        let output = child.wait_with_output()?;
-        if !output.status.success() {
-            bail!("kubectl {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-        }
-        String::from_utf8(output.stdout).context("output of kubectl")
+        let mut command = self.kubectl_command(&self.admin_kubeconfig());
+        command.args(arguments);
+        netns::fed(command, &format!("kubectl {}", arguments.join(" ")), input)
     }
 
     /// Cuts the API server off at once (`kill -9`): connections break, nothing answers. etcd keeps running.

@@ -27,11 +27,15 @@ impl Cluster {
         stdout_of(command).with_context(|| format!("helm {}", arguments.join(" ")))
     }
 
-    /// `helm install manx charts/manx` with these further arguments.
-    pub fn install(&self, helm: &Path, values: &[impl AsRef<str>]) -> Result<String> {
+    /// `helm install manx charts/manx` with these further arguments; on somebody else's cluster also with what `VALUES`
+    /// says, such as `--set image.repository=…`, because its nodes find the image elsewhere.
+    pub fn install(&self, helm: &Path, values: &[&str]) -> Result<String> {
         let chart = chart();
         let mut arguments = vec!["install", "manx", &chart, "--create-namespace", "--timeout", "4m"];
-        arguments.extend(values.iter().map(AsRef::as_ref));
+        arguments.extend(values);
+        let theirs =
+            if self.theirs.is_some() { std::env::var("VALUES").unwrap_or_default() } else { String::new() };
+        arguments.extend(theirs.split_whitespace());
         self.helm(helm, &arguments)
     }
 
@@ -53,7 +57,7 @@ impl Cluster {
 
     /// What `make cluster` does once the cluster is there.
     pub(super) fn install_and_peer(&self, helm: &Path) -> Result<()> {
-        self.install(helm, &[""; 0])?;
+        self.install(helm, &[])?;
         if self.options.tors {
             self.peer_with_tors()?;
         }

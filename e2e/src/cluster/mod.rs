@@ -26,7 +26,7 @@ use nix::fcntl::Flock;
 
 use crate::demo::screen::{Screen, State};
 use crate::interrupt;
-use crate::netns::{Netns, stdout_of};
+use crate::netns::{Netns, fed, stdout_of};
 use crate::process::{Process, wait_for};
 use crate::router::{Kind, RouterPlaces, Routers};
 
@@ -36,7 +36,7 @@ pub use control_plane::{ControlPlane, Site};
 pub use install::{NAMESPACE, chart};
 pub use node::{Component, Node};
 pub use options::{Cni, Families, Options, ProxyMode, VIP_RANGES};
-pub use theirs::{TRIAL, kubeconfig, values};
+pub use theirs::{TRIAL, kubeconfig};
 
 /// The taint that kubelets register with; felix removes it once the node can run pods.
 pub const TAINT: &str = "manx.dev/agent-not-ready";
@@ -149,11 +149,9 @@ impl Cluster {
     /// `kubectl apply -f -`.
     pub fn apply(&self, yaml: &str) -> Result<String> {
         let Some(theirs) = &self.theirs else { return self.plane()?.apply(yaml) };
-        let file = self.options.home.join("apply.yaml");
-        fs::write(&file, yaml).with_context(|| format!("{}", file.display()))?;
         let mut command = theirs.kubectl();
-        command.args(["apply", "-f"]).arg(&file);
-        stdout_of(command).context("kubectl apply")
+        command.args(["apply", "-f", "-"]);
+        fed(command, "kubectl apply", yaml)
     }
 
     /// A command beside the API server, with the admin's KUBECONFIG: helm, for example.

@@ -23,12 +23,6 @@ pub fn kubeconfig() -> Option<OsString> {
     std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty() && Path::new(path) != own)
 }
 
-/// Further words for helm, from `VALUES`: where the nodes find the image, such as `--set image.repository=…`.
-#[must_use]
-pub fn values() -> Vec<String> {
-    std::env::var("VALUES").unwrap_or_default().split_whitespace().map(str::to_owned).collect()
-}
-
 impl Cluster {
     /// The cluster of this KUBECONFIG, seen from namespace [`TRIAL`], which is made. `home` is for what is written on
     /// the way. Refused where neither Manx runs nor nodes wait for somebody to wire their pods.

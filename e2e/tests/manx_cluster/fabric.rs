@@ -13,7 +13,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The chart, and what an operator writes to peer with two routers.
 pub(crate) fn behind_tors(lab: &mut Lab) -> Result<String> {
     let begun = Instant::now();
-    let installed = lab.install(&[""; 0])?;
+    let installed = lab.install(&[])?;
     lab.cluster.peer_with_tors()?;
     lab.cluster.await_ready(2 * MINUTE)?;
     lab.until(MINUTE, install::nodes_are_open)?;

@@ -11,7 +11,7 @@ use crate::lab::{Lab, SYSTEM};
 /// `helm install manx charts/manx`, no values, nothing else done: nodes get ready.
 pub(crate) fn without_values(lab: &mut Lab) -> Result<String> {
     let begun = Instant::now();
-    let installed = lab.install(&[""; 0])?;
+    let installed = lab.install(&[])?;
     lab.cluster.await_ready(Duration::from_secs(120))?;
     let ready = begun.elapsed();
     lab.until(Duration::from_secs(60), nodes_are_open)?;
@@ -27,7 +27,7 @@ pub(crate) fn without_values(lab: &mut Lab) -> Result<String> {
 pub(crate) fn on_theirs(lab: &mut Lab) -> Result<String> {
     let had = lab.cluster.has_manx();
     if !had {
-        lab.install(&e2e::cluster::values())?;
+        lab.install(&[])?;
     }
     lab.cluster.await_ready(Duration::from_secs(240))?;
     lab.until(Duration::from_secs(120), nodes_are_open)?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use e2e::cluster::{Cluster, Options, kubeconfig};
 use e2e::netns::stdout_of;
-use e2e::process::wait_for;
+use e2e::process::{built, wait_for};
 use serde_json::Value;
 
 use crate::asks::NodeState;
@@ -85,7 +85,7 @@ impl Lab {
     }
 
     /// Installs the chart: how long helm took.
-    pub(crate) fn install(&self, values: &[impl AsRef<str>]) -> Result<Duration> {
+    pub(crate) fn install(&self, values: &[&str]) -> Result<Duration> {
         let begun = Instant::now();
         self.cluster.install(&self.helm, values)?;
         Ok(begun.elapsed())
@@ -116,8 +116,7 @@ impl Lab {
 
     /// `kubectl manx … -o json`, which asks the daemons in their pods.
     pub(crate) fn manxctl(&self, arguments: &[&str]) -> Result<Value> {
-        let program = Path::new(env!("CARGO_BIN_EXE_cluster")).with_file_name("manxctl");
-        let mut command = self.cluster.command(&program.to_string_lossy());
+        let mut command = self.cluster.command(&built("manxctl")?.to_string_lossy());
         command.args(["--store", "kubernetes", "-o", "json"]).args(arguments);
         serde_json::from_str(&stdout_of(command)?).with_context(|| format!("manxctl {}", arguments.join(" ")))
     }

@@ -47,14 +47,14 @@ struct Failure {
 impl Load {
     /// One client for each target, behind these routers.
     pub(crate) fn start(netns: &Netns, targets: &[SocketAddr], routers: &[Netns]) -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, began) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let routers = routers.iter().map(Monitor::start).collect::<Result<_>>()?;
         let mut clients = Vec::new();
         for target in targets {
             let (target, stop) = (*target, Arc::clone(&stop));
             clients.push(netns.spawn(move || Ok(keep_asking(target, &stop)))?);
         }
-        Ok(Self { stop, clients, routers, began: Instant::now() })
+        Ok(Self { stop, clients, routers, began })
     }
 
     /// Stops, and fails if a single connection did.
@@ -75,7 +75,8 @@ impl Load {
             all.failures.into_iter().partition(|failure| failure.was_moved(&changes));
         let told: Vec<String> = failed.iter().map(|failure| failure.told(self.began)).collect();
         let told: String = told.join("; ").chars().take(600).collect();
-        ensure!(failed.is_empty(), "{} of {} connections failed: {told}", failed.len(), all.answered);
+        let asked = all.answered + moved.len() + failed.len();
+        ensure!(failed.is_empty(), "{} of {asked} connections failed: {told}", failed.len());
         ensure!(all.answered > clients * 10, "{} answers in {took:.1}s", all.answered);
         // Few are in flight at any moment.
         ensure!(moved.len() * 100 < all.answered, "{} of {} were moved", moved.len(), all.answered);
