@@ -18,6 +18,7 @@ use kube::ResourceExt as _;
 use manx_cni::error::{CniError, Code};
 use manx_cni::request::{PodRef, Request, Response};
 use manx_cni::result::PodNetwork;
+use manx_crds::annotations::BadAnnotation;
 use manx_crds::store::{Key, Store};
 use manx_ipam::allocator::{AssignError, AssignRequest, Input, RequestId};
 use manx_ipam::journal::Attachment;
@@ -26,6 +27,7 @@ use tokio::sync::oneshot;
 use crate::cni::Call;
 use crate::dataplane::Generation;
 use crate::driver::{Attached, Driver, Event};
+use crate::source_prefixes::{self, SourcePrefixes};
 use crate::wiring::{self, Ends, Wire, WiringError};
 
 /// How long an ADD waits for its Pod to appear in the watch.
@@ -127,6 +129,10 @@ impl<S: Store> Driver<S> {
             self.fail_add(id, error);
             return;
         }
+        if let Err(error) = self.objects.allowed_sources(namespace, pod) {
+            self.refuse_sources(id, &error);
+            return;
+        }
         let of_namespace = self.objects.namespaces.named(namespace);
         let request = AssignRequest {
             container_id: add.request.container_id.clone(),
@@ -224,6 +230,22 @@ impl<S: Store> Driver<S> {
         self.fail_add(id, error);
     }
 
+    fn refuse_sources(&mut self, id: RequestId, error: &BadAnnotation) {
+        let Some(add) = self.adds.get(&id) else { return };
+        let PodRef { namespace, name, .. } = &add.reference;
+        self.status.pod_event(
+            &Key::namespaced(namespace, name),
+            source_prefixes::REFUSED,
+            &error.to_string(),
+        );
+        let error = CniError::new(Code::InvalidConfig, error.to_string()).because(
+            &format!("felix on {}, ADD", self.node),
+            "prefixes that the pod's Namespace lists",
+            "correct the annotation; the runtime tries again by itself",
+        );
+        self.fail_add(id, error);
+    }
+
     pub(crate) fn assigned(&mut self, id: RequestId, addresses: Vec<IpAddr>) {
         let record = self.journal_next;
         let Some(add) = self.adds.get_mut(&id) else { return };
@@ -281,6 +303,7 @@ impl<S: Store> Driver<S> {
             host_interface: ends.host_interface.clone(),
             index,
             addresses: add.addresses.clone(),
+            sources: SourcePrefixes::strict(),
         };
         self.attach(attachment, attached);
     }
@@ -331,8 +354,16 @@ impl<S: Store> Driver<S> {
 
     /// The kernel has taken the routes to these addresses.
     pub(crate) fn is_routed(&self, addresses: &[IpAddr]) -> bool {
+        self.refusal(addresses).is_none()
+    }
+
+    /// Which route to these addresses the kernel does not take, and why.
+    pub(crate) fn refusal(&self, addresses: &[IpAddr]) -> Option<String> {
         let refused = &self.programming.refused_routes;
-        addresses.iter().all(|address| !refused.contains_key(&ipnet::IpNet::from(*address).to_string()))
+        addresses.iter().find_map(|address| {
+            let (destination, why) = refused.get_key_value(&ipnet::IpNet::from(*address).to_string())?;
+            Some(format!("{destination}: {why}"))
+        })
     }
 
     fn succeed(&mut self, add: Add) {

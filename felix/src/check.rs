@@ -30,10 +30,13 @@ impl<S: Store> Driver<S> {
         });
         let wrong = match differs {
             Some(address) => Some(format!("the pod has {address}, which prevResult does not name")),
-            None if !self.is_routed(&addresses) => Some("the kernel refuses the route to the pod".to_owned()),
-            None => {
-                self.programming.error.as_ref().map(|error| format!("its policy is not in force: {error}"))
-            }
+            None => self
+                .refusal(&addresses)
+                .map(|why| format!("the kernel refuses the route by {}: {why}", attached.host_interface))
+                .or_else(|| {
+                    let error = self.programming.error.as_ref();
+                    error.map(|error| format!("its policy is not in force: {error}"))
+                }),
         };
         let failed = move |what: String| {
             let todo = "delete the pod; its sandbox is made again";

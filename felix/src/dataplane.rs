@@ -24,6 +24,7 @@ use felix_kernel::link;
 use felix_kernel::netlink::RouteSocket;
 use felix_kernel::nft::{Counters, Foreign, NftError, PolicyTable, Watch};
 use felix_kernel::route::{Route, RouteKey, RouteState, RouteTable};
+use felix_kernel::sysctl::{self, Sysctl};
 use tokio::sync::mpsc as queue;
 
 /// How often the kernel is looked at when nothing happens: a foreign flush is repaired within this.
@@ -58,12 +59,14 @@ pub(crate) enum Command {
     },
     /// The kernel may have dropped routes without a word: these are all that there should be.
     LookRoutes(Vec<Route>),
-    /// Connections of these addresses are wanted for judgement.
-    ListConnections { addresses: BTreeSet<IpAddr> },
+    /// Connections of these addresses are wanted for judgement; `whole`: with those of no end that is known.
+    ListConnections { addresses: BTreeSet<IpAddr>, whole: bool },
     /// Connections that the policy now denies.
     Cut(Vec<Entry>),
     /// Links of pods that are gone.
     DeleteLinks(Vec<String>),
+    /// Whether a pod's link takes only what is routed back through it.
+    ReversePath { interface: String, index: u32, strict: bool },
     /// Packets and bytes of every counted rule.
     ReadCounters(tokio::sync::oneshot::Sender<Counters>),
 }
@@ -78,6 +81,8 @@ pub(crate) enum Outcome {
     Failed { generation: Generation, error: String },
     /// What was asked for, beside for whom: several questions may be under way.
     Connections { addresses: BTreeSet<IpAddr>, entries: Vec<Entry> },
+    /// The kernel drops what is not routed back through this link, and is not to.
+    ReversePathStays { interface: String, error: String },
     /// How many connections were cut.
     Cut(usize),
     /// Somebody else changed our table.
@@ -183,7 +188,7 @@ impl Worker {
                 self.routes.wake();
                 self.apply_routes();
             }
-            Command::ListConnections { addresses } => match self.connections(&addresses) {
+            Command::ListConnections { addresses, whole } => match self.connections(&addresses, whole) {
                 Ok(entries) => self.report(Outcome::Connections { addresses, entries }),
                 Err(error) => {
                     tracing::warn!(%error, effect = "established flows stay", "connections not listed")
@@ -191,6 +196,7 @@ impl Worker {
             },
             Command::Cut(entries) => self.cut(&entries),
             Command::DeleteLinks(names) => self.delete_links(&names),
+            Command::ReversePath { interface, index, strict } => self.reverse_path(interface, index, strict),
             Command::ReadCounters(answer) => match self.nft.counters() {
                 // Who asked may have given up.
                 Ok(counters) => drop(answer.send(counters)),
@@ -333,8 +339,8 @@ impl Worker {
     }
 
     /// Few addresses are asked for one by one, in both directions; many by one listing of everything.
-    fn connections(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<Vec<Entry>, NftError> {
-        if addresses.len() > FILTERED {
+    fn connections(&mut self, addresses: &BTreeSet<IpAddr>, whole: bool) -> Result<Vec<Entry>, NftError> {
+        if whole || addresses.len() > FILTERED {
             return self.conntrack.list(Wanted::All);
         }
         let mut entries = Vec::new();
@@ -359,6 +365,18 @@ impl Worker {
             if let Err(error) = link::delete_by_name(&self.socket, name) {
                 tracing::warn!(%error, interface = name, "a dead pod's link stays");
             }
+        }
+    }
+
+    fn reverse_path(&self, interface: String, index: u32, strict: bool) {
+        let set = link::set_strict_reverse_path(&self.socket, index, strict);
+        let error = match set {
+            Err(error) => Some(error.to_string()),
+            Ok(()) if strict => None,
+            Ok(()) => sysctl::strict_everywhere(&Sysctl::default()).map(|problem| problem.to_string()),
+        };
+        if let Some(error) = error {
+            self.report(Outcome::ReversePathStays { interface, error });
         }
     }
 

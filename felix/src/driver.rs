@@ -38,6 +38,7 @@ use crate::journal::Journal;
 use crate::network::Told;
 use crate::objects::{Change, Objects};
 use crate::services::Services;
+use crate::source_prefixes::SourcePrefixes;
 use crate::status::Status;
 use crate::wiring::{Ends, WiringError};
 use crate::{allocation, control};
@@ -85,6 +86,7 @@ pub(crate) struct Attached {
     pub(crate) host_interface: String,
     pub(crate) index: u32,
     pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) sources: SourcePrefixes,
 }
 
 /// What happens to a table that was handed over.
@@ -342,6 +344,7 @@ impl<S: Store> Driver<S> {
                 }
             }
             Outcome::Failed { generation, error } => self.failed(generation, error),
+            Outcome::ReversePathStays { interface, error } => self.reverse_path_stays(&interface, &error),
             Outcome::Connections { addresses, entries } => self.cut_denied(&addresses, &entries),
             Outcome::Cut(cut) => {
                 if cut > 0 {
@@ -520,7 +523,10 @@ impl<S: Store> Driver<S> {
     }
 
     fn judge(&self, addresses: BTreeSet<IpAddr>) {
-        self.dataplane.send(Command::ListConnections { addresses });
+        // What a pod sent under other addresses is found by none of its own.
+        let mut borrowers = felix_calc::conntrack::borrowers(self.graph.state());
+        let whole = borrowers.any(|borrower| !borrower.addresses.is_disjoint(&addresses));
+        self.dataplane.send(Command::ListConnections { addresses, whole });
     }
 
     fn cut_denied(&self, addresses: &BTreeSet<IpAddr>, entries: &[felix_calc::conntrack::Entry]) {

@@ -19,6 +19,7 @@ mod node;
 mod objects;
 mod pods;
 mod services;
+mod source_prefixes;
 mod start;
 mod status;
 mod trace;

@@ -60,6 +60,8 @@ impl<S: Store> Driver<S> {
     pub(crate) fn refresh_pod(&mut self, key: &Key) {
         let (namespace, name) = (key.namespace.clone().unwrap_or_default(), key.name.clone());
         let object = self.objects.pods.get(key);
+        let allowed = object.map(|object| self.objects.allowed_sources(&namespace, object));
+        let sources = allowed.as_ref().and_then(|allowed| allowed.as_ref().ok());
         let mut now: Vec<(EndpointId, Endpoint)> = Vec::new();
         let mut here = false;
         for (attachment, attached) in &self.attached {
@@ -70,6 +72,7 @@ impl<S: Store> Driver<S> {
             let local = Local {
                 interface: attached.host_interface.clone(),
                 addresses: attached.addresses.iter().copied().collect(),
+                sources: sources.cloned().unwrap_or_default(),
             };
             // Without its Pod nobody knows its labels: the link stays closed.
             if let Some(endpoint) = object.and_then(|object| pod::endpoint(object, Some(&local))) {
@@ -93,6 +96,9 @@ impl<S: Store> Driver<S> {
         }
         for (id, endpoint) in now {
             self.graph.on_update(Update::Endpoint(id, Some(endpoint)));
+        }
+        if let Some(allowed) = &allowed {
+            self.follow_sources(key, allowed);
         }
         self.dirty(false);
     }
@@ -123,7 +129,7 @@ impl<S: Store> Driver<S> {
         for key in &news.policies {
             self.refresh_policy(key);
         }
-        for key in &news.pods {
+        for key in news.pods.union(&self.attached_in(&news.namespaces)) {
             self.refresh_pod(key);
         }
         if news.nat {

@@ -23,6 +23,7 @@ use crate::driver::{Attached, Driver, Event, Programming, Sources};
 use crate::install::{Directories, Installer, Installing, PLUGIN};
 use crate::journal::Journal;
 use crate::services::Services;
+use crate::source_prefixes::SourcePrefixes;
 use crate::status::Status;
 use crate::{cni, dataplane, denied, objects, writer};
 
@@ -156,6 +157,7 @@ fn attached(replayed: &Replay, monitor: &Monitor) -> BTreeMap<manx_ipam::journal
                 host_interface: host_interface.clone(),
                 index: link.index,
                 addresses: pod.addresses.iter().map(|address| address.ip).collect(),
+                sources: SourcePrefixes::default(),
             },
         );
     }

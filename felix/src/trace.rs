@@ -133,7 +133,9 @@ fn decided(reason: &Reason, state: &NodeState) -> TraceStep {
         Reason::NeighborDiscovery => because("neighbour discovery"),
         Reason::WorkloadToHost => because("policy.workloadToHost of FabricConfiguration"),
         Reason::Invalid => because("connection tracking calls it invalid"),
-        Reason::Spoofed => because("the source is none of the pod's addresses"),
+        Reason::Spoofed => {
+            because("the source is none of the pod's addresses, and not in manx.dev/allowed-source-prefixes")
+        }
         Reason::UnknownInterface => because("the interface belongs to no known pod"),
         Reason::RouterAdvertisement => because("a pod is no router"),
         Reason::Redirect => because("a pod redirects nobody"),

@@ -140,6 +140,9 @@ pub struct Endpoint {
     /// Name of the host end of its link, `manx…`. Present: the endpoint is on this node.
     pub interface: Option<String>,
     pub addresses: BTreeSet<IpAddr>,
+    /// What it may send from beside its addresses. Nothing is received at them: whoever is allowed them brings the way
+    /// back.
+    pub sources: BTreeSet<IpNet>,
     pub namespace: String,
     pub name: String,
     pub labels: Labels,
@@ -149,6 +152,11 @@ pub struct Endpoint {
 impl Endpoint {
     pub fn is_local(&self) -> bool {
         self.interface.is_some()
+    }
+
+    /// A packet from there is not spoofed.
+    pub fn may_send_from(&self, source: IpAddr) -> bool {
+        self.addresses.contains(&source) || self.sources.iter().any(|prefix| prefix.contains(&source))
     }
 }
 

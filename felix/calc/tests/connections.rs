@@ -48,11 +48,18 @@ fn first_packet(mut packet: Packet, state: &NodeState) -> Option<Packet> {
         let local = holders(address).find_map(|e| e.interface.clone());
         local.unwrap_or_else(|| "eth0".to_owned())
     };
-    let shared = [packet.source, packet.destination].iter().any(|address| holders(*address).count() > 1);
+    let borrows = |source: IpAddr| {
+        let local = state.endpoints.values().filter(|endpoint| endpoint.is_local());
+        local.filter(move |endpoint| endpoint.may_send_from(source) && !endpoint.addresses.contains(&source))
+    };
+    // An entry does not tell who of several it is from.
+    let senders = holders(packet.source).count() + borrows(packet.source).count();
+    let shared = senders > 1 || holders(packet.destination).count() > 1;
     if shared || packet.source == packet.destination || packet.header.is_none() {
         return None;
     }
-    packet.input = Some(interface(packet.source));
+    let borrower = borrows(packet.source).find_map(|endpoint| endpoint.interface.clone());
+    packet.input = borrower.or_else(|| Some(interface(packet.source)));
     packet.output = Some(interface(packet.destination));
     packet.connection = Connection::New;
     packet.dnat = false;

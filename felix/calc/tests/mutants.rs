@@ -6,7 +6,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use felix_calc::compile::Compiler;
 use felix_calc::compile::sets::SetsCompiler;
@@ -15,6 +15,7 @@ use felix_calc::model::{
 };
 use felix_calc::selector::Selector;
 use felix_calc::table::{Element, Family, Field, Rule as TableRule, Set, Statement, Table, Value, Verdict};
+use ipnet::IpNet;
 
 use support::disagreement;
 use support::generate::{Random, Style, packet, state};
@@ -76,6 +77,9 @@ const BUGS: &[(&str, Bug)] = &[
         "unknown destination interface passes",
         Writes(|t| drop(t.chains.get_mut("fwd-i").unwrap().rules.remove(2))),
     ),
+    ("source prefixes ignored", Reads(|s| sources(s, |x| x.clear()))),
+    ("source prefixes of all pods in one", Reads(shared_sources)),
+    ("who may send from elsewhere is not policed", Writes(|t| chains(t, "src-", returns_accept))),
     ("invalid packets pass", Writes(|t| statements(t, invalid_passes))),
     ("pod to itself policed", Writes(|t| sets(t, "self", |s| s.elements.clear()))),
     ("router advertisements accepted", Writes(|t| statements(t, |r| kinds(r, 134, 200)))),
@@ -181,6 +185,16 @@ fn selections(state: &mut NodeState, change: fn(&mut Selection)) {
     }
 }
 
+fn sources(state: &mut NodeState, change: fn(&mut BTreeSet<IpNet>)) {
+    state.endpoints.values_mut().for_each(|endpoint| change(&mut endpoint.sources));
+}
+
+fn shared_sources(state: &mut NodeState) {
+    let all: BTreeSet<IpNet> =
+        state.endpoints.values().flat_map(|endpoint| endpoint.sources.clone()).collect();
+    state.endpoints.values_mut().for_each(|endpoint| endpoint.sources.clone_from(&all));
+}
+
 fn strangers_are_pods(state: &mut NodeState) {
     peers(state, |peer| {
         let nobody = |selection: &Selection| {
@@ -267,6 +281,17 @@ fn policy_rules(table: &mut Table, change: fn(&mut TableRule)) {
 
 fn sets(table: &mut Table, prefix: &str, change: fn(&mut Set)) {
     table.sets.iter_mut().filter(|(name, _)| name.starts_with(prefix)).for_each(|(_, set)| change(set));
+}
+
+fn chains(table: &mut Table, prefix: &str, change: fn(&mut Statement)) {
+    let chains = table.chains.iter_mut().filter(|(name, _)| name.starts_with(prefix));
+    chains.flat_map(|(_, c)| &mut c.rules).flat_map(|r| &mut r.statements).for_each(change);
+}
+
+fn returns_accept(statement: &mut Statement) {
+    if *statement == Statement::Verdict(Verdict::Return) {
+        *statement = Statement::Verdict(Verdict::Accept);
+    }
 }
 
 /// Ranges in rules and in sets.

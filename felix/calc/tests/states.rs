@@ -12,7 +12,7 @@ use felix_calc::compile::Compiler;
 use felix_calc::compile::sets::SetsCompiler;
 use felix_calc::evaluator::node;
 use felix_calc::graph::{CalcGraph, Change, Update};
-use felix_calc::model::{NodeSettings, NodeState, TCP};
+use felix_calc::model::{Answer, NodeSettings, NodeState, TCP};
 use felix_calc::nat::OutgoingNat;
 use felix_calc::plan::apply;
 use felix_calc::simulate::{simulate, simulate_source_nat};
@@ -56,6 +56,30 @@ fn what_leaves_all_pools_and_nodes_leaves_under_the_nodes_address() {
         let [input, output] = ["eth0", "eth1"].map(|interface| Some(interface.to_owned()));
         let packet = first_packet(input, output, [source, destination], TCP, 80);
         assert_eq!(simulate_source_nat(&table, &packet), Ok(hidden), "{source} to {destination}");
+    }
+}
+
+#[test]
+fn a_pod_sends_from_its_addresses_and_from_what_it_is_allowed() {
+    let state = all().into_iter().find(|state| state.name == "sources").unwrap().state;
+    let table = SetsCompiler::default().compile(&state).table;
+    for (pod, source, destination, passes) in [
+        (1, "10.0.0.1", "203.0.113.7", true),
+        (1, "198.51.100.255", "203.0.113.7", true),
+        (1, "198.51.101.0", "203.0.113.7", false),
+        (1, "2001:db8:5:ffff::1", "2001:db8:9::9", true),
+        (1, "2001:db8:6::1", "2001:db8:9::9", false),
+        (1, "203.0.113.9", "203.0.113.7", false),
+        (1, "10.0.0.2", "203.0.113.7", false),
+        (3, "203.0.113.9", "203.0.113.7", true),
+        (3, "198.51.100.1", "203.0.113.7", false),
+    ] {
+        let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+        let [input, output] = [format!("manx{pod:011x}"), "eth0".to_owned()].map(Some);
+        let packet = first_packet(input, output, [source, destination], TCP, 80);
+        let verdict = if passes { Verdict::Allow } else { Verdict::Deny(Answer::Drop) };
+        assert_eq!(node(&state, &packet).verdict, verdict, "{pod} from {source}: evaluator");
+        assert_eq!(simulate(&table, &packet).unwrap().verdict, verdict, "{pod} from {source}: table");
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use felix_calc::model::{SCTP, TCP, UDP};
 use felix_calc::{Endpoint, EndpointId, NamedPort};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
 
 /// A pod's link on this node, as the journal knows it: the kernel's truth, ahead of any status.
@@ -13,6 +14,8 @@ pub struct Local {
     /// Host end, `manx…`.
     pub interface: String,
     pub addresses: BTreeSet<IpAddr>,
+    /// What it may send from beside them.
+    pub sources: BTreeSet<IpNet>,
 }
 
 /// The usual identity of a pod.
@@ -36,6 +39,7 @@ pub fn endpoint(pod: &Pod, local: Option<&Local>) -> Option<Endpoint> {
     Some(Endpoint {
         interface: local.map(|local| local.interface.clone()),
         addresses,
+        sources: local.map(|local| local.sources.clone()).unwrap_or_default(),
         namespace: namespace(pod),
         name: pod.metadata.name.clone().unwrap_or_default(),
         labels: pod.metadata.labels.clone().unwrap_or_default(),

@@ -49,8 +49,11 @@ fn cluster(policies: &[&str]) -> NodeState {
             "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: {home}, labels: {{{labels}}}}}, \
               spec: {{containers: [{{name: main, ports: [{port}]}}]}}}}"
         ));
-        let local =
-            pod::Local { interface: format!("manx{name}"), addresses: [address.parse().unwrap()].into() };
+        let local = pod::Local {
+            interface: format!("manx{name}"),
+            addresses: [address.parse().unwrap()].into(),
+            sources: [].into(),
+        };
         state.endpoints.insert(pod::endpoint_id(&object), pod::endpoint(&object, Some(&local)).unwrap());
     }
     for (index, spec) in policies.iter().enumerate() {

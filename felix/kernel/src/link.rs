@@ -195,6 +195,18 @@ pub fn secure_host_end(socket: &RouteSocket, index: u32) -> Result<(), NetlinkEr
     socket.request(&format!("set IPv4 and IPv6 settings of interface {index}"), message)
 }
 
+/// Whether the host's end takes only what is routed back through it (RFC 3704 §2.2), of IPv4. The kernel takes the
+/// stricter of this and `net/ipv4/conf/all/rp_filter`.
+///
+/// # Errors
+/// Refused.
+pub fn set_strict_reverse_path(socket: &RouteSocket, index: u32, strict: bool) -> Result<(), NetlinkError> {
+    let conf = [(CONF_RP_FILTER, u32::from(strict))];
+    let settings = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![packet::inet_settings(&conf)])]);
+    let message = packet::request(RouteNetlinkMessage::SetLink(message(index, vec![settings])), 0);
+    socket.request(&format!("set the reverse path filter of interface {index}"), message)
+}
+
 /// Sets an interface up.
 ///
 /// # Errors

@@ -88,6 +88,20 @@ pub fn host_end(interface: &str) -> Vec<Setting> {
     }]
 }
 
+/// The administrator's check of reverse paths on every interface: the kernel takes the stricter of this and a link's own,
+/// so what a pod may send from addresses that are not routed to it is dropped.
+pub fn strict_everywhere(sysctl: &Sysctl) -> Option<Problem> {
+    let key = "net/ipv4/conf/all/rp_filter";
+    let found = sysctl.read(key).ok().filter(|found| found == "1")?;
+    Some(Problem {
+        key: key.to_owned(),
+        found: Some(found),
+        wanted: "0".to_owned(),
+        why: "the kernel drops what pods send from manx.dev/allowed-source-prefixes",
+        source: io::Error::other("it is the administrator's, and felix leaves it alone"),
+    })
+}
+
 /// Old values by key, to be kept on disk until they are restored.
 pub type Record = BTreeMap<String, String>;
 

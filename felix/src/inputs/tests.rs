@@ -105,6 +105,7 @@ fn table(objects: &Objects) -> felix_calc::table::Table {
         let local = ["web", "new"].contains(&key.name.as_str()).then(|| Local {
             interface: format!("manx{}", key.name),
             addresses: BTreeSet::from(["10.244.0.1".parse().unwrap()]),
+            sources: BTreeSet::new(),
         });
         let endpoint = felix_input::pod::endpoint(pod, local.as_ref());
         graph.on_update(Update::Endpoint(felix_input::pod::endpoint_id(pod), endpoint));

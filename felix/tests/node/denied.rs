@@ -74,7 +74,8 @@ fn a_felix_that_may_not_says_so_and_tears_nothing_down() {
     node.add(&one);
     let two_addresses = addresses(&node.add(&two));
     node.wait("felix is ready", || node.is("DataplaneReady", "True") && node.is("PolicyProgrammed", "True"));
-    node.wait("its blocks are told", || node.fabric_node().status.unwrap().blocks.len() == 2);
+    // One that is used and one spare of each family.
+    node.wait("its blocks are told", || node.fabric_node().status.unwrap().blocks.len() == 4);
     node.kill();
     let (before, told) = (node.programmed(), node.fabric_node().status.unwrap());
 

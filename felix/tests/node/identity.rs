@@ -84,7 +84,11 @@ fn a_node_without_an_address_says_so_and_goes_on_when_it_has_one() {
     let mut bgpd = Bgpd(node.bgpd(&[]));
     let text = "False NoMatchingAddress: Node n1 has no InternalIP and FabricNode spec.addresses is empty: set either";
     node.until_says("AddressesReady", text);
-    node.until_says("BGPReady", "no node-to-node session: node n1 has no address");
+    node.until_says(
+        "BGPReady",
+        "False NoneEstablished: every session that was asked for is refused; no node-to-node session: node n1 has no \
+         address: give Node n1 an InternalIP, or FabricNode n1 spec.addresses",
+    );
     assert!(node.tainted(), "no pod may come");
     // Whoever calls all the same is served: a pod needs no address of its node.
     let pod = node.pod("early");

@@ -6,13 +6,13 @@ use crate::harness::{Node, Pod, addresses};
 use crate::namespace::Namespace;
 
 impl Node {
-    fn annotated(&self, name: &str, annotations: &str) -> Pod {
+    pub(crate) fn annotated(&self, name: &str, annotations: &str) -> Pod {
         // At once, so that felix sees it with its keys or not at all.
         self.annotate(name, annotations);
         Pod { name: name.to_owned(), netns: Namespace::new(), container: format!("c0ffee-{name}") }
     }
 
-    fn annotate(&self, name: &str, annotations: &str) {
+    pub(crate) fn annotate(&self, name: &str, annotations: &str) {
         self.object(
             &format!("pods/shop/{name}.yaml"),
             &format!(
@@ -24,7 +24,7 @@ impl Node {
     }
 
     /// Notes of Events of this reason.
-    fn notes(&self, reason: &str) -> Vec<String> {
+    pub(crate) fn notes(&self, reason: &str) -> Vec<String> {
         let files = std::fs::read_dir(self.path("store/.events")).into_iter().flatten().flatten();
         let texts: Vec<String> = files.map(|file| std::fs::read_to_string(file.path()).unwrap()).collect();
         let lines = texts.iter().flat_map(|text| text.lines());

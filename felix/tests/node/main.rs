@@ -21,3 +21,4 @@ mod loops;
 mod namespace;
 mod outgoing;
 mod silence;
+mod sources;

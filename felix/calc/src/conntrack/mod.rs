@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::evaluator::{Applicable, Evaluator};
@@ -54,7 +55,14 @@ pub enum Transport {
 /// Cost: the entries of `recheck`, and one look at every endpoint.
 pub fn denied(state: &NodeState, recheck: &BTreeSet<IpAddr>, entries: &[Entry]) -> Vec<Entry> {
     let masters: BTreeMap<&Tuple, &Entry> = entries.iter().map(|entry| (&entry.original, entry)).collect();
-    let mut judge = Judge { state, evaluator: Evaluator::new(state), applicable: BTreeMap::new() };
+    let borrowers: Vec<&Endpoint> = borrowers(state).collect();
+    // What they send under other addresses is theirs, too.
+    let borrowed: Vec<&IpNet> = borrowers
+        .iter()
+        .filter(|borrower| !borrower.addresses.is_disjoint(recheck))
+        .flat_map(|borrower| &borrower.sources)
+        .collect();
+    let mut judge = Judge { state, evaluator: Evaluator::new(state), borrowers, applicable: BTreeMap::new() };
     entries
         .iter()
         .filter(|entry| {
@@ -65,16 +73,25 @@ pub fn denied(state: &NodeState, recheck: &BTreeSet<IpAddr>, entries: &[Entry]) 
             };
             judged.is_some_and(|judged| {
                 let ends = [judged.original.source, judged.reply.source];
-                ends.iter().any(|end| recheck.contains(end)) && judge.denies(judged)
+                let concerned = ends.iter().any(|end| recheck.contains(end))
+                    || borrowed.iter().any(|prefix| prefix.contains(&judged.original.source));
+                concerned && judge.denies(judged)
             })
         })
         .cloned()
         .collect()
 }
 
+/// Endpoints of this node that may send from more than their addresses. Their connections are found by no address of
+/// theirs; what comes from elsewhere under an address that they may use is taken for theirs.
+pub fn borrowers(state: &NodeState) -> impl Iterator<Item = &Endpoint> {
+    state.endpoints.values().filter(|endpoint| endpoint.is_local() && !endpoint.sources.is_empty())
+}
+
 struct Judge<'a> {
     state: &'a NodeState,
     evaluator: Evaluator<'a>,
+    borrowers: Vec<&'a Endpoint>,
     applicable: BTreeMap<(&'a str, Direction), Applicable<'a>>,
 }
 
@@ -84,7 +101,13 @@ impl<'a> Judge<'a> {
         if source.is_loopback() || self.state.settings.node_addresses.contains(&source) {
             return false;
         }
-        let senders = self.local(source);
+        let mut senders = self.local(source);
+        senders.extend(
+            self.borrowers
+                .iter()
+                .copied()
+                .filter(|borrower| !borrower.addresses.contains(&source) && borrower.may_send_from(source)),
+        );
         let receivers = self.local(receiver);
         if senders
             .iter()
@@ -92,7 +115,7 @@ impl<'a> Judge<'a> {
         {
             return false; // a pod to itself
         }
-        // Two endpoints may hold one address for a moment: what either may do stays.
+        // Two endpoints may hold one address for a moment, or send from it: what either may do stays.
         !senders.is_empty() && senders.iter().all(|sender| self.refuses_to_send(sender, &receivers, entry))
             || !receivers.is_empty()
                 && receivers.iter().all(|receiver| self.refuses_to_receive(receiver, &senders, entry))

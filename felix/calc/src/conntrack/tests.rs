@@ -30,6 +30,7 @@ fn state() -> NodeState {
         let endpoint = Endpoint {
             interface: local.then(|| format!("manx-{name}")),
             addresses: [ip(address)].into(),
+            sources: BTreeSet::new(),
             namespace: "shop".to_owned(),
             name: name.to_owned(),
             labels: [("app".to_owned(), name.to_owned())].into(),
@@ -208,6 +209,23 @@ fn of_two_endpoints_with_one_address_either_may_keep_it() {
     assert!(is_cut(&state, &entry(REMOTE, DB, TCP, 80)));
     state.endpoints.insert(EndpointId::pod("shop", "heir"), heir);
     assert!(!is_cut(&state, &entry(REMOTE, DB, TCP, 80)));
+}
+
+/// Under whichever address: `web` may send from the client's net.
+#[test]
+fn what_a_pod_sends_under_other_addresses_is_judged_as_its_own() {
+    let mut state = state();
+    let borrowed = entry("203.0.113.9", REMOTE, TCP, 80);
+    state.policies.insert(key("out"), policy("web", Direction::Egress, vec![allow("remote", TCP, 443)]));
+    assert!(!is_cut(&state, &borrowed), "nobody here sends it");
+    let web = state.endpoints.get_mut(&EndpointId::pod("shop", "web")).unwrap();
+    web.sources = ["203.0.113.0/24".parse().unwrap(), format!("{DB}/32").parse().unwrap()].into();
+    assert!(!is_cut(&state, &entry("203.0.113.9", REMOTE, TCP, 443)));
+    // Found by the pod's own address, which is in no tuple.
+    assert_eq!(denied(&state, &[ip(WEB)].into(), std::slice::from_ref(&borrowed)).len(), 1);
+    assert!(denied(&state, &[ip(DB)].into(), std::slice::from_ref(&borrowed)).is_empty());
+    // Nobody says which of the two sent it: what its owner may do stays.
+    assert!(!is_cut(&state, &entry(DB, REMOTE, TCP, 80)));
 }
 
 #[test]

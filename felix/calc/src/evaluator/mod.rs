@@ -276,7 +276,7 @@ impl<'a> Evaluator<'a> {
         let Some(interface) = ours(packet.input.as_ref()) else { return Ok(None) };
         match self.local(interface) {
             None => Err(deny(Answer::Drop, Reason::UnknownInterface)),
-            Some((_, pod)) if pod.addresses.contains(&packet.source) => Ok(Some(pod)),
+            Some((_, pod)) if pod.may_send_from(packet.source) => Ok(Some(pod)),
             Some(_) => Err(deny(Answer::Drop, Reason::Spoofed)),
         }
     }

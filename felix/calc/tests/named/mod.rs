@@ -33,6 +33,7 @@ pub fn all() -> Vec<NamedState> {
         tiers(),
         strict_node(),
         outgoing(),
+        sources(),
     ]
 }
 
@@ -177,6 +178,20 @@ fn outgoing() -> NamedState {
     named("outgoing", state, without(&[]))
 }
 
+/// Two pods of one namespace may send from the same prefixes, which overlap; one of another only from one more.
+fn sources() -> NamedState {
+    let mut state = cluster();
+    for (name, prefixes) in [
+        ("web-1", &["198.51.100.0/24", "198.51.100.128/25", "2001:db8:5::/48"][..]),
+        ("db-1", &["198.51.100.0/24", "198.51.100.128/25", "2001:db8:5::/48"]),
+        ("probe-1", &["203.0.113.9/32"]),
+    ] {
+        let endpoint = state.endpoints.values_mut().find(|endpoint| endpoint.name == name).unwrap();
+        endpoint.sources = nets(prefixes).into_iter().collect();
+    }
+    named("sources", state, without(&[]))
+}
+
 // --------------------------------------------------------------------------------------------- the words
 
 const LOCAL: [(&str, &str, &str, u8); 3] =
@@ -211,6 +226,7 @@ fn cluster() -> NodeState {
         let endpoint = Endpoint {
             interface: (node == 0).then(|| format!("manx{number:011x}")),
             addresses: [ip(&format!("10.0.{node}.{number}")), ip(&format!("fd00::{node}:{number}"))].into(),
+            sources: BTreeSet::new(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             labels: [("app".to_owned(), app.to_owned())].into(),

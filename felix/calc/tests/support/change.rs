@@ -3,7 +3,7 @@
 use felix_calc::graph::Update;
 use felix_calc::model::{Answer, EndpointId, HostAction, NodeState, Tier, TierDefault};
 
-use super::generate::{Random, Style, endpoint, interface, labels, nat, policy};
+use super::generate::{Random, Style, endpoint, interface, labels, nat, policy, sources};
 
 /// One change of one kind; a packet in flight then sees the old or the new of this one thing.
 pub fn change(random: &mut Random, state: &NodeState, style: Style) -> Vec<Update> {
@@ -63,7 +63,11 @@ fn relabel(random: &mut Random, state: &NodeState) -> Vec<Update> {
     }
     let id = random.pick(&ids);
     let mut endpoint = state.endpoints[&id].clone();
-    endpoint.labels = labels(random);
+    if endpoint.is_local() && random.chance(30) {
+        endpoint.sources = sources(random);
+    } else {
+        endpoint.labels = labels(random);
+    }
     vec![Update::Endpoint(id, Some(endpoint))]
 }
 

@@ -154,11 +154,16 @@ pub fn endpoint(random: &mut Random, number: u8) -> Endpoint {
     Endpoint {
         interface: (number < 5).then(|| interface(number)),
         addresses,
+        sources: sources(random),
         namespace: random.pick(&NAMESPACES).to_owned(),
         name: format!("pod-{number}"),
         labels: labels(random),
         ports: (0..random.below(4)).map(|_| port(random)).collect(),
     }
+}
+
+pub fn sources(random: &mut Random) -> BTreeSet<IpNet> {
+    if random.chance(25) { nets(random).into_iter().collect() } else { BTreeSet::new() }
 }
 
 pub fn interface(number: u8) -> String {
@@ -393,13 +398,17 @@ pub fn packet(random: &mut Random, state: &NodeState) -> Packet {
             _ => Some(holder.unwrap_or_else(|| "eth0".to_owned())),
         }
     };
+    let borrowed = random.some(10, |random| borrowed(random, state, v6)).flatten();
     let protocol = if v6 {
         [TCP, TCP, TCP, UDP, UDP, SCTP, UDP_LITE, ICMPV6, ICMPV6, 47]
     } else {
         [TCP, TCP, TCP, UDP, UDP, SCTP, UDP_LITE, ICMP, ICMP, 47]
     };
     let protocol = if random.chance(2) { random.pick(&[ICMP, ICMPV6]) } else { random.pick(&protocol) };
-    let input = interface(random, source);
+    let (input, source) = match borrowed {
+        Some((input, source)) => (Some(input), source),
+        None => (interface(random, source), source),
+    };
     let output = interface(random, destination);
     let to_node = random.chance(20);
     Packet {
@@ -427,6 +436,22 @@ pub fn packet(random: &mut Random, state: &NodeState) -> Packet {
     }
 }
 
+/// From a pod that may, at or just behind an edge of what it may.
+fn borrowed(random: &mut Random, state: &NodeState, v6: bool) -> Option<(String, IpAddr)> {
+    let of_family = |net: &&IpNet| net.network().is_ipv6() == v6;
+    let may: Vec<(String, IpNet)> = state
+        .endpoints
+        .values()
+        .filter_map(|endpoint| Some((endpoint.interface.clone()?, endpoint)))
+        .flat_map(|(name, e)| e.sources.iter().filter(of_family).map(move |net| (name.clone(), *net)))
+        .collect();
+    if may.is_empty() {
+        return None;
+    }
+    let (interface, net) = random.pick(&may);
+    Some((interface, edge(random, net)))
+}
+
 /// Of a pod mostly; else at an edge of a net, or from far away.
 fn address(random: &mut Random, state: &NodeState, v6: bool) -> IpAddr {
     let held: Vec<IpAddr> = state
@@ -440,19 +465,23 @@ fn address(random: &mut Random, state: &NodeState, v6: bool) -> IpAddr {
         7 | 8 => {
             let nets: Vec<IpNet> =
                 NETS.map(net).into_iter().filter(|n| n.network().is_ipv6() == v6).collect();
-            let edge = random.pick(&nets);
-            let edge = random.pick(&[edge.network(), edge.broadcast()]);
-            let step = random.pick(&[-1, 0, 1]);
-            match edge {
-                IpAddr::V4(a) => IpAddr::V4(u32::from(a).wrapping_add_signed(step).into()),
-                IpAddr::V6(a) => IpAddr::V6(u128::from(a).wrapping_add_signed(i128::from(step)).into()),
-            }
+            let net = random.pick(&nets);
+            edge(random, net)
         }
         _ => ip(if v6 {
             random.pick(&["2001:db8::1", "fe80::2"])
         } else {
             random.pick(&["203.0.113.1", "255.255.255.255"])
         }),
+    }
+}
+
+fn edge(random: &mut Random, net: IpNet) -> IpAddr {
+    let edge = random.pick(&[net.network(), net.broadcast()]);
+    let step = random.pick(&[-1, 0, 1]);
+    match edge {
+        IpAddr::V4(a) => IpAddr::V4(u32::from(a).wrapping_add_signed(step).into()),
+        IpAddr::V6(a) => IpAddr::V6(u128::from(a).wrapping_add_signed(i128::from(step)).into()),
     }
 }
 

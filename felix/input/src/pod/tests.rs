@@ -43,8 +43,11 @@ fn a_pod_that_has_ended_is_no_peer() {
 
 #[test]
 fn a_link_here_beats_the_status() {
-    let local =
-        Local { interface: "manx0123456789a".into(), addresses: ["10.1.0.9".parse().unwrap()].into() };
+    let local = Local {
+        interface: "manx0123456789a".into(),
+        addresses: ["10.1.0.9".parse().unwrap()].into(),
+        sources: [].into(),
+    };
     let read = endpoint(&pod(PLAIN, "{phase: Succeeded, podIP: 10.1.0.7}"), Some(&local)).unwrap();
     assert_eq!(addresses(&read), ["10.1.0.9"]);
     assert_eq!(read.interface.as_deref(), Some("manx0123456789a"));

@@ -22,6 +22,8 @@ pub const INPUT_HOST: &str = "in-host";
 
 const DISPATCH_EGRESS: &str = "disp-e";
 const DISPATCH_INGRESS: &str = "disp-i";
+/// Which chain knows what the pod may send from beside its own addresses.
+const SOURCES: &str = "sources";
 /// Interface twice: a pod that talks to itself by way of its Service.
 pub(super) const ITSELF: &str = "self";
 
@@ -31,7 +33,7 @@ const PRIORITY_POLICY: i32 = -1;
 
 pub(super) fn build(builder: &mut Builder<'_>, state: &NodeState, applied: &Applied) {
     endpoint_sets(builder, state, applied);
-    let spoofed = spoofed(builder);
+    let spoofed = spoofed(builder, state, applied);
     let unknown = builder.deny(Reason::UnknownInterface, "unknown-interface", Answer::Drop);
     let invalid = builder.deny(Reason::Invalid, "invalid", Answer::Drop);
     let discovery = neighbor_discovery(builder, &unknown);
@@ -118,18 +120,47 @@ pub(super) fn base_chain(builder: &mut Builder<'_>, name: &str, hook: Hook, prio
     builder.fixed_chain(name, Chain { base: Some(Base { hook, priority, drop: false }), rules });
 }
 
-/// Behind a failed source check: an interface of nobody, or somebody else's address.
-fn spoofed(builder: &mut Builder<'_>) -> Verdict {
+/// Behind a failed source check: an interface of nobody, or an address that is not the pod's. Few pods may send from
+/// others, so only here is it asked which; the chain comes back for what they may.
+fn spoofed(builder: &mut Builder<'_>, state: &NodeState, applied: &Applied) -> Verdict {
     let unknown = builder.deny(Reason::UnknownInterface, "unknown-interface", Answer::Drop);
     let spoofed = builder.deny(Reason::Spoofed, "spoofed", Answer::Drop);
+    let mut allowed = BTreeMap::new();
+    for (name, (_, endpoint)) in locals(state, applied) {
+        if let Some(chain) = allowed_sources(builder, endpoint, &spoofed) {
+            let verdict = Data::Verdict(Verdict::Goto(chain));
+            allowed.insert(Element::Exact(vec![interface(name)]), Some(verdict));
+        }
+    }
+    builder.fixed_set(SOURCES, &[KeyType::Interface], Some(DataType::Verdict), allowed);
     let rules = vec![
         rule(vec![not_known(Field::InputInterface), Statement::Verdict(unknown)]),
+        dispatch(Field::InputInterface, SOURCES),
         rule(vec![Statement::Verdict(spoofed)]),
     ];
-    Verdict::Goto(builder.chain("spoof", "", rules, Vec::new()))
+    Verdict::Jump(builder.chain("spoof", "", rules, Vec::new()))
 }
 
-/// On every packet, also of established connections: a pod sends from its own addresses only.
+/// Pods that may send from the same prefixes share the chain that knows them.
+fn allowed_sources(builder: &mut Builder<'_>, endpoint: &Endpoint, spoofed: &Verdict) -> Option<String> {
+    let mut rules = Vec::new();
+    for (family, source) in [(Family::Ipv4, Field::SourceV4), (Family::Ipv6, Field::SourceV6)] {
+        let ranges = merged(endpoint.sources.iter(), family);
+        if ranges.is_empty() {
+            continue;
+        }
+        let set = builder.ranges("src", address_key(family), &ranges);
+        let within = Statement::InSet { fields: vec![source], negated: false, set };
+        rules.push(rule(vec![Statement::Family(family), within, Statement::Verdict(Verdict::Return)]));
+    }
+    if rules.is_empty() {
+        return None;
+    }
+    rules.push(rule(vec![Statement::Verdict(spoofed.clone())]));
+    Some(builder.chain("src", "", rules, Vec::new()))
+}
+
+/// On every packet, also of established connections: a pod sends from its own addresses, or from what it is allowed.
 fn anti_spoofing(spoofed: &Verdict) -> Vec<Rule> {
     [(Family::Ipv4, Field::SourceV4, OWN_V4), (Family::Ipv6, Field::SourceV6, OWN_V6)]
         .map(|(family, source, own)| {
