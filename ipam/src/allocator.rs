@@ -20,11 +20,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
+use manx_crds::annotations::BadAnnotation;
 use manx_crds::v1alpha1::{FabricConfiguration, IPBlock};
 
 use crate::block::Block;
 use crate::journal::{Address, Attachment, Record, State};
-use crate::pool::{BadAnnotation, NoAddress, Pool, Pools};
+use crate::pool::{NoAddress, Pool, Pools};
 
 mod assign;
 mod blocks;

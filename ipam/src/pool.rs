@@ -19,7 +19,7 @@ mod wanted;
 
 pub use object::PoolError;
 pub use refusal::{NoAddress, Refusal};
-pub use wanted::{BadAnnotation, IP_ADDRESSES, IP_FAMILIES, IP_POOLS, Wanted};
+pub use wanted::Wanted;
 
 /// How many blocks of one pool a node tries before it calls the pool full. A pool of fewer blocks is tried whole.
 const MAX_CANDIDATES: u128 = 4_096;

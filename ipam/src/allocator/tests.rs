@@ -1,8 +1,10 @@
 #![allow(clippy::wildcard_enum_match_arm)]
 
+use manx_crds::annotations::IP_ADDRESSES;
+
 use super::*;
 use crate::journal::Step;
-use crate::pool::{Assignment, IP_ADDRESSES};
+use crate::pool::Assignment;
 
 /// An allocator and what it asked for, with a store that the test plays by hand.
 struct Node {
@@ -297,17 +299,17 @@ fn an_address_by_name_is_given_or_refused_with_the_reason() {
     let mut node = Node::ready(v4());
     let block = node.allocator.blocks().next().unwrap().cidr();
     let (wanted, last) = (block.addr().to_string(), "10.9.9.9");
-    let id = node.add_with("one", &[(IP_ADDRESSES, wanted.as_str())]);
+    let id = node.add_with("one", &[(IP_ADDRESSES.key, wanted.as_str())]);
     assert_eq!(node.answer(id).unwrap().unwrap(), [wanted.as_str()]);
-    let id = node.add_with("two", &[(IP_ADDRESSES, wanted.as_str())]);
+    let id = node.add_with("two", &[(IP_ADDRESSES.key, wanted.as_str())]);
     let error = node.answer(id).unwrap().unwrap_err();
     assert!(error.contains(&format!("v4: the address asked for {wanted} belongs to shop/one")), "{error}");
-    let id = node.add_with("three", &[(IP_ADDRESSES, last)]);
+    let id = node.add_with("three", &[(IP_ADDRESSES.key, last)]);
     let error = node.answer(id).unwrap().unwrap_err();
     assert!(error.contains("IPPools: the address asked for 10.9.9.9 lies in none of them"), "{error}");
     // released a moment ago, and asked for by name
     node.del("one");
-    let id = node.add_with("four", &[(IP_ADDRESSES, wanted.as_str())]);
+    let id = node.add_with("four", &[(IP_ADDRESSES.key, wanted.as_str())]);
     assert_eq!(node.answer(id).unwrap().unwrap(), [wanted.as_str()]);
 }
 

@@ -21,7 +21,7 @@ pub enum Refusal {
     NodeSelector,
     #[error("namespaceSelector does not match")]
     NamespaceSelector,
-    #[error("not named by {}", super::IP_POOLS)]
+    #[error("not named by {}", manx_crds::annotations::IP_POOLS.key)]
     NotNamed,
     #[error("all {blocks} blocks claimed, borrowing Never")]
     AllClaimed { blocks: u128 },

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use manx_crds::annotations::{IP_ADDRESSES, IP_FAMILIES, IP_POOLS};
 use manx_crds::v1alpha1::IPPool;
 
 use super::*;
@@ -139,13 +140,13 @@ fn a_spare_block_is_kept_where_any_pod_may_need_it() {
 
 #[test]
 fn annotations_of_the_pod_replace_those_of_the_namespace_key_by_key() {
-    let namespace = labels(&[(IP_POOLS, "a"), (IP_FAMILIES, "IPv4"), (IP_ADDRESSES, "10.0.0.1")]);
-    let pod = labels(&[(IP_POOLS, "b, c")]);
+    let namespace = labels(&[(IP_POOLS.key, "a"), (IP_FAMILIES.key, "IPv4"), (IP_ADDRESSES.key, "10.0.0.1")]);
+    let pod = labels(&[(IP_POOLS.key, "b, c")]);
     let wanted = Wanted::parse(&pod, &namespace).unwrap();
     assert_eq!(wanted.pools, Some(vec!["b".into(), "c".into()]));
     assert_eq!(wanted.families, Some(vec![Family::Ipv4]));
     assert!(wanted.addresses.is_empty(), "an address on a namespace would be every pod's");
-    let fixed = Wanted::parse(&labels(&[(IP_ADDRESSES, "fd00::7,10.0.0.7")]), &labels(&[])).unwrap();
+    let fixed = Wanted::parse(&labels(&[(IP_ADDRESSES.key, "fd00::7,10.0.0.7")]), &labels(&[])).unwrap();
     assert_eq!(fixed.addresses.len(), 2);
 }
 
@@ -153,28 +154,28 @@ fn annotations_of_the_pod_replace_those_of_the_namespace_key_by_key() {
 fn what_does_not_parse_is_refused_with_key_and_value() {
     for (key, value, text) in [
         (
-            IP_POOLS,
+            IP_POOLS.key,
             "a,,b",
             "annotation manx.dev/ip-pools: invalid value \"a,,b\": must be names of IPPools, comma-separated",
         ),
-        (IP_POOLS, "a,a", "annotation manx.dev/ip-pools: invalid value \"a,a\": a is named twice"),
+        (IP_POOLS.key, "a,a", "annotation manx.dev/ip-pools: invalid value \"a,a\": a is named twice"),
         (
-            IP_FAMILIES,
+            IP_FAMILIES.key,
             "IPv5",
             "annotation manx.dev/ip-families: invalid value \"IPv5\": must be IPv4, IPv6 or IPv4,IPv6",
         ),
         (
-            IP_FAMILIES,
+            IP_FAMILIES.key,
             "",
             "annotation manx.dev/ip-families: invalid value \"\": must be IPv4, IPv6 or IPv4,IPv6",
         ),
         (
-            IP_ADDRESSES,
+            IP_ADDRESSES.key,
             "10.0.0.300",
             "annotation manx.dev/ip-addresses: invalid value \"10.0.0.300\": \"10.0.0.300\" is no address; must be at most one IPv4 and one IPv6 address",
         ),
         (
-            IP_ADDRESSES,
+            IP_ADDRESSES.key,
             "10.0.0.1,10.0.0.2",
             "annotation manx.dev/ip-addresses: invalid value \"10.0.0.1,10.0.0.2\": two IPv4 addresses; must be at most one a family",
         ),
@@ -182,7 +183,7 @@ fn what_does_not_parse_is_refused_with_key_and_value() {
         let refused = Wanted::parse(&labels(&[(key, value)]), &labels(&[])).unwrap_err();
         assert_eq!(refused.to_string(), text);
     }
-    let contradiction = labels(&[(IP_FAMILIES, "IPv6"), (IP_ADDRESSES, "10.0.0.1")]);
+    let contradiction = labels(&[(IP_FAMILIES.key, "IPv6"), (IP_ADDRESSES.key, "10.0.0.1")]);
     assert!(Wanted::parse(&contradiction, &labels(&[])).is_err());
     let unknown = Wanted { pools: Some(vec!["x".into()]), ..Wanted::default() };
     let refused = unknown.check(&Pools::default()).unwrap_err();

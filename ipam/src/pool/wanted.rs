@@ -3,14 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Family, Pools};
+use manx_crds::annotations::{BadAnnotation, IP_ADDRESSES, IP_FAMILIES, IP_POOLS, IpFamily};
 
-/// IPPool names, comma-separated; on Pod and Namespace.
-pub const IP_POOLS: &str = "manx.dev/ip-pools";
-/// `IPv4`, `IPv6` or both, comma-separated; on Pod and Namespace.
-pub const IP_FAMILIES: &str = "manx.dev/ip-families";
-/// At most one address a family; on Pod.
-pub const IP_ADDRESSES: &str = "manx.dev/ip-addresses";
+use super::{Family, Pools};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -22,97 +17,51 @@ pub struct Wanted {
     pub addresses: BTreeMap<Family, IpAddr>,
 }
 
-/// A value that does not parse, quoted with its key.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("annotation {key}: invalid value {value:?}: {problem}")]
-pub struct BadAnnotation {
-    pub key: &'static str,
-    pub value: String,
-    pub problem: String,
-}
-
 impl Wanted {
     /// The pod's value replaces the namespace's, key by key.
+    ///
+    /// # Errors
+    /// A value that means nothing, or an address of a family that is left out.
     pub fn parse(
         pod: &BTreeMap<String, String>,
         namespace: &BTreeMap<String, String>,
     ) -> Result<Wanted, BadAnnotation> {
-        let value = |key: &str| pod.get(key).or_else(|| namespace.get(key));
-        let pools = value(IP_POOLS).map(|text| pools(text)).transpose()?;
-        let families = value(IP_FAMILIES).map(|text| families(text)).transpose()?;
-        // an address is one pod's: on a namespace it would be every pod's
-        let addresses = pod.get(IP_ADDRESSES).map(|text| addresses(text)).transpose()?.unwrap_or_default();
-        if let (Some(families), Some(text)) = (&families, pod.get(IP_ADDRESSES))
+        let (of_pod, of_namespace) = (Some(pod), Some(namespace));
+        let pools = IP_POOLS.read_pod(of_pod, of_namespace)?;
+        let families = IP_FAMILIES.read_pod(of_pod, of_namespace)?;
+        let families: Option<Vec<Family>> =
+            families.map(|families| families.into_iter().map(Family::from).collect());
+        // An address is one pod's: on a namespace it would be every pod's.
+        let addresses = IP_ADDRESSES.read(of_pod)?.unwrap_or_default();
+        let addresses: BTreeMap<Family, IpAddr> =
+            addresses.iter().map(|address| (Family::of(address), address)).collect();
+        if let (Some(families), Some(text)) = (&families, pod.get(IP_ADDRESSES.key))
             && let Some((family, ip)) = addresses.iter().find(|(family, _)| !families.contains(family))
         {
-            let problem = format!("{ip} is {family}, which {IP_FAMILIES} leaves out");
-            return Err(BadAnnotation { key: IP_ADDRESSES, value: text.clone(), problem });
+            let problem = format!("{ip} is {family}, which {} leaves out", IP_FAMILIES.key);
+            return Err(IP_ADDRESSES.refuse(text, problem));
         }
         Ok(Wanted { pools, families, addresses })
     }
 
     /// A pool that does not exist is refused like a value that does not parse: the pod would wait for ever.
+    ///
+    /// # Errors
+    /// The name of no pool.
     pub fn check(&self, pools: &Pools) -> Result<(), BadAnnotation> {
         let Some(names) = &self.pools else { return Ok(()) };
         match names.iter().find(|name| pools.get(name).is_none()) {
-            Some(name) => {
-                let problem = format!("there is no IPPool {name}");
-                Err(BadAnnotation { key: IP_POOLS, value: names.join(","), problem })
-            }
+            Some(name) => Err(IP_POOLS.refuse(&names.join(","), format!("there is no IPPool {name}"))),
             None => Ok(()),
         }
     }
 }
 
-fn pools(text: &str) -> Result<Vec<String>, BadAnnotation> {
-    let refuse = |problem: String| BadAnnotation { key: IP_POOLS, value: text.to_owned(), problem };
-    let mut names: Vec<String> = Vec::new();
-    for name in text.split(',').map(str::trim) {
-        let legal =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
-        if name.is_empty() || !name.bytes().all(legal) {
-            return Err(refuse("must be names of IPPools, comma-separated".into()));
-        }
-        if names.iter().any(|known| known == name) {
-            return Err(refuse(format!("{name} is named twice")));
-        }
-        names.push(name.to_owned());
-    }
-    Ok(names)
-}
-
-fn families(text: &str) -> Result<Vec<Family>, BadAnnotation> {
-    let refuse = || BadAnnotation {
-        key: IP_FAMILIES,
-        value: text.to_owned(),
-        problem: "must be IPv4, IPv6 or IPv4,IPv6".into(),
-    };
-    let mut families = Vec::new();
-    for word in text.split(',').map(str::trim) {
-        let family = match word {
-            "IPv4" => Family::Ipv4,
-            "IPv6" => Family::Ipv6,
-            _ => return Err(refuse()),
-        };
-        if families.contains(&family) {
-            return Err(refuse());
-        }
-        families.push(family);
-    }
-    families.sort();
-    Ok(families)
-}
-
-fn addresses(text: &str) -> Result<BTreeMap<Family, IpAddr>, BadAnnotation> {
-    let refuse = |problem: String| BadAnnotation { key: IP_ADDRESSES, value: text.to_owned(), problem };
-    let mut addresses = BTreeMap::new();
-    for word in text.split(',').map(str::trim) {
-        let ip: IpAddr = word.parse().map_err(|_| {
-            refuse(format!("{word:?} is no address; must be at most one IPv4 and one IPv6 address"))
-        })?;
-        if addresses.insert(Family::of(ip), ip).is_some() {
-            return Err(refuse(format!("two {} addresses; must be at most one a family", Family::of(ip))));
+impl From<IpFamily> for Family {
+    fn from(family: IpFamily) -> Self {
+        match family {
+            IpFamily::IPv4 => Self::Ipv4,
+            IpFamily::IPv6 => Self::Ipv6,
         }
     }
-    Ok(addresses)
 }

@@ -266,7 +266,7 @@ impl<'a> World<'a> {
         let by_name = self.rng.chance(8);
         if by_name {
             let ip = format!("10.0.0.{}", self.rng.below(64));
-            annotations.insert(manx_ipam::pool::IP_ADDRESSES.to_owned(), ip);
+            annotations.insert(manx_crds::annotations::IP_ADDRESSES.key.to_owned(), ip);
         }
         self.ask_add(n, attachment, annotations, by_name);
     }
