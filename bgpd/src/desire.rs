@@ -51,6 +51,8 @@ pub(crate) struct Desire {
     pub(crate) remarks: Vec<String>,
     /// This node's addresses.
     pub(crate) addresses: BTreeSet<IpAddr>,
+    /// Of the FabricNode that this was read from.
+    pub(crate) generation: Option<i64>,
 }
 
 impl Desire {
@@ -69,7 +71,7 @@ impl Desire {
         if self.speaker.is_some() || last.speaker.is_none() {
             return self;
         }
-        Self { problem: self.problem, ..last.clone() }
+        Self { problem: self.problem, generation: self.generation, ..last.clone() }
     }
 
     /// The other nodes' addresses: next hops that their sessions prove.
@@ -111,6 +113,7 @@ pub(crate) fn desire(objects: &Objects, node_name: &str, links: &dyn Fn(IpAddr) 
         blackholes: blocks.keys().copied().collect(),
         addresses: addresses.values().copied().collect(),
         is_excluded: services::excludes(&labels),
+        generation: fabric_node.and_then(|node| node.metadata.generation),
         ..Desire::default()
     };
     let asn = match &effective.asn {
@@ -197,8 +200,9 @@ impl World<'_> {
                 Err(refusal) => drop(desire.refused.insert(peer.name_any(), refusal)),
             }
         }
-        let Mesh { links, conflict, remarks } = self.mesh(identity, node_name, desire);
+        let Mesh { links, conflict, homeless, remarks } = self.mesh(identity, node_name, desire);
         desire.remarks.extend(remarks);
+        desire.refused.extend(homeless.map(|refusal| (TOPOLOGY_PEER.to_owned(), refusal)));
         desire.is_twin = conflict.is_some();
         desire.problem = conflict;
         let import = self.node_import();

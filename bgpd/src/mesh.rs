@@ -50,6 +50,8 @@ pub(crate) struct Mesh {
     pub(crate) links: BTreeMap<PeerName, Link>,
     /// Set: this node is the younger of two with one address or router id, and starts no session.
     pub(crate) conflict: Option<Refusal>,
+    /// Set: this node has no address that a session could run on.
+    pub(crate) homeless: Option<Refusal>,
     /// Why some node has none, for BGPReady.
     pub(crate) remarks: Vec<String>,
 }
@@ -171,10 +173,11 @@ pub(crate) fn mesh<'a>(
         }
     }
     if own.addresses.is_empty() && open {
-        mesh.remarks = vec![format!(
-            "no node-to-node session: node {own_name} has no address: give Node {own_name} an InternalIP, or FabricNode \
-             {own_name} spec.addresses"
-        )];
+        let message = format!(
+            "node {own_name} has no address: give Node {own_name} an InternalIP, or FabricNode {own_name} spec.addresses"
+        );
+        mesh.homeless = Some(Refusal { reason: "NoneEstablished", message });
+        mesh.remarks.clear();
     }
     // Nobody else can know this node before its object is there.
     if !taken.router_ids.values().any(|name| name == own_name) && mesh.conflict.is_none() {

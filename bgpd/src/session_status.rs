@@ -116,7 +116,8 @@ pub(crate) fn ready(
             .push(format!("the kernel refuses {} routes, such as {prefix}: {error}", report.refused.len()));
     }
     sentences.retain(|sentence| !sentence.is_empty());
-    condition("BGPReady", up, reason, sentences.join("; "), before, wall)
+    let ready = condition("BGPReady", up, reason, sentences.join("; "), before, wall);
+    Condition { observed_generation: desire.generation, ..ready }
 }
 
 fn sessions(speaker: &Speaker, config: &SpeakerConfig, desire: &Desire) -> (bool, &'static str, Vec<String>) {
