@@ -5,18 +5,22 @@ use std::time::Instant;
 use bgp_proto::fsm::State;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use manx_crds::report::{BgpdPeers, BgpdRequest, BgpdStatus, FamilyRow, SessionRow};
+use manx_crds::report::{BgpdOriginated, BgpdPeers, BgpdRequest, BgpdStatus, FamilyRow, SessionRow};
 use manx_daemon::control::Question;
 
 use crate::driver::Driver;
 use crate::{routes, session_status};
 
-const VERBS: [&str; 3] = ["status", "peers", "routes"];
+const VERBS: [&str; 4] = ["status", "peers", "originated", "routes"];
 
 pub(crate) fn answer(driver: &Driver, question: Question) {
     match serde_json::from_value(question.request.clone()) {
         Ok(BgpdRequest::Status) => question.answer(&status(driver)),
         Ok(BgpdRequest::Peers) => question.answer(&peers(driver)),
+        Ok(BgpdRequest::Originated) => question.answer(&BgpdOriginated {
+            node: driver.node.clone(),
+            prefixes: driver.originated.prefixes().copied().collect(),
+        }),
         Ok(BgpdRequest::Routes { peer, prefix }) => {
             question.answer(&routes::of(driver, peer.as_deref(), prefix.as_deref()));
         }

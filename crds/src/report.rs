@@ -276,6 +276,41 @@ pub enum RouteVerdict {
     Rejected,
 }
 
+/// `manxctl services`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceReport {
+    #[serde(flatten)]
+    pub header: Header,
+    pub services: Vec<ServiceRow>,
+}
+
+/// One address of a Service, or a Service that waits for one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRow {
+    pub namespace: String,
+    pub name: String,
+    /// `LoadBalancer`, `ClusterIP`, `NodePort`
+    pub r#type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The LoadBalancerPool that holds the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The traffic policy that counts for this address: `Cluster` or `Local`.
+    pub policy: String,
+    /// Endpoints of the address's family that are ready and not terminating.
+    pub ready: u64,
+    /// Nodes that originate it.
+    pub nodes: u64,
+    /// `announced`, `withdrawn: none ready`, `not announced`, `waits for an address`, `AddressRequestFailed`
+    pub state: String,
+    /// Why there is no address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
 /// `manxctl ipam show`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -51,7 +51,7 @@ pub(crate) struct Global {
     /// Leave the header line out
     #[arg(long, global = true)]
     no_headers: bool,
-    /// Fold nothing
+    /// Fold nothing, and leave nothing out that is as it should be
     #[arg(long, global = true)]
     all: bool,
     /// How long one node may take to answer, in seconds
@@ -88,6 +88,8 @@ enum Verb {
         #[command(subcommand)]
         what: Bgp,
     },
+    /// Lists the addresses of Services, and how many nodes announce each; exit code 1 if one should be and is not
+    Services,
     /// Pools and blocks
     Ipam {
         #[command(subcommand)]
@@ -209,6 +211,7 @@ async fn run(global: &Global, verb: Verb) -> Result<bool, Failure> {
         Verb::Bgp { what: Bgp::Routes { peer, why, prefix } } => {
             command::routes::run(&fabric, global, peer.as_deref(), prefix.as_deref(), why).await
         }
+        Verb::Services => command::services::run(&fabric, global).await,
         Verb::Ipam { what: Ipam::Show } => command::ipam::run(&fabric, global).await,
         Verb::Policy { what: Policy::List } => command::policy::run(&fabric, global).await,
     }

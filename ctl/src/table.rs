@@ -61,9 +61,9 @@ impl Table {
 /// A word of state in its colour.
 pub(crate) fn paint(word: &str, colored: bool) -> String {
     let code = match word.trim() {
-        "ok" | "Established" | "True" => "32",
+        "ok" | "Established" | "True" | "announced" => "32",
         "warn" | "Audit" | "Drained" | "Connect" | "Active" | "OpenSent" | "OpenConfirm" => "33",
-        "FAIL" | "Idle" | "PolicyRejected" | "NodesFailed" => "31",
+        "FAIL" | "Idle" | "PolicyRejected" | "NodesFailed" | "AddressRequestFailed" | "not announced" => "31",
         _ => return word.to_owned(),
     };
     if colored { format!("\x1b[{code}m{word}\x1b[0m") } else { word.to_owned() }

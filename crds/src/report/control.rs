@@ -1,8 +1,9 @@
 //! The control sockets: one request a line, one answer a line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,8 @@ use crate::store::InvalidObject;
 pub enum BgpdRequest {
     Status,
     Peers,
+    /// The prefixes that this node tells of itself.
+    Originated,
     Routes {
         /// Of one BGPPeer only.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,6 +133,14 @@ pub struct BgpdStatus {
 pub struct BgpdPeers {
     pub node: String,
     pub sessions: Vec<SessionRow>,
+}
+
+/// bgpd: `originated`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpdOriginated {
+    pub node: String,
+    pub prefixes: BTreeSet<IpNet>,
 }
 
 /// bgpd: `routes`

@@ -6,5 +6,6 @@ pub(crate) mod nodes;
 pub(crate) mod peers;
 pub(crate) mod policy;
 pub(crate) mod routes;
+pub(crate) mod services;
 pub(crate) mod status;
 pub(crate) mod uninstall;
