@@ -74,10 +74,13 @@ cluster-down: rust root helm ## removes the cluster of this machine, or Manx fro
 
 TEST_IMAGE := target/image/test.tar
 NEXT_IMAGE := target/image/next.tar
-.PHONY: test-image cluster-core cluster-test
+.PHONY: test-image containerd cluster-core cluster-test
 test-image: build kubernetes
 	@.ci/test-image $(TEST_IMAGE) $(IMAGE_NAME) $(addprefix $(BIN)/,$(IMAGE_BINARIES))
 	@AS=0.1.1 .ci/test-image $(NEXT_IMAGE) localhost/manx:0.1.1 $(addprefix $(BIN)/,$(IMAGE_BINARIES))
+
+containerd: root ## a containerd that knows pods in user namespaces, from its Go module: minutes once, then cached in ~/.cache/manx
+	@e2e/kubernetes/containerd/build
 
 MANX_CLUSTER = MANX_IMAGE=$(CURDIR)/$(TEST_IMAGE) MANX_NEXT_IMAGE=$(CURDIR)/$(NEXT_IMAGE) HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p e2e -p bgpd --test manx_cluster
 cluster-core: rust root test-image helm ## Manx on a real cluster: install, traffic, Services, policy, an outage, uninstall
@@ -85,8 +88,8 @@ cluster-core: rust root test-image helm ## Manx on a real cluster: install, traf
 
 # KUBECONFIG of `make cluster` itself is no other cluster.
 THEIRS := $(filter-out $(CURDIR)/target/cluster/kubeconfig,$(KUBECONFIG))
-cluster-test: rust root test-image helm ## all of it, with ToRs, load, drain, upgrade and other families: up to 45 minutes; KUBECONFIG's cluster where it is set
-	@$(MANX_CLUSTER) -- --test-threads=1 --nocapture $(if $(THEIRS),--exact theirs,--skip theirs)
+cluster-test: rust root test-image helm $(if $(THEIRS),,containerd) ## all of it, with ToRs, load, drain, upgrade and other families: up to 45 minutes; KUBECONFIG's cluster where it is set
+	@$(MANX_CLUSTER) -- --test-threads=1 --nocapture $(if $(THEIRS),--exact theirs,--skip theirs) 2>&1 | .ci/tally
 
 cluster-base: rust kubernetes ## the control plane and the cluster itself, before Manx runs on it
 	@.ci/packages $(APT_BUILD) $(APT_TEST)

@@ -16,7 +16,7 @@ pub struct Binaries {
 impl Binaries {
     /// What `make kubernetes` built of this checkout's version; an error that says to build it, if nobody did.
     pub fn find() -> Result<Self> {
-        let found = Self { directory: where_they_are()? };
+        let found = Self { directory: told_by("kubernetes/build")? };
         if found.has("binaries") || found.has("all") {
             return Ok(found);
         }
@@ -60,8 +60,21 @@ impl Binaries {
     }
 }
 
-fn where_they_are() -> Result<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes/build");
+/// The containerd that `make containerd` built, for [`super::Options::runtime`].
+pub fn newer_containerd() -> Result<PathBuf> {
+    let folder = told_by("kubernetes/containerd/build")?;
+    if folder.join(".all").exists() {
+        return Ok(folder);
+    }
+    bail!(
+        "containerd is not built\n  where      {}\n  expected   containerd, its shim and runc\n  do         make containerd (minutes once, then cached)",
+        folder.display()
+    )
+}
+
+/// Where a script of e2e puts what it builds.
+fn told_by(script: &str) -> Result<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
     let mut command = Command::new(&script);
     command.arg("where");
     let text = stdout_of(command).with_context(|| format!("{}", script.display()))?;

@@ -31,7 +31,7 @@ use crate::process::{Process, wait_for};
 use crate::router::{Kind, RouterPlaces, Routers};
 
 pub use authority::Authority;
-pub use binaries::Binaries;
+pub use binaries::{Binaries, newer_containerd};
 pub use control_plane::{ControlPlane, Site};
 pub use install::{NAMESPACE, chart};
 pub use node::{Component, Node};

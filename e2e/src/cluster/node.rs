@@ -78,6 +78,17 @@ pub(crate) fn prepare(options: &Options) -> Result<()> {
         let name = archive.file_name().context("an image without a file name")?;
         fs::copy(archive, images.join(name)).with_context(|| format!("{}", archive.display()))?;
     }
+    let runtime = options.home.join("runtime");
+    fs::create_dir_all(&runtime)?;
+    for program in ["containerd", "containerd-shim-runc-v2", "runc"] {
+        match &options.runtime {
+            Some(folder) => drop(
+                fs::copy(folder.join(program), runtime.join(program))
+                    .with_context(|| format!("{}", folder.join(program).display()))?,
+            ),
+            None => drop(fs::remove_file(runtime.join(program))),
+        }
+    }
     Ok(())
 }
 

@@ -141,6 +141,8 @@ init)
     mount -t bpf bpf /sys/fs/bpf 2>/dev/null || true
     mount_files
     cd /
+    # Another containerd than the machine's.
+    PATH=$cluster/runtime:$PATH
     supervise containerd containerd --config "$cluster/containerd.toml" &
     until ctr version >/dev/null 2>&1; do sleep 0.05; done
     for archive in /run/cluster/bin/images/*.tar "$cluster"/images/*.tar; do

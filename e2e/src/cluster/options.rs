@@ -70,6 +70,9 @@ pub struct Options {
     pub helm: Option<PathBuf>,
     /// OCI archives that every node has from its start, beside the test images.
     pub images: Vec<PathBuf>,
+    /// A folder of containerd, its shim and runc, to run instead of Debian's.
+    #[serde(default)]
+    pub runtime: Option<PathBuf>,
     /// Further flags of kube-apiserver.
     pub api_server_flags: Vec<String>,
     /// Further flags of kube-controller-manager, such as a shorter `--node-monitor-grace-period`.
@@ -92,6 +95,7 @@ impl Default for Options {
             dns: true,
             images: Vec::new(),
             helm: None,
+            runtime: None,
             api_server_flags: Vec::new(),
             controller_manager_flags: Vec::new(),
             home: checkout.parent().unwrap_or(checkout).join("target/cluster"),

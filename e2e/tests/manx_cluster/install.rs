@@ -82,7 +82,15 @@ pub(crate) fn mesh_is_well(lab: &Lab) -> Result<()> {
 /// What people ask first at three in the morning: answered by every daemon, from wherever kubectl works.
 pub(crate) fn manxctl_answers(lab: &mut Lab) -> Result<String> {
     let nodes = lab.cluster.size();
-    for arguments in [&["status"][..], &["nodes"], &["bgp", "peers"], &["bgp", "routes"], &["ipam", "show"]] {
+    let questions = [
+        &["status"][..],
+        &["nodes"],
+        &["bgp", "peers"],
+        &["bgp", "routes"],
+        &["services"],
+        &["ipam", "show"],
+    ];
+    for arguments in questions {
         let report = lab.manxctl(arguments)?;
         ensure!(list(&report, "/missing").is_empty(), "{arguments:?}: did not answer: {}", report["missing"]);
     }
@@ -94,5 +102,5 @@ pub(crate) fn manxctl_answers(lab: &mut Lab) -> Result<String> {
     ensure!(askers.len() == nodes, "sessions of {askers:?}, expected of {nodes} nodes");
     let down: Vec<_> = rows.iter().filter(|row| text(row, "/state") != "Established").collect();
     ensure!(down.is_empty(), "{down:?}");
-    Ok(format!("status, nodes, peers, routes, pools; {} ends of sessions", rows.len()))
+    Ok(format!("status, nodes, peers, routes, services, pools; {} ends of sessions", rows.len()))
 }

@@ -20,6 +20,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Longer than a SYN's first repetitions, and than a pod waits for its turn on a busy machine: that is a late answer, not
 /// a failure.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// No answer in this time: something was lost on the way.
+const LATE: Duration = Duration::from_secs(1);
 /// For so long a connection is in flight, on a busy machine.
 const FLIGHT: Duration = Duration::from_secs(1);
 
@@ -34,8 +36,16 @@ pub(crate) struct Load {
 #[derive(Default)]
 struct Asked {
     answered: usize,
-    slowest: Duration,
+    slowest: Option<Answered>,
     failures: Vec<Failure>,
+}
+
+/// Compared by what it took.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Answered {
+    took: Duration,
+    sent: Instant,
+    target: SocketAddr,
 }
 
 struct Failure {
@@ -69,7 +79,7 @@ impl Load {
             all.slowest = all.slowest.max(one.slowest);
             all.failures.extend(one.failures);
         }
-        let took = self.began.elapsed().as_secs_f64();
+        let elapsed = self.began.elapsed().as_secs_f64();
         let changes: Vec<Changed> = self.routers.into_iter().flat_map(Monitor::finish).collect();
         let (moved, failed): (Vec<Failure>, Vec<Failure>) =
             all.failures.into_iter().partition(|failure| failure.was_moved(&changes));
@@ -77,15 +87,26 @@ impl Load {
         let told: String = told.join("; ").chars().take(600).collect();
         let asked = all.answered + moved.len() + failed.len();
         ensure!(failed.is_empty(), "{} of {asked} connections failed: {told}", failed.len());
-        ensure!(all.answered > clients * 10, "{} answers in {took:.1}s", all.answered);
+        ensure!(all.answered > clients * 10, "{} answers in {elapsed:.1}s", all.answered);
         // Few are in flight at any moment.
         ensure!(moved.len() * 100 < all.answered, "{} of {} were moved", moved.len(), all.answered);
-        let slowest = all.slowest.as_millis();
+        let slowest = all.slowest.map(|slowest| slowest.told(self.began)).unwrap_or_default();
         let apart = match moved.len() {
             0 => String::new(),
             moved => format!(", {moved} moved to another node by a ToR while in flight"),
         };
-        Ok(format!("{} connections in {took:.1}s, none failed{apart}, slowest {slowest} ms", all.answered))
+        Ok(format!("{} connections in {elapsed:.1}s, none failed{apart}, slowest {slowest}", all.answered))
+    }
+}
+
+impl Answered {
+    fn told(&self, began: Instant) -> String {
+        let took = self.took.as_millis();
+        if self.took < LATE {
+            return format!("{took} ms");
+        }
+        // A SYN was lost: where and when is worth knowing.
+        format!("{took} ms ({} at {:.2}s)", self.target, self.sent.duration_since(began).as_secs_f64())
     }
 }
 
@@ -151,7 +172,7 @@ fn keep_asking(target: SocketAddr, stop: &AtomicBool) -> Asked {
         match ask(target) {
             Ok(()) => {
                 asked.answered += 1;
-                asked.slowest = asked.slowest.max(sent.elapsed());
+                asked.slowest = asked.slowest.max(Some(Answered { took: sent.elapsed(), sent, target }));
             }
             Err(error) => asked.failures.push(Failure { target, sent, error }),
         }

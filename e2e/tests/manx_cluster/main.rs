@@ -23,7 +23,7 @@ mod removal;
 mod services;
 mod traffic;
 
-use e2e::cluster::{Families, Options, ProxyMode};
+use e2e::cluster::{Families, Options, ProxyMode, newer_containerd};
 
 use lab::Lab;
 
@@ -91,6 +91,19 @@ fn iptables_proxy() {
     lab.step("a Service by ClusterIP, NodePort and LoadBalancer address", services::of_each_kind);
     lab.step("deny all: probes pass, pods do not; then allowed again", policy::deny_all);
     lab.step("kube-proxy restarted on every node", services::proxy_restarted);
+    lab.step("helm uninstall leaves the nodes as they were", removal::helm_uninstall);
+    lab.end();
+}
+
+/// Another containerd, for pods whose root is nobody on the node: Debian's cannot start them.
+#[test]
+fn user_namespaces() {
+    let runtime = newer_containerd().unwrap_or_else(|error| panic!("{error:#}"));
+    let mut lab = Lab::up(Options { nodes: 2, runtime: Some(runtime), ..Options::default() });
+    lab.step("helm install, no values, a newer containerd", install::without_values);
+    lab.step("pods of every node reach all pods, both families", |lab| traffic::pods_reach_pods(lab, 1));
+    lab.step("hostUsers: false: probed, reaches all pods, goes", traffic::user_namespace);
+    lab.step("a hostPort leads to its pod, and no longer once that is gone", traffic::host_port);
     lab.step("helm uninstall leaves the nodes as they were", removal::helm_uninstall);
     lab.end();
 }

@@ -106,6 +106,9 @@ pub(crate) fn behind_tors(lab: &mut Lab) -> Result<String> {
             seen.push(prefix);
         }
     }
+    for service in ["web", "web-local"] {
+        told_by(lab, service, nodes)?;
+    }
     only_where_endpoints_are(lab)?;
     let cluster_ip = lab.json(&["get", "service", "web"])?;
     let url = format!("http://{}/hostname", at(text(&cluster_ip, "/spec/clusterIP").parse()?, 80));
@@ -117,6 +120,24 @@ pub(crate) fn behind_tors(lab: &mut Lab) -> Result<String> {
         }
     }
     Ok(format!("{}, ClusterIP and NodePort from outside", seen.join(" ")))
+}
+
+/// `kubectl manx services` says of each address how many nodes tell it.
+fn told_by(lab: &Lab, service: &str, nodes: usize) -> Result<()> {
+    let addresses = given(lab, service)?;
+    lab.until(PATIENCE, |lab| {
+        let report = lab.manxctl(&["services"])?;
+        let rows: Vec<_> =
+            list(&report, "/services").iter().filter(|row| text(row, "/name") == service).collect();
+        ensure!(rows.len() == addresses.len(), "{service} has {addresses:?}, manxctl says {report}");
+        for row in rows {
+            ensure!(
+                text(row, "/state") == "announced" && row["nodes"] == nodes,
+                "expected {nodes} nodes: {row}"
+            );
+        }
+        Ok(())
+    })
 }
 
 /// One pod on one node: one way.

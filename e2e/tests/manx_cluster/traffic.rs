@@ -180,3 +180,40 @@ pub(crate) fn bandwidth(lab: &mut Lab) -> Result<String> {
     ensure!(left.is_empty(), "n1 keeps {left:?} of a pod that is gone");
     Ok(format!("{set:?}"))
 }
+
+/// A pod in a user namespace of its own, which its network namespace belongs to: who is root there is nobody outside.
+pub(crate) fn user_namespace(lab: &mut Lab) -> Result<String> {
+    let name = "own-users";
+    lab.cluster.apply(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}}}}}, spec: {{hostUsers: false, \
+         nodeName: n1, terminationGracePeriodSeconds: 1, containers: [{{name: web, image: \"localhost/agnhost:1\", \
+         args: [netexec, --http-port=8080, --udp-port=-1], readinessProbe: {{httpGet: {{path: /, port: 8080}}, \
+         periodSeconds: 1}}}}]}}}}"
+    ))?;
+    lab.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=90s"])?;
+    let map = lab.in_pod(name, "cat /proc/self/uid_map")?;
+    let words: Vec<&str> = map.split_whitespace().collect();
+    let [inside, outside, ..] = words.as_slice() else { anyhow::bail!("uid_map: {map:?}") };
+    ensure!(*inside == "0" && *outside != "0", "root of the pod is root of the node: {map}");
+    let pod = pods(lab, name)?.pop().context("no pod")?;
+    let others = pods(lab, "web")?;
+    let to_others: Vec<String> =
+        others.iter().flat_map(|other| &other.addresses).map(|address| at(*address, 8080)).collect();
+    lab.until(PATIENCE, |lab| connects(lab, &pod, &to_others))?;
+    let to_it: Vec<String> = pod.addresses.iter().map(|address| at(*address, 8080)).collect();
+    for other in &others {
+        lab.until(PATIENCE, |lab| connects(lab, other, &to_it))?;
+    }
+    let links = |lab: &Lab| -> Result<usize> {
+        let listed = lab.cluster.node("n1")?.run(&["ip", "-o", "link", "show", "type", "veth"])?;
+        Ok(listed.lines().filter(|line| line.contains(": manx")).count())
+    };
+    let before = links(lab)?;
+    lab.kubectl(&["delete", "pod", name, "--wait=true"])?;
+    lab.until(PATIENCE, |lab| {
+        let after = links(lab)?;
+        ensure!(after + 1 == before, "{after} links on n1 after {before}");
+        Ok(())
+    })?;
+    Ok(format!("root is {outside}; {} flows", to_others.len() + to_it.len() * others.len()))
+}
