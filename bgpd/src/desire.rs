@@ -47,6 +47,8 @@ pub(crate) struct Desire {
     pub(crate) secrets: BTreeSet<SecretKey>,
     /// What starts no session: BGPPeers of this node by name, and `topology`.
     pub(crate) refused: BTreeMap<String, Refusal>,
+    /// Why there can be no node-to-node session from here.
+    pub(crate) homeless: Option<String>,
     /// Facts that are worth a sentence in BGPReady though nothing is wrong with a session.
     pub(crate) remarks: Vec<String>,
     /// This node's addresses.
@@ -202,7 +204,7 @@ impl World<'_> {
         }
         let Mesh { links, conflict, homeless, remarks } = self.mesh(identity, node_name, desire);
         desire.remarks.extend(remarks);
-        desire.refused.extend(homeless.map(|refusal| (TOPOLOGY_PEER.to_owned(), refusal)));
+        desire.homeless = homeless;
         desire.is_twin = conflict.is_some();
         desire.problem = conflict;
         let import = self.node_import();

@@ -51,7 +51,7 @@ pub(crate) struct Mesh {
     /// Set: this node is the younger of two with one address or router id, and starts no session.
     pub(crate) conflict: Option<Refusal>,
     /// Set: this node has no address that a session could run on.
-    pub(crate) homeless: Option<Refusal>,
+    pub(crate) homeless: Option<String>,
     /// Why some node has none, for BGPReady.
     pub(crate) remarks: Vec<String>,
 }
@@ -173,10 +173,10 @@ pub(crate) fn mesh<'a>(
         }
     }
     if own.addresses.is_empty() && open {
-        let message = format!(
-            "node {own_name} has no address: give Node {own_name} an InternalIP, or FabricNode {own_name} spec.addresses"
-        );
-        mesh.homeless = Some(Refusal { reason: "NoneEstablished", message });
+        mesh.homeless = Some(format!(
+            "no node-to-node session: node {own_name} has no address: give Node {own_name} an InternalIP, or FabricNode \
+             {own_name} spec.addresses"
+        ));
         mesh.remarks.clear();
     }
     // Nobody else can know this node before its object is there.

@@ -104,7 +104,7 @@ pub(crate) fn ready(
         (None, Some(config)) => sessions(speaker, config, desire),
         (None, None) => (false, "NoneEstablished", vec!["the objects were not read yet".to_owned()]),
     };
-    sentences.extend(desire.remarks.iter().take(5).cloned());
+    sentences.extend(desire.homeless.iter().chain(desire.remarks.iter().take(5)).cloned());
     for (peer, refusal) in desire.refused.iter().take(5) {
         sentences.push(match peer.as_str() {
             TOPOLOGY_PEER => format!("no node-to-node session: {}", refusal.message),
@@ -138,6 +138,7 @@ fn sessions(speaker: &Speaker, config: &SpeakerConfig, desire: &Desire) -> (bool
         return (false, "AwaitingEndOfRIB", vec![waits.to_owned(), text, down.join(", ")]);
     }
     match (live.len(), up) {
+        (0, _) if desire.homeless.is_some() => (false, "NoneEstablished", Vec::new()),
         (0, _) if desire.refused.is_empty() => {
             (true, "NoPeers", vec!["no BGPPeer selects this node, and no other node is known".to_owned()])
         }

@@ -304,7 +304,8 @@ pub struct ServiceRow {
     pub ready: u64,
     /// Nodes that originate it.
     pub nodes: u64,
-    /// `announced`, `withdrawn: none ready`, `not announced`, `waits for an address`, `AddressRequestFailed`
+    /// `announced`, `withdrawn: none ready`, `not announced`, `no BGPAdvertisement asks for it`, `no BGPPeer to tell`,
+    /// `not by the nodes that answered`, `waits for an address`, `AddressRequestFailed`
     pub state: String,
     /// Why there is no address.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -369,14 +369,14 @@ impl Worker {
     }
 
     fn reverse_path(&self, interface: String, index: u32, strict: bool) {
-        let set = link::set_strict_reverse_path(&self.socket, index, strict);
-        let error = match set {
-            Err(error) => Some(error.to_string()),
-            Ok(()) if strict => None,
-            Ok(()) => sysctl::strict_everywhere(&Sysctl::default()).map(|problem| problem.to_string()),
-        };
-        if let Some(error) = error {
-            self.report(Outcome::ReversePathStays { interface, error });
+        if let Err(error) = link::set_strict_reverse_path(&self.socket, index, strict) {
+            // Gone with its pod, as a rule.
+            tracing::warn!(%error, interface, strict, "reverse path filter of a pod's link");
+            return;
+        }
+        let everywhere = Some(Sysctl::default()).filter(|_| !strict);
+        if let Some(problem) = everywhere.and_then(|sysctl| sysctl::strict_everywhere(&sysctl)) {
+            self.report(Outcome::ReversePathStays { interface, error: problem.to_string() });
         }
     }
 

@@ -60,12 +60,16 @@ impl<S: Store> Driver<S> {
     pub(crate) fn refresh_pod(&mut self, key: &Key) {
         let (namespace, name) = (key.namespace.clone().unwrap_or_default(), key.name.clone());
         let object = self.objects.pods.get(key);
-        let allowed = object.map(|object| self.objects.allowed_sources(&namespace, object));
+        let is_its = |attached: &&Attached| attached.namespace == namespace && attached.name == name;
+        // Of the many pods elsewhere nobody asks.
+        let allowed = object
+            .filter(|_| self.attached.values().any(|attached| is_its(&attached)))
+            .map(|object| self.objects.allowed_sources(&namespace, object));
         let sources = allowed.as_ref().and_then(|allowed| allowed.as_ref().ok());
         let mut now: Vec<(EndpointId, Endpoint)> = Vec::new();
         let mut here = false;
         for (attachment, attached) in &self.attached {
-            if attached.namespace != namespace || attached.name != name {
+            if !is_its(&attached) {
                 continue;
             }
             here = true;
@@ -97,8 +101,9 @@ impl<S: Store> Driver<S> {
         for (id, endpoint) in now {
             self.graph.on_update(Update::Endpoint(id, Some(endpoint)));
         }
-        if let Some(allowed) = &allowed {
-            self.follow_sources(key, allowed);
+        // What was not heard yet may allow more, and the kernel is as an earlier life left it.
+        if let Some(allowed) = allowed.filter(|_| self.objects.known()) {
+            self.follow_sources(key, &allowed);
         }
         self.dirty(false);
     }
@@ -129,7 +134,8 @@ impl<S: Store> Driver<S> {
         for key in &news.policies {
             self.refresh_policy(key);
         }
-        for key in news.pods.union(&self.attached_in(&news.namespaces)) {
+        let concerned = self.attached_in(|namespace| news.in_sync || news.namespaces.contains(namespace));
+        for key in news.pods.union(&concerned) {
             self.refresh_pod(key);
         }
         if news.nat {

@@ -12,9 +12,12 @@ use manx_crds::v1alpha1::Cidr;
 use crate::dataplane::Command;
 use crate::driver::Driver;
 use crate::objects::Objects;
+use crate::writer::Write;
 
 /// Reason of the Event on a pod that sends from its addresses only, against what its keys ask for.
 pub(crate) const REFUSED: &str = "SourcePrefixesRefused";
+/// Reason of the Event on a pod whose keys are good, and whose node drops what they allow.
+const FILTERED: &str = "ReversePathFiltered";
 
 /// How far one link has come.
 #[derive(Debug, Clone, Default)]
@@ -74,21 +77,17 @@ impl<S: Store> Driver<S> {
         }
     }
 
-    /// Pods of this node in a Namespace that changed.
-    pub(crate) fn attached_in(&self, namespaces: &BTreeSet<Key>) -> BTreeSet<Key> {
-        let concerned =
-            self.attached.values().filter(|link| namespaces.contains(&Key::cluster(&link.namespace)));
+    /// Pods of this node in these Namespaces.
+    pub(crate) fn attached_in(&self, chosen: impl Fn(&Key) -> bool) -> BTreeSet<Key> {
+        let concerned = self.attached.values().filter(|link| chosen(&Key::cluster(&link.namespace)));
         concerned.map(|link| Key::namespaced(&link.namespace, &link.name)).collect()
     }
 
     /// The kernel goes on dropping what the pod may send: whoever runs the node is to know.
-    pub(crate) fn reverse_path_stays(&mut self, interface: &str, error: &str) {
-        let Some(link) = self.attached.values_mut().find(|link| link.host_interface == interface) else {
-            return;
-        };
-        link.sources.strict = None;
+    pub(crate) fn reverse_path_stays(&self, interface: &str, error: &str) {
+        let Some(link) = self.attached.values().find(|link| link.host_interface == interface) else { return };
         let pod = Key::namespaced(&link.namespace, &link.name);
         tracing::warn!(pod = %pod, error, effect = "the kernel drops what it sends from its source prefixes", "source prefixes");
-        self.status.pod_event(&pod, REFUSED, error);
+        self.status.send(Write::PodEvent { pod, reason: FILTERED, note: error.to_owned() });
     }
 }

@@ -13,7 +13,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt as _;
 use manx_crds::report::{BgpdOriginated, BgpdRequest, ServiceReport, ServiceRow};
 use manx_crds::services::SERVICE_NAME_LABEL;
-use manx_crds::v1alpha1::{BGPPeer, LoadBalancerPool};
+use manx_crds::v1alpha1::{BGPAdvertisement, BGPPeer, LoadBalancerPool, ServiceAddressType};
 
 use crate::Global;
 use crate::error::Failure;
@@ -26,6 +26,11 @@ const FAILED: &str = "AddressRequestFailed";
 const NOWHERE: &str = "not announced";
 /// A lab of one segment, say: nothing is wrong with the Service.
 const NOBODY: &str = "no BGPPeer to tell";
+const UNASKED: &str = "no BGPAdvertisement asks for it";
+/// Not all nodes were asked, or answered.
+const ELSEWHERE: &str = "not by the nodes that answered";
+/// Rows that a screen holds.
+const SCREEN: usize = 20;
 
 /// What the rows are worked out from.
 #[derive(Default)]
@@ -36,24 +41,58 @@ struct Facts {
     events: Vec<Event>,
     /// There is somebody to tell.
     peers: bool,
+    /// Kinds of addresses that some BGPAdvertisement asks for.
+    asked_for: Vec<ServiceAddressType>,
     /// What each node originates; a node that did not answer is not here.
-    originated: Vec<BTreeSet<IpNet>>,
+    originated: Vec<Originated>,
+    /// Every node is there.
+    all_nodes: bool,
 }
 
-pub(crate) async fn report(fabric: &Fabric, all: bool) -> Result<ServiceReport, Failure> {
+/// The prefixes of one node, and how long they are.
+#[derive(Default)]
+struct Originated {
+    prefixes: BTreeSet<IpNet>,
+    lengths: BTreeSet<u8>,
+}
+
+impl From<BTreeSet<IpNet>> for Originated {
+    fn from(prefixes: BTreeSet<IpNet>) -> Self {
+        Self { lengths: prefixes.iter().map(IpNet::prefix_len).collect(), prefixes }
+    }
+}
+
+impl Originated {
+    fn holds(&self, address: IpAddr) -> bool {
+        let around = |length: &u8| IpNet::new(address, *length).ok().map(|net| net.trunc());
+        self.lengths.iter().filter_map(around).any(|net| self.prefixes.contains(&net))
+    }
+}
+
+pub(crate) async fn report(fabric: &Fabric, global: &Global) -> Result<ServiceReport, Failure> {
     let mut header = fabric.header("ServiceReport");
     let request = serde_json::to_value(BgpdRequest::Originated)?;
     let answers = fabric.ask_all::<BgpdOriginated>(Daemon::Bgpd, &request).await;
     let answers = answered(answers, &mut header);
-    let facts = Facts {
+    let mut facts = Facts {
         services: fabric.list().await?,
         slices: fabric.list().await?,
         pools: fabric.list().await?,
-        events: fabric.list().await?,
         peers: !fabric.list::<BGPPeer>().await?.is_empty(),
-        originated: answers.into_iter().map(|(_, answer)| answer.prefixes).collect(),
+        all_nodes: header.complete && global.node.is_none(),
+        originated: answers.into_iter().map(|(_, answer)| answer.prefixes.into()).collect(),
+        ..Facts::default()
     };
-    Ok(ServiceReport { header, services: rows(&facts, all) })
+    for advertisement in fabric.list::<BGPAdvertisement>().await? {
+        facts
+            .asked_for
+            .extend(advertisement.spec.services.into_iter().flat_map(|services| services.address_types));
+    }
+    // There may be very many, and most fabrics have nobody who waits.
+    if facts.services.iter().any(waits) {
+        facts.events = fabric.list().await?;
+    }
+    Ok(ServiceReport { header, services: rows(&facts, global.all) })
 }
 
 /// One row an address. ClusterIPs only where `all` are asked for: every Service has one.
@@ -62,46 +101,35 @@ fn rows(facts: &Facts, all: bool) -> Vec<ServiceRow> {
     let mut rows = Vec::new();
     for service in &facts.services {
         let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
-        let balanced = is(service, "LoadBalancer");
-        let mut addresses = outside(service);
-        let waits = balanced && addresses.is_empty();
-        if all {
-            addresses.extend(cluster_ips(service).map(|address| (address, Policy::Internal)));
-        }
-        let told = |address: &IpAddr| -> usize {
-            let holds = |prefixes: &&BTreeSet<IpNet>| prefixes.iter().any(|prefix| prefix.contains(address));
-            facts.originated.iter().filter(holds).count()
+        let endpoints = ready.get(&(namespace.clone(), name.clone()));
+        let row = |state: &str| ServiceRow {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            r#type: service.spec.as_ref().and_then(|spec| spec.type_.clone()).unwrap_or_default(),
+            address: None,
+            pool: None,
+            policy: policy(service, &ServiceAddressType::LoadBalancerIP),
+            ready: endpoints.map_or(0, |all| all.len() as u64),
+            nodes: 0,
+            state: state.to_owned(),
+            message: None,
         };
-        let row =
-            |address: Option<IpAddr>, policy: Policy, ready: u64, nodes: usize, state: &str| ServiceRow {
-                namespace: namespace.clone(),
-                name: name.clone(),
-                r#type: service.spec.as_ref().and_then(|spec| spec.type_.clone()).unwrap_or_default(),
-                address,
-                pool: address.and_then(|address| pool_of(&facts.pools, address)),
-                policy: policy.of(service),
-                ready,
-                nodes: nodes as u64,
-                state: state.to_owned(),
-                message: None,
-            };
-        for (address, policy) in addresses {
+        for (kind, address) in addresses(service) {
+            if kind == ServiceAddressType::ClusterIP && !all {
+                continue;
+            }
             let of_family = |one: &&IpAddr| one.is_ipv4() == address.is_ipv4();
-            let known = ready.get(&(namespace.clone(), name.clone()));
-            let ready = known.map_or(0, |ready| ready.iter().filter(of_family).count());
-            let nodes = told(&address);
-            let state = match (nodes, ready) {
-                (0, 0) => "withdrawn: none ready",
-                (0, _) if facts.peers => NOWHERE,
-                (0, _) => NOBODY,
-                (_, _) => ANNOUNCED,
-            };
-            rows.push(row(Some(address), policy, ready as u64, nodes, state));
+            let ready = endpoints.map_or(0, |all| all.iter().filter(of_family).count() as u64);
+            let nodes = facts.originated.iter().filter(|node| node.holds(address)).count() as u64;
+            let policy = policy(service, &kind);
+            let (address, pool) = (Some(address), pool_of(&facts.pools, address));
+            let state = facts.state(&kind, ready, nodes);
+            rows.push(ServiceRow { address, pool, policy, ready, nodes, ..row(state) });
         }
-        if waits {
+        if waits(service) {
             let message = last_note(&facts.events, service);
             let state = if message.is_some() { FAILED } else { "waits for an address" };
-            rows.push(ServiceRow { message, ..row(None, Policy::External, 0, 0, state) });
+            rows.push(ServiceRow { message, ..row(state) });
         }
     }
     rows.sort_by(|a, b| {
@@ -114,41 +142,55 @@ fn rows(facts: &Facts, all: bool) -> Vec<ServiceRow> {
     rows
 }
 
-/// Which of a Service's traffic policies is meant.
-#[derive(Clone, Copy)]
-enum Policy {
-    Internal,
-    External,
-}
-
-impl Policy {
-    fn of(self, service: &Service) -> String {
-        let spec = service.spec.as_ref();
-        let said = match self {
-            Self::Internal => spec.and_then(|spec| spec.internal_traffic_policy.clone()),
-            Self::External => spec.and_then(|spec| spec.external_traffic_policy.clone()),
-        };
-        said.unwrap_or_else(|| "Cluster".to_owned())
+impl Facts {
+    fn state(&self, kind: &ServiceAddressType, ready: u64, nodes: u64) -> &'static str {
+        match (nodes, ready) {
+            (0, _) if !self.asked_for.contains(kind) => UNASKED,
+            (0, 0) => "withdrawn: none ready",
+            (0, _) if !self.peers => NOBODY,
+            (0, _) if !self.all_nodes => ELSEWHERE,
+            (0, _) => NOWHERE,
+            (_, _) => ANNOUNCED,
+        }
     }
 }
 
-fn is(service: &Service, kind: &str) -> bool {
-    service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some(kind)
+/// The traffic policy that counts for addresses of this kind.
+fn policy(service: &Service, kind: &ServiceAddressType) -> String {
+    let spec = service.spec.as_ref();
+    let said = match kind {
+        ServiceAddressType::ClusterIP => spec.and_then(|spec| spec.internal_traffic_policy.clone()),
+        ServiceAddressType::ExternalIP
+        | ServiceAddressType::LoadBalancerIP
+        | ServiceAddressType::Unknown(_) => spec.and_then(|spec| spec.external_traffic_policy.clone()),
+    };
+    said.unwrap_or_else(|| "Cluster".to_owned())
 }
 
-/// Addresses by which others than pods reach it.
-fn outside(service: &Service) -> Vec<(IpAddr, Policy)> {
+/// A Service of type LoadBalancer that nobody has given an address yet.
+fn waits(service: &Service) -> bool {
+    is_balanced(service) && balancer_ips(service).next().is_none()
+}
+
+fn is_balanced(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer")
+}
+
+fn balancer_ips(service: &Service) -> impl Iterator<Item = &str> {
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let balancer = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
-    let balancer = balancer.filter(|_| is(service, "LoadBalancer")).filter_map(|one| one.ip.as_deref());
-    let external = service.spec.iter().flat_map(|spec| spec.external_ips.iter().flatten());
-    let texts = balancer.chain(external.map(String::as_str));
-    texts.filter_map(|text| Some((text.parse().ok()?, Policy::External))).collect()
+    let ingress = status.and_then(|balancer| balancer.ingress.as_ref()).into_iter().flatten();
+    ingress.filter(|_| is_balanced(service)).filter_map(|one| one.ip.as_deref())
 }
 
-fn cluster_ips(service: &Service) -> impl Iterator<Item = IpAddr> {
-    let texts = service.spec.iter().flat_map(|spec| spec.cluster_ips.iter().flatten());
-    texts.filter_map(|text| text.parse().ok())
+fn addresses(service: &Service) -> Vec<(ServiceAddressType, IpAddr)> {
+    let spec = service.spec.iter();
+    let cluster = spec.clone().flat_map(|spec| spec.cluster_ips.iter().flatten()).map(String::as_str);
+    let external = spec.flat_map(|spec| spec.external_ips.iter().flatten()).map(String::as_str);
+    let balancer = balancer_ips(service).map(|text| (ServiceAddressType::LoadBalancerIP, text));
+    let texts = balancer
+        .chain(external.map(|text| (ServiceAddressType::ExternalIP, text)))
+        .chain(cluster.map(|text| (ServiceAddressType::ClusterIP, text)));
+    texts.filter_map(|(kind, text)| Some((kind, text.parse().ok()?))).collect()
 }
 
 fn pool_of(pools: &[LoadBalancerPool], address: IpAddr) -> Option<String> {
@@ -192,7 +234,7 @@ fn last_note(events: &[Event], service: &Service) -> Option<String> {
 
 /// False where a Service should have an address, or its address a way, and has none.
 pub(crate) async fn run(fabric: &Fabric, global: &Global) -> Result<bool, Failure> {
-    let report = report(fabric, global.all).await?;
+    let report = report(fabric, global).await?;
     let healthy = report.header.complete
         && !report.services.iter().any(|row| [FAILED, NOWHERE].contains(&row.state.as_str()));
     if global.printed(&report)? {
@@ -208,7 +250,12 @@ pub(crate) async fn run(fabric: &Fabric, global: &Global) -> Result<bool, Failur
         ("NODES", Align::Right),
         ("STATE", Align::Left),
     ]);
-    for row in &report.services {
+    let mut folded = 0;
+    for (index, row) in report.services.iter().enumerate() {
+        if global.folds() && index >= SCREEN && row.state == ANNOUNCED {
+            folded += 1;
+            continue;
+        }
         table.row(vec![
             format!("{}/{}", row.namespace, row.name),
             row.r#type.clone(),
@@ -221,6 +268,9 @@ pub(crate) async fn run(fabric: &Fabric, global: &Global) -> Result<bool, Failur
         ]);
     }
     print!("{}", table.render(!global.no_headers));
+    if folded > 0 {
+        println!("... {folded} more announced; --all shows them, and ClusterIPs");
+    }
     for row in &report.services {
         if let Some(message) = &row.message {
             println!("{}/{}: {message}", row.namespace, row.name);

@@ -52,14 +52,20 @@ fn first_packet(mut packet: Packet, state: &NodeState) -> Option<Packet> {
         let local = state.endpoints.values().filter(|endpoint| endpoint.is_local());
         local.filter(move |endpoint| endpoint.may_send_from(source) && !endpoint.addresses.contains(&source))
     };
+    let receiver = holders(packet.destination).find_map(|e| e.interface.clone());
+    // Whoever holds the source sent it; else a pod that may borrow it, unless that pod is the receiver.
+    let borrowers: Vec<String> = borrows(packet.source)
+        .filter(|_| holders(packet.source).count() == 0)
+        .filter_map(|endpoint| endpoint.interface.clone())
+        .filter(|borrower| receiver.as_ref() != Some(borrower))
+        .collect();
     // An entry does not tell who of several it is from.
-    let senders = holders(packet.source).count() + borrows(packet.source).count();
-    let shared = senders > 1 || holders(packet.destination).count() > 1;
+    let shared = [packet.source, packet.destination].iter().any(|address| holders(*address).count() > 1)
+        || borrowers.len() > 1;
     if shared || packet.source == packet.destination || packet.header.is_none() {
         return None;
     }
-    let borrower = borrows(packet.source).find_map(|endpoint| endpoint.interface.clone());
-    packet.input = borrower.or_else(|| Some(interface(packet.source)));
+    packet.input = borrowers.first().cloned().or_else(|| Some(interface(packet.source)));
     packet.output = Some(interface(packet.destination));
     packet.connection = Connection::New;
     packet.dnat = false;

@@ -196,7 +196,7 @@ pub fn secure_host_end(socket: &RouteSocket, index: u32) -> Result<(), NetlinkEr
 }
 
 /// Whether the host's end takes only what is routed back through it (RFC 3704 §2.2), of IPv4. The kernel takes the
-/// stricter of this and `net/ipv4/conf/all/rp_filter`.
+/// larger number of this (1, else 0) and `net/ipv4/conf/all/rp_filter`.
 ///
 /// # Errors
 /// Refused.

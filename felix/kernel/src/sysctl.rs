@@ -88,8 +88,8 @@ pub fn host_end(interface: &str) -> Vec<Setting> {
     }]
 }
 
-/// The administrator's check of reverse paths on every interface: the kernel takes the stricter of this and a link's own,
-/// so what a pod may send from addresses that are not routed to it is dropped.
+/// The administrator's check of reverse paths on every interface: the kernel takes the larger number of this and a link's
+/// own, and 1 drops what a pod may send from addresses that are not routed to it.
 pub fn strict_everywhere(sysctl: &Sysctl) -> Option<Problem> {
     let key = "net/ipv4/conf/all/rp_filter";
     let found = sysctl.read(key).ok().filter(|found| found == "1")?;

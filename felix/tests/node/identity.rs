@@ -86,8 +86,8 @@ fn a_node_without_an_address_says_so_and_goes_on_when_it_has_one() {
     node.until_says("AddressesReady", text);
     node.until_says(
         "BGPReady",
-        "False NoneEstablished: every session that was asked for is refused; no node-to-node session: node n1 has no \
-         address: give Node n1 an InternalIP, or FabricNode n1 spec.addresses",
+        "False NoneEstablished: no node-to-node session: node n1 has no address: give Node n1 an InternalIP, or FabricNode \
+         n1 spec.addresses",
     );
     assert!(node.tainted(), "no pod may come");
     // Whoever calls all the same is served: a pod needs no address of its node.

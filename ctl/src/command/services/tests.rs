@@ -53,6 +53,8 @@ fn facts() -> Facts {
             slice("pay", &[("10.244.0.4", true, true), ("10.244.0.5", false, false)]),
             slice("lost", &[("10.244.0.6", true, false)]),
             slice("by-hand", &[("10.244.0.7", true, false)]),
+            slice("inside", &[("10.244.0.8", true, false)]),
+            slice("old", &[("10.244.0.9", true, false)]),
         ],
         pools: vec![object(json!({
             "apiVersion": "manx.dev/v1alpha1", "kind": "LoadBalancerPool", "metadata": {"name": "public"},
@@ -64,8 +66,12 @@ fn facts() -> Facts {
             event("uid-of-another", "young", 3, "of a Service that was deleted"),
         ],
         peers: true,
+        asked_for: vec![ServiceAddressType::LoadBalancerIP, ServiceAddressType::ExternalIP],
+        all_nodes: true,
         originated: ["192.0.2.10/32 203.0.113.0/24", "192.0.2.10/32", "10.244.0.0/26"]
-            .map(|node| node.split(' ').map(|prefix| prefix.parse().unwrap()).collect())
+            .map(|node| {
+                node.split(' ').map(|prefix| prefix.parse().unwrap()).collect::<BTreeSet<IpNet>>().into()
+            })
             .into(),
     }
 }
@@ -86,7 +92,7 @@ fn each_address_says_where_it_is_from_and_who_tells_it() {
         shown(&rows),
         [
             "lost 192.0.2.12 public Local 1 0 not announced",
-            "old   Local 0 0 AddressRequestFailed",
+            "old   Local 1 0 AddressRequestFailed",
             "pay 192.0.2.11 public Local 0 0 withdrawn: none ready",
             "web 2001:db8::10  Local 0 0 withdrawn: none ready",
             "young   Local 0 0 waits for an address",
@@ -110,7 +116,7 @@ fn where_nobody_listens_nothing_is_wrong() {
 fn cluster_ips_are_shown_to_whoever_wants_all() {
     let rows = rows(&facts(), true);
     assert!(
-        shown(&rows).contains(&"inside 10.96.0.9  Cluster 0 0 withdrawn: none ready".to_owned()),
+        shown(&rows).contains(&"inside 10.96.0.9  Cluster 1 0 no BGPAdvertisement asks for it".to_owned()),
         "{rows:?}"
     );
 }

@@ -57,7 +57,7 @@ pub fn denied(state: &NodeState, recheck: &BTreeSet<IpAddr>, entries: &[Entry]) 
     let masters: BTreeMap<&Tuple, &Entry> = entries.iter().map(|entry| (&entry.original, entry)).collect();
     let borrowers: Vec<&Endpoint> = borrowers(state).collect();
     // What they send under other addresses is theirs, too.
-    let borrowed: Vec<&IpNet> = borrowers
+    let borrowed: BTreeSet<&IpNet> = borrowers
         .iter()
         .filter(|borrower| !borrower.addresses.is_disjoint(recheck))
         .flat_map(|borrower| &borrower.sources)
@@ -83,7 +83,7 @@ pub fn denied(state: &NodeState, recheck: &BTreeSet<IpAddr>, entries: &[Entry]) 
 }
 
 /// Endpoints of this node that may send from more than their addresses. Their connections are found by no address of
-/// theirs; what comes from elsewhere under an address that they may use is taken for theirs.
+/// theirs; what comes from elsewhere under an address that they may use and nobody holds is taken for theirs.
 pub fn borrowers(state: &NodeState) -> impl Iterator<Item = &Endpoint> {
     state.endpoints.values().filter(|endpoint| endpoint.is_local() && !endpoint.sources.is_empty())
 }
@@ -101,21 +101,24 @@ impl<'a> Judge<'a> {
         if source.is_loopback() || self.state.settings.node_addresses.contains(&source) {
             return false;
         }
-        let mut senders = self.local(source);
-        senders.extend(
-            self.borrowers
-                .iter()
-                .copied()
-                .filter(|borrower| !borrower.addresses.contains(&source) && borrower.may_send_from(source)),
-        );
         let receivers = self.local(receiver);
+        let mut senders = self.local(source);
+        // Whoever holds the address sent it; under one that nobody holds, those who may borrow it did, but not to
+        // themselves: then it came from elsewhere.
+        if self.evaluator.at(source).is_empty() {
+            let others = self.borrowers.iter().copied().filter(|borrower| {
+                borrower.may_send_from(source)
+                    && !receivers.iter().any(|receiver| receiver.interface == borrower.interface)
+            });
+            senders.extend(others);
+        }
         if senders
             .iter()
             .any(|sender| receivers.iter().any(|receiver| sender.interface == receiver.interface))
         {
             return false; // a pod to itself
         }
-        // Two endpoints may hold one address for a moment, or send from it: what either may do stays.
+        // Two endpoints may hold one address for a moment: what either may do stays.
         !senders.is_empty() && senders.iter().all(|sender| self.refuses_to_send(sender, &receivers, entry))
             || !receivers.is_empty()
                 && receivers.iter().all(|receiver| self.refuses_to_receive(receiver, &senders, entry))

@@ -224,8 +224,22 @@ fn what_a_pod_sends_under_other_addresses_is_judged_as_its_own() {
     // Found by the pod's own address, which is in no tuple.
     assert_eq!(denied(&state, &[ip(WEB)].into(), std::slice::from_ref(&borrowed)).len(), 1);
     assert!(denied(&state, &[ip(DB)].into(), std::slice::from_ref(&borrowed)).is_empty());
-    // Nobody says which of the two sent it: what its owner may do stays.
+    // Whoever holds the address answers for it, whatever others may send.
     assert!(!is_cut(&state, &entry(DB, REMOTE, TCP, 80)));
+    state.policies.insert(key("in"), policy("db", Direction::Egress, vec![allow("remote", TCP, 443)]));
+    state.policies.insert(key("out"), policy("web", Direction::Egress, vec![allow("remote", TCP, 80)]));
+    assert!(is_cut(&state, &entry(DB, REMOTE, TCP, 80)));
+}
+
+/// The prefixes of a Namespace may hold clients of its pods.
+#[test]
+fn what_comes_from_elsewhere_to_a_borrower_is_not_its_own() {
+    let mut state = state();
+    let db = state.endpoints.get_mut(&EndpointId::pod("shop", "db")).unwrap();
+    db.sources = [format!("{CLIENT}/32").parse().unwrap()].into();
+    assert!(is_cut(&state, &entry(CLIENT, DB, TCP, 5432)), "ingress of db is for web alone");
+    state.policies.insert(key("db"), policy("db", Direction::Egress, Vec::new()));
+    assert!(!is_cut(&state, &entry(CLIENT, DB, TCP, 5432)));
 }
 
 #[test]
