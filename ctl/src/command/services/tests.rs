@@ -113,6 +113,23 @@ fn where_nobody_listens_nothing_is_wrong() {
 }
 
 #[test]
+fn of_nodes_that_nobody_asked_nothing_is_said() {
+    let rows = rows(&Facts { all_nodes: false, ..facts() }, false);
+    let lost = "lost 192.0.2.12 public Local 1 0 not by the nodes that answered";
+    assert!(shown(&rows).contains(&lost.to_owned()), "{rows:?}");
+}
+
+#[test]
+fn an_external_ip_hides_no_missing_address() {
+    let spec = json!({"type": "LoadBalancer", "externalIPs": ["203.0.113.5"]});
+    let rows = rows(&Facts { services: vec![service("both", &spec, &json!([]))], ..facts() }, false);
+    assert_eq!(
+        shown(&rows),
+        ["both   Cluster 0 0 waits for an address", "both 203.0.113.5  Cluster 0 1 announced"]
+    );
+}
+
+#[test]
 fn cluster_ips_are_shown_to_whoever_wants_all() {
     let rows = rows(&facts(), true);
     assert!(
