@@ -10,13 +10,12 @@
 //! of its own, since a high-water mark does not fall.
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
-use std::collections::BTreeSet;
 use std::env;
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 
-use bgp_proto::policy::{ExportPolicy, ImportPolicy};
+use bgp_proto::policy::ExportPolicy;
 use bgp_proto::rib::{PeerFacts, Rib, RibConfig, UnknownNextHops};
 use bgp_proto::wire::attr::{self, code, flag};
 use bgp_proto::wire::nlri;
@@ -113,18 +112,15 @@ impl Profile {
 
 fn facts(number: u8, remote_asn: u32) -> PeerFacts {
     PeerFacts {
-        remote_asn: Asn(remote_asn),
-        local_asn: Asn(OWN_AS),
-        router_id: RouterId(Ipv4Addr::new(10, 0, 0, number)),
-        address: IpAddr::from([192, 0, 2, number]),
         families: [AfiSafi::Ipv4Unicast].into(),
-        four_octet_as: true,
         next_hop_ipv4: Some(Ipv4Addr::new(203, 0, 113, 9)),
-        next_hop_ipv6: None,
-        link_local: None,
-        import: ImportPolicy::accept_all(),
         export: ExportPolicy { transit: true },
-        tags: BTreeSet::new(),
+        ..PeerFacts::new(
+            Asn(remote_asn),
+            Asn(OWN_AS),
+            RouterId(Ipv4Addr::new(10, 0, 0, number)),
+            IpAddr::from([192, 0, 2, number]),
+        )
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::output::Reason;
 use crate::policy::{ExportPolicy, ImportPolicy};
 use crate::types::{AfiSafi, Asn, PeerName, RouterId};
+use crate::wire::Role;
 
 /// Everything the speaker should do, as of one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +78,14 @@ pub struct PeerConfig {
     pub signed: bool,
     /// Graceful restart (RFC 4724).
     pub graceful_restart: GracefulRestart,
+    /// Several paths per prefix (RFC 7911).
+    pub add_path: AddPath,
+    /// Our part in the relation to the peer's AS (RFC 9234); external peers only.
+    pub role: Option<Role>,
+    /// A peer that says no role is refused.
+    pub role_strict: bool,
+    /// The peer is a client of ours, a route reflector (RFC 4456); internal peers only.
+    pub reflector_client: bool,
     /// Limits on what the peer may announce.
     pub max_prefixes: MaxPrefixes,
     /// What is taken from the peer.
@@ -111,6 +120,10 @@ impl PeerConfig {
             max_hops: 1,
             signed: false,
             graceful_restart: GracefulRestart::default(),
+            add_path: AddPath::default(),
+            role: None,
+            role_strict: false,
+            reflector_client: false,
             max_prefixes: MaxPrefixes::default(),
             import,
             export,
@@ -148,6 +161,12 @@ pub struct GracefulRestart {
     pub restart_time: Duration,
     /// How long routes of a restarting peer are kept after it is back, should its End-of-RIB not come.
     pub stale_time: Duration,
+    /// How long the peer should keep our routes as a last choice once the restart time is over (RFC 9494); zero does not
+    /// offer it. Whole seconds, at most 16,777,215.
+    pub long_lived_stale_time: Duration,
+    /// NOTIFICATIONs and the hold timer leave routes as well, where the peer says so too (RFC 8538). For sessions that BFD
+    /// watches: without it the hold timer is what tells that a node is dead, and its routes must go with it.
+    pub notification: bool,
 }
 
 impl Default for GracefulRestart {
@@ -156,8 +175,19 @@ impl Default for GracefulRestart {
             mode: GracefulRestartMode::Full,
             restart_time: Duration::from_secs(120),
             stale_time: Duration::from_secs(360),
+            long_lived_stale_time: Duration::ZERO,
+            notification: false,
         }
     }
+}
+
+/// Several paths per prefix, in the directions that this session should carry them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AddPath {
+    /// They are taken.
+    pub receive: bool,
+    /// At most so many are told; 0: the best one alone, without path identifiers.
+    pub send: u8,
 }
 
 /// The roles of RFC 4724.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::fsm::State;
 use crate::negotiate::Negotiated;
 use crate::types::ConnId;
-use crate::wire::message::{self, Framer};
+use crate::wire::message::{self, Framer, MAX_EXTENDED_LENGTH};
 
 /// What a state machine of RFC 4271 §8 carries along.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ impl Outbox {
         let mut end = 0;
         while end < self.taken {
             let message = self.bytes.get(end..).unwrap_or_default();
-            match message::message_length(message) {
+            match message::message_length(message, MAX_EXTENDED_LENGTH) {
                 Ok(Some(length)) => end += length,
                 Ok(None) | Err(_) => return &[],
             }

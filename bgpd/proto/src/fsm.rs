@@ -105,7 +105,7 @@ pub enum Event {
     KeepAliveMsg,
     /// 27
     UpdateMsg,
-    /// 28: an UPDATE that RFC 7606 ends the session for.
+    /// 28: an UPDATE that RFC 7606 ends the session for, or a ROUTE-REFRESH that RFC 7313 does.
     UpdateMsgErr,
     /// ROUTE-REFRESH (RFC 2918), which RFC 4271 does not know.
     RouteRefreshMsg,

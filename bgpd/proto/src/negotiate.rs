@@ -1,14 +1,16 @@
 //! Our OPEN, the peer's OPEN, and what follows from both.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::{GracefulRestartMode, PeerConfig, RemoteAsn};
+use crate::config::{AddPath, GracefulRestartMode, PeerConfig, RemoteAsn};
 use crate::output::NegotiatedStatus;
 use crate::types::{AfiSafi, Asn, RouterId};
 use crate::wire::notification::{Notification, open};
-use crate::wire::{Capability, GracefulRestartCapability, Open, RestartFamily};
+use crate::wire::{
+    AddPathFamily, Capability, GracefulRestartCapability, LongLivedFamily, Open, RestartFamily, Role,
+};
 
 /// What we say about our own restart in an OPEN (RFC 4724 §3).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +40,22 @@ pub struct Negotiated {
     pub four_octet_as: bool,
     /// The peer answers ROUTE-REFRESH.
     pub route_refresh: bool,
-    /// The peer's graceful-restart capability, where we sent ours.
+    /// The beginning and the end of a refresh are told, both ways (RFC 7313).
+    pub enhanced_route_refresh: bool,
+    /// The peer takes messages of up to 65,535 octets (RFC 8654); so do we.
+    pub extended_message: bool,
+    /// The peer's graceful-restart capability, where we sent ours; its N bit only where ours is set.
     pub graceful_restart: Option<GracefulRestartCapability>,
+    /// The peer's long-lived graceful-restart capability, where we sent ours (RFC 9494).
+    pub long_lived: Vec<LongLivedFamily>,
+    /// Families in which the peer sends several paths per prefix (RFC 7911).
+    pub add_path_receive: BTreeSet<AfiSafi>,
+    /// Families in which we do.
+    pub add_path_send: BTreeSet<AfiSafi>,
+    /// Our role, where we have one (RFC 9234).
+    pub role: Option<Role>,
+    /// The peer said the role that goes with ours.
+    pub role_agreed: bool,
 }
 
 impl Negotiated {
@@ -56,6 +72,18 @@ impl Negotiated {
         self.families.iter().copied().filter(|family| restart.family(*family).is_some()).collect()
     }
 
+    /// Whether NOTIFICATIONs and the hold timer end a session without its routes (RFC 8538): both sides sent the N bit.
+    #[must_use]
+    pub fn survives_notifications(&self) -> bool {
+        self.graceful_restart.as_ref().is_some_and(|restart| restart.notification)
+    }
+
+    /// What the peer says of one family's long-lived stale routes; `None`: none are kept.
+    #[must_use]
+    pub fn long_lived_family(&self, family: AfiSafi) -> Option<&LongLivedFamily> {
+        self.long_lived.iter().find(|entry| (entry.afi, entry.safi) == (family.afi(), family.safi()))
+    }
+
     /// Takes over another configured interval without a new OPEN: it is ours alone.
     pub(crate) fn set_keepalive(&mut self, configured: Option<Duration>) {
         self.keepalive = keepalive_interval(configured, self.hold_time);
@@ -66,8 +94,14 @@ impl Negotiated {
     pub fn status(&self) -> NegotiatedStatus {
         let mut capabilities = Vec::new();
         for (name, agreed) in [
+            ("AddPath", !self.add_path_receive.is_empty() || !self.add_path_send.is_empty()),
+            ("EnhancedRouteRefresh", self.enhanced_route_refresh),
+            ("ExtendedMessage", self.extended_message),
             ("FourOctetASN", self.four_octet_as),
             ("GracefulRestart", self.graceful_restart.is_some()),
+            ("GracefulRestartNotification", self.survives_notifications()),
+            ("LongLivedGracefulRestart", !self.long_lived.is_empty()),
+            ("Role", self.role_agreed),
             ("RouteRefresh", self.route_refresh),
         ] {
             if agreed {
@@ -124,34 +158,70 @@ impl Offer<'_> {
         let mut capabilities: Vec<Capability> =
             families.iter().map(|f| Capability::multiprotocol(*f)).collect();
         capabilities.push(Capability::RouteRefresh);
+        capabilities.push(Capability::ExtendedMessage);
+        capabilities.extend(self.role().map(Capability::Role));
         capabilities.push(Capability::FourOctetAsn(self.asn));
-        let settings = &self.config.graceful_restart;
-        let named = match settings.mode {
-            GracefulRestartMode::Full => Some(families),
-            GracefulRestartMode::Helper => Some(BTreeSet::new()),
-            GracefulRestartMode::Disabled => None,
-        };
-        if let Some(named) = named {
-            capabilities.push(Capability::GracefulRestart(GracefulRestartCapability {
-                restarting: restart.restarting,
-                notification: false,
-                restart_time: whole_seconds(settings.restart_time).min(4095),
-                families: named
-                    .into_iter()
-                    .map(|family| RestartFamily {
-                        afi: family.afi(),
-                        safi: family.safi(),
-                        forwarding: restart.forwarding.contains(&family),
-                    })
-                    .collect(),
-            }));
-        }
+        capabilities.extend(self.add_path());
+        capabilities.push(Capability::EnhancedRouteRefresh);
+        self.restart_capabilities(restart, &mut capabilities);
         Open {
             my_as: self.asn.two_octets(),
             hold_time: self.hold_time(),
             router_id: self.router_id,
             capabilities,
         }
+    }
+
+    /// The role that we say: towards what is configured as another AS (RFC 9234 §4.1: eBGP only).
+    fn role(&self) -> Option<Role> {
+        let internal = match self.config.remote_asn {
+            RemoteAsn::Exactly(asn) => asn == self.asn,
+            RemoteAsn::External => false,
+            RemoteAsn::Internal => true,
+        };
+        self.config.role.filter(|_| !internal)
+    }
+
+    fn add_path(&self) -> Option<Capability> {
+        let (receive, send) = (self.config.add_path.receive, self.config.add_path.send > 0);
+        let entry = |family: AfiSafi| AddPathFamily { afi: family.afi(), safi: family.safi(), receive, send };
+        (receive || send).then(|| Capability::AddPath(self.families().into_iter().map(entry).collect()))
+    }
+
+    /// Graceful restart, long-lived or not: the second only with the first (RFC 9494 §4.1).
+    fn restart_capabilities(&self, restart: &OwnRestart, capabilities: &mut Vec<Capability>) {
+        let families = self.families();
+        let settings = &self.config.graceful_restart;
+        let named = match settings.mode {
+            GracefulRestartMode::Full => Some(families),
+            GracefulRestartMode::Helper => Some(BTreeSet::new()),
+            GracefulRestartMode::Disabled => None,
+        };
+        let Some(named) = named else { return };
+        let stale_time = u32::try_from(settings.long_lived_stale_time.as_secs()).unwrap_or(u32::MAX);
+        let long_lived = (stale_time > 0).then(|| {
+            let entry = |family: &AfiSafi| LongLivedFamily {
+                afi: family.afi(),
+                safi: family.safi(),
+                forwarding: restart.forwarding.contains(family),
+                stale_time: stale_time.min(0xff_ffff),
+            };
+            Capability::LongLivedGracefulRestart(named.iter().map(entry).collect())
+        });
+        capabilities.push(Capability::GracefulRestart(GracefulRestartCapability {
+            restarting: restart.restarting,
+            notification: settings.notification,
+            restart_time: whole_seconds(settings.restart_time).min(4095),
+            families: named
+                .into_iter()
+                .map(|family| RestartFamily {
+                    afi: family.afi(),
+                    safi: family.safi(),
+                    forwarding: restart.forwarding.contains(&family),
+                })
+                .collect(),
+        }));
+        capabilities.extend(long_lived);
     }
 
     /// Judges the peer's OPEN (RFC 4271 §6.2).
@@ -182,11 +252,24 @@ impl Offer<'_> {
                 format!("no family in common: we offer {}, the peer {}", names(&ours), names(&offered)),
             ));
         }
+        let role = self.role().filter(|_| remote_asn != self.asn);
+        let role_agreed = self.check_role(role, theirs)?;
         let hold_time = Duration::from_secs(u64::from(self.hold_time().min(theirs.hold_time)));
-        let speaks_graceful_restart = match self.config.graceful_restart.mode {
+        let settings = &self.config.graceful_restart;
+        let speaks_graceful_restart = match settings.mode {
             GracefulRestartMode::Full | GracefulRestartMode::Helper => true,
             GracefulRestartMode::Disabled => false,
         };
+        let mut graceful_restart = graceful_restart_of(theirs).filter(|_| speaks_graceful_restart);
+        if let Some(restart) = &mut graceful_restart {
+            restart.notification &= settings.notification;
+        }
+        let long_lived = match graceful_restart.is_some() && !settings.long_lived_stale_time.is_zero() {
+            true => long_lived_of(theirs),
+            false => Vec::new(),
+        };
+        let add_path = add_path_of(theirs, &families);
+        let AddPath { receive, send } = self.config.add_path;
         Ok(Negotiated {
             local_asn: self.asn,
             remote_asn,
@@ -196,8 +279,46 @@ impl Offer<'_> {
             families,
             four_octet_as: theirs.four_octet_asn().is_some(),
             route_refresh: theirs.capabilities.contains(&Capability::RouteRefresh),
-            graceful_restart: graceful_restart_of(theirs).filter(|_| speaks_graceful_restart),
+            enhanced_route_refresh: theirs.capabilities.contains(&Capability::EnhancedRouteRefresh),
+            extended_message: theirs.capabilities.contains(&Capability::ExtendedMessage),
+            graceful_restart,
+            long_lived,
+            // RFC 7911 §4: a direction is agreed where one side receives and the other one sends.
+            add_path_receive: families_where(&add_path, |peer| receive && peer.send),
+            add_path_send: families_where(&add_path, |peer| send > 0 && peer.receive),
+            role,
+            role_agreed,
         })
+    }
+
+    /// RFC 9234 §4.2: whether the peer said the role that goes with ours. None is fine unless we are strict.
+    fn check_role(&self, ours: Option<Role>, theirs: &Open) -> Result<bool, (Notification, String)> {
+        let Some(ours) = ours else { return Ok(false) };
+        let mut said = None;
+        let mismatch = |text: String| (Notification::new(2, open::ROLE_MISMATCH), text);
+        for capability in &theirs.capabilities {
+            if let Capability::Other { code: 9, value } = capability {
+                return Err(mismatch(format!("the peer says a role that nobody defined: {value:?}")));
+            }
+            if let Capability::Role(role) = capability {
+                if said.is_some_and(|said| said != *role) {
+                    return Err(mismatch("the peer says several roles".to_owned()));
+                }
+                said = Some(*role);
+            }
+        }
+        let wanted = ours.opposite().as_str();
+        match said {
+            Some(said) if said == ours.opposite() => Ok(true),
+            Some(said) => {
+                let (said, ours) = (said.as_str(), ours.as_str());
+                Err(mismatch(format!("the peer says role {said}; to our {ours} belongs {wanted}")))
+            }
+            None if self.config.role_strict => {
+                Err(mismatch(format!("the peer says no role; roleStrict asks for {wanted}")))
+            }
+            None => Ok(false),
+        }
     }
 
     fn check_asn(&self, theirs: Asn) -> Result<(), (Notification, String)> {
@@ -234,15 +355,9 @@ fn offered_families(open: &Open) -> BTreeSet<AfiSafi> {
     let mut any = false;
     let mut offered = BTreeSet::new();
     for capability in &open.capabilities {
-        match capability {
-            Capability::Multiprotocol { afi, safi } => {
-                any = true;
-                offered.extend(AfiSafi::from_numbers(*afi, *safi));
-            }
-            Capability::RouteRefresh
-            | Capability::GracefulRestart(_)
-            | Capability::FourOctetAsn(_)
-            | Capability::Other { .. } => {}
+        if let Capability::Multiprotocol { afi, safi } = capability {
+            any = true;
+            offered.extend(AfiSafi::from_numbers(*afi, *safi));
         }
     }
     if !any {
@@ -253,13 +368,38 @@ fn offered_families(open: &Open) -> BTreeSet<AfiSafi> {
 
 /// "If more than one instance of the capability is advertised, the receiver MUST ignore all but the last" (RFC 4724 §3).
 fn graceful_restart_of(open: &Open) -> Option<GracefulRestartCapability> {
-    open.capabilities.iter().rev().find_map(|capability| match capability {
-        Capability::GracefulRestart(restart) => Some(restart.clone()),
-        Capability::Multiprotocol { .. }
-        | Capability::RouteRefresh
-        | Capability::FourOctetAsn(_)
-        | Capability::Other { .. } => None,
+    open.capabilities.iter().rev().find_map(|capability| {
+        if let Capability::GracefulRestart(restart) = capability { Some(restart.clone()) } else { None }
     })
+}
+
+/// As [`graceful_restart_of`] (RFC 9494 §4.1).
+fn long_lived_of(open: &Open) -> Vec<LongLivedFamily> {
+    let list = open.capabilities.iter().rev().find_map(|capability| {
+        if let Capability::LongLivedGracefulRestart(list) = capability { Some(list.clone()) } else { None }
+    });
+    list.unwrap_or_default()
+}
+
+fn families_where(
+    said: &BTreeMap<AfiSafi, AddPathFamily>,
+    holds: impl Fn(&AddPathFamily) -> bool,
+) -> BTreeSet<AfiSafi> {
+    said.iter().filter(|(_, peer)| holds(peer)).map(|(family, _)| *family).collect()
+}
+
+/// What the peer says of several paths in the families of the session; of two entries the last counts.
+fn add_path_of(open: &Open, families: &BTreeSet<AfiSafi>) -> BTreeMap<AfiSafi, AddPathFamily> {
+    let mut said = BTreeMap::new();
+    for capability in &open.capabilities {
+        if let Capability::AddPath(list) = capability {
+            for entry in list {
+                let family = AfiSafi::from_numbers(entry.afi, entry.safi);
+                said.extend(family.filter(|f| families.contains(f)).map(|family| (family, *entry)));
+            }
+        }
+    }
+    said
 }
 
 fn names(families: &BTreeSet<AfiSafi>) -> String {

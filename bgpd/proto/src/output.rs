@@ -275,7 +275,7 @@ pub struct NegotiatedStatus {
     pub hold_time: u16,
     /// Between two keepalives of ours, seconds; 0: none.
     pub keepalive: u16,
-    /// Names of the capabilities both sides sent: `FourOctetASN`, `GracefulRestart`, `RouteRefresh`, sorted.
+    /// Names of the capabilities both sides sent, such as `FourOctetASN`, sorted.
     pub capabilities: Vec<&'static str>,
     /// Families both sides sent, in order.
     pub families: Vec<AfiSafi>,

@@ -85,6 +85,8 @@ struct Cause {
     quiet: bool,
     /// Routes may be kept (RFC 4724 §4.2).
     retain: bool,
+    /// The peer said Hard Reset (RFC 8538).
+    hard: bool,
 }
 
 /// One peer.
@@ -111,6 +113,8 @@ pub(crate) struct Peer {
     messages: MessageCounters,
     pub(crate) stale: Option<Stale>,
     pub(crate) end_of_rib: BTreeSet<AfiSafi>,
+    /// Families that the peer tells anew, and when what it has not told by then goes (RFC 7313).
+    refreshing: BTreeMap<AfiSafi, Instant>,
     pub(crate) synchronized: bool,
     end_of_rib_sent: BTreeSet<AfiSafi>,
     near_limit: BTreeSet<AfiSafi>,
@@ -141,6 +145,7 @@ impl Peer {
             messages: MessageCounters::default(),
             stale: None,
             end_of_rib: BTreeSet::new(),
+            refreshing: BTreeMap::new(),
             synchronized: false,
             end_of_rib_sent: BTreeSet::new(),
             near_limit: BTreeSet::new(),
@@ -417,6 +422,7 @@ impl Peer {
             }
         }
         self.stale_timeout(ctx);
+        self.refresh_timeout(ctx);
     }
 
     /// The attempt that the retry timer ends, unless another connection is up meanwhile.
@@ -459,6 +465,7 @@ impl Peer {
             self.primary.timers.next(),
             self.second.as_ref().and_then(|second| second.timers.next()),
             self.stale.as_ref().map(|stale| stale.until),
+            self.refreshing.values().min().copied(),
         ]
         .into_iter()
         .flatten()
@@ -550,25 +557,26 @@ impl Cause {
             reason,
             text: text.to_owned(),
         };
-        Cause { error, then: Then::Hold, quiet: false, retain: false }
+        Cause { error, then: Then::Hold, quiet: false, retain: false, hard: false }
     }
 
     /// The peer ends it.
     fn remote(notification: Notification) -> Cause {
+        let (notification, hard) = notification.open_hard_reset();
         let reason = match (notification.code, notification.subcode) {
             (2, 2) => Reason::BadPeerAS,
             _ => Reason::NotificationReceived,
         };
         let text = notification.text().unwrap_or_default();
         let error = SessionError { from: ErrorFrom::Remote, notification: Some(notification), reason, text };
-        Cause { error, then: Then::Listen, quiet: false, retain: false }
+        Cause { error, then: Then::Listen, quiet: false, retain: false, hard }
     }
 
     /// The network ends it.
     fn transport(reason: Reason, text: &str) -> Cause {
         let error =
             SessionError { from: ErrorFrom::Transport, notification: None, reason, text: text.to_owned() };
-        Cause { error, then: Then::Listen, quiet: false, retain: false }
+        Cause { error, then: Then::Listen, quiet: false, retain: false, hard: false }
     }
 
     /// This connection lost a collision.
@@ -595,6 +603,10 @@ fn needs_reset(before: &PeerConfig, after: &PeerConfig) -> bool {
         max_hops,
         signed,
         graceful_restart,
+        add_path,
+        role,
+        role_strict,
+        reflector_client,
         keepalive: _,
         connect_retry: _,
         passive: _,
@@ -614,6 +626,13 @@ fn needs_reset(before: &PeerConfig, after: &PeerConfig) -> bool {
         || *max_hops != after.max_hops
         || *signed != after.signed
         || graceful_restart.mode != after.graceful_restart.mode
+        || graceful_restart.long_lived_stale_time.is_zero()
+            != after.graceful_restart.long_lived_stale_time.is_zero()
+        || graceful_restart.notification != after.graceful_restart.notification
+        || *add_path != after.add_path
+        || *role != after.role
+        || *role_strict != after.role_strict
+        || *reflector_client != after.reflector_client
 }
 
 /// Whether a peer that is not up should be tried anew, whatever it waits for: not over a policy, which decides nothing yet.

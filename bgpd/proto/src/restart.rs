@@ -17,8 +17,8 @@
 //!      └─ End-of-RIB also from peers that restart themselves, or the same timer ─► FibComplete: the kernel is swept
 //! ```
 //!
-//! A NOTIFICATION, sent or received, and the hold timer end a session without keeping anything: RFC 8538, which would
-//! change that, is not offered.
+//! A NOTIFICATION, sent or received, and the hold timer keep routes as well where both sides said so (RFC 8538), but for a Hard
+//! Reset: an operator's word, a limit that was passed, a peer that BFD cannot reach.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -205,7 +205,7 @@ fn rfc4271_6_1_garbage_is_not_synchronized() {
 fn rfc4271_6_1_header_errors_end_an_established_session() {
     for (bytes, expected) in [
         (raw(&[0, 18, 4]), (1, 2)),
-        (raw(&[0x10, 1, 2]), (1, 2)),
+        (raw(&[0x10, 1, 1]), (1, 2)),
         (raw(&[0, 19, 6]), (1, 3)),
         (raw(&[0, 20, 4, 0]), (1, 2)),
     ] {

@@ -61,10 +61,94 @@ fn our_open_says_what_we_can() {
             Capability::multiprotocol(AfiSafi::Ipv4Unicast),
             Capability::multiprotocol(AfiSafi::Ipv6Unicast),
             Capability::RouteRefresh,
+            Capability::ExtendedMessage,
             Capability::FourOctetAsn(Asn(4_200_000_001)),
+            Capability::EnhancedRouteRefresh,
             Capability::GracefulRestart(expected),
         ]
     );
+}
+
+#[test]
+fn what_is_asked_for_is_offered_beside_it() {
+    let mut config = config();
+    config.role = Some(Role::Customer);
+    config.add_path = AddPath { receive: true, send: 4 };
+    config.graceful_restart.long_lived_stale_time = Duration::from_secs(1 << 30);
+    let capabilities = offer(&config).open(&fresh()).capabilities;
+    let entry = |afi| AddPathFamily { afi, safi: 1, receive: true, send: true };
+    let stale = |afi, forwarding| LongLivedFamily { afi, safi: 1, forwarding, stale_time: 0xff_ffff };
+    for wanted in [
+        Capability::Role(Role::Customer),
+        Capability::AddPath(vec![entry(1), entry(2)]),
+        Capability::LongLivedGracefulRestart(vec![stale(1, true), stale(2, false)]),
+    ] {
+        assert!(capabilities.contains(&wanted), "{wanted:?} in {capabilities:?}");
+    }
+    // RFC 9494 §4.1: not without graceful restart; RFC 9234 §4.1: not within an AS.
+    config.graceful_restart.mode = GracefulRestartMode::Disabled;
+    config.remote_asn = RemoteAsn::Internal;
+    let codes: Vec<u8> = offer(&config).open(&fresh()).capabilities.iter().map(Capability::code).collect();
+    assert_eq!(codes, [1, 1, 2, 6, 65, 69, 70]);
+}
+
+#[test]
+fn rfc7911_a_direction_takes_one_who_sends_and_one_who_receives() {
+    let mut config = config();
+    let mut open = theirs();
+    open.capabilities.push(Capability::AddPath(vec![
+        AddPathFamily { afi: 1, safi: 1, receive: true, send: false },
+        AddPathFamily { afi: 2, safi: 1, receive: true, send: true },
+        AddPathFamily { afi: 1, safi: 2, receive: true, send: true },
+    ]));
+    let agreed = |config: &PeerConfig| {
+        let agreed = offer(config).accept(&open).unwrap();
+        (agreed.add_path_receive, agreed.add_path_send)
+    };
+    let (v4, v6) = (AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast);
+    assert_eq!(agreed(&config), ([].into(), [].into()));
+    config.add_path = AddPath { receive: true, send: 0 };
+    assert_eq!(agreed(&config), ([v6].into(), [].into()));
+    config.add_path = AddPath { receive: false, send: 2 };
+    assert_eq!(agreed(&config), ([].into(), [v4, v6].into()));
+}
+
+#[test]
+fn rfc9234_4_2_roles_go_together_or_the_session_does_not_come_up() {
+    let mut config = config();
+    let verdict = |config: &PeerConfig, said: &[Capability]| {
+        let mut open = theirs();
+        open.capabilities.extend_from_slice(said);
+        offer(config)
+            .accept(&open)
+            .map(|agreed| agreed.role_agreed)
+            .map_err(|(n, text)| (n.code, n.subcode, text))
+    };
+    let role = Capability::Role;
+    assert_eq!(verdict(&config, &[role(Role::Customer)]), Ok(false), "we say none");
+    for ours in Role::ALL {
+        config.role = Some(ours);
+        for theirs in Role::ALL {
+            let verdict = verdict(&config, &[role(theirs)]);
+            match theirs == ours.opposite() {
+                true => assert_eq!(verdict, Ok(true)),
+                false => assert!(matches!(verdict, Err((2, 11, _))), "{ours:?} {theirs:?}: {verdict:?}"),
+            }
+        }
+    }
+    config.role = Some(Role::Customer);
+    assert_eq!(verdict(&config, &[]), Ok(false));
+    assert_eq!(verdict(&config, &[role(Role::Provider), role(Role::Provider)]), Ok(true));
+    for (said, text) in [
+        (vec![role(Role::Customer)], "the peer says role Customer; to our Customer belongs Provider"),
+        (vec![role(Role::Provider), role(Role::Peer)], "the peer says several roles"),
+        (vec![Capability::decode(9, &[5])], "the peer says a role that nobody defined: [5]"),
+    ] {
+        assert_eq!(verdict(&config, &said), Err((2, 11, text.to_owned())));
+    }
+    config.role_strict = true;
+    let strict = "the peer says no role; roleStrict asks for Provider";
+    assert_eq!(verdict(&config, &[]), Err((2, 11, strict.to_owned())));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::fsm::{Action, Event, State, Transition, transition};
 use crate::negotiate::Negotiated;
 use crate::output::{Output, Reason, SessionEvent};
 use crate::types::AfiSafi;
-use crate::wire::message::{self, HEADER_LENGTH};
+use crate::wire::message::{self, HEADER_LENGTH, MAX_EXTENDED_LENGTH};
 use crate::wire::notification::fsm as fsm_error;
 use crate::wire::{MessageType, Notification};
 
@@ -93,7 +93,11 @@ impl Peer {
             Action::SessionUp => self.session_up(slot, ctx),
             Action::SessionDown => self.session_down(slot, firing, ctx),
             Action::SendNotification => {
-                firing.last_word = firing.cause.as_ref().and_then(|cause| cause.error.notification.clone());
+                let said = firing.cause.as_ref().and_then(|cause| cause.error.notification.clone());
+                let survives = self.survives_notifications(slot);
+                // RFC 8538 §3: what must not be survived says so where the peer would survive it.
+                firing.last_word =
+                    said.map(|said| if survives && said.is_final() { said.hard_reset() } else { said });
             }
             Action::SendFsmError => {
                 let subcode = match firing.state {
@@ -301,9 +305,19 @@ impl Peer {
         if ctx.now.saturating_duration_since(self.since) >= STABLE {
             self.failures = 0;
         }
-        let retain = firing.cause.as_ref().is_some_and(|cause| cause.retain);
+        let survives = self.survives_notifications(slot);
+        let retain = firing.cause.as_ref().is_some_and(|cause| {
+            let survived = |said: &Notification| survives && !cause.hard && !said.is_final();
+            cause.retain || cause.error.notification.as_ref().is_some_and(survived)
+        });
         let negotiated = self.connection(slot).and_then(|connection| connection.negotiated.clone());
         self.lose(negotiated.filter(|_| retain).as_ref(), ctx);
+    }
+
+    /// Both sides agreed that NOTIFICATIONs leave the routes (RFC 8538).
+    fn survives_notifications(&self, slot: Slot) -> bool {
+        let connection = self.connection(slot).filter(|connection| connection.state == State::Established);
+        connection.and_then(|c| c.negotiated.as_ref()).is_some_and(Negotiated::survives_notifications)
     }
 
     /// The agreement of the session that is up.
@@ -325,10 +339,14 @@ impl Peer {
             link.outbox.tail().extend_from_slice(bytes);
             fetched = bytes.len();
             let mut rest = bytes;
-            while let Ok(Some(length)) = message::message_length(rest)
-                && length >= HEADER_LENGTH
-            {
-                self.messages.sent.update += 1;
+            while let Ok(Some(length)) = message::message_length(rest, MAX_EXTENDED_LENGTH) {
+                match rest.get(HEADER_LENGTH - 1) {
+                    // The borders of a refresh stand in the log, among what they enclose.
+                    Some(kind) if *kind == MessageType::RouteRefresh.number() => {
+                        self.messages.sent.route_refresh += 1;
+                    }
+                    Some(_) | None => self.messages.sent.update += 1,
+                }
                 rest = rest.get(length..).unwrap_or_default();
             }
         }

@@ -10,7 +10,9 @@ use crate::negotiate::Negotiated;
 use crate::output::{Reason, SessionEvent};
 use crate::rib::PeerFacts;
 use crate::types::{AfiSafi, ConnId};
-use crate::wire::notification::{cease, header};
+use crate::wire::message::encode;
+use crate::wire::notification::{cease, header, refresh as refresh_error};
+use crate::wire::refresh::{BEGIN, END, REQUEST};
 use crate::wire::verdict::ErrorAction;
 use crate::wire::{Frame, MessageType, Notification, Open, RouteRefresh};
 
@@ -48,8 +50,11 @@ impl Peer {
                     self.fire_on(conn, Event::BgpHeaderErr, Some(Cause::local(notification, text)), ctx);
                 }
             }
-            if self.slot_of(conn).is_none() {
-                return;
+            match self.slot_of(conn).and_then(|slot| self.connection(slot)) {
+                None => return,
+                // "MAY send … only if the … Capability was received" (RFC 8654 §4): from its OPEN on the peer has ours.
+                Some(connection) if connection.negotiated.is_some() => framer.expect_extended(),
+                Some(_) => {}
             }
         }
         if let Some(link) = self.link_mut(conn) {
@@ -203,6 +208,8 @@ impl Peer {
             address: self.config.remote,
             families: agreed.families.clone(),
             four_octet_as: agreed.four_octet_as,
+            extended_message: agreed.extended_message,
+            enhanced_route_refresh: agreed.enhanced_route_refresh,
             next_hop_ipv4: match offer.next_hop(AfiSafi::Ipv4Unicast) {
                 Some(IpAddr::V4(address)) => Some(address),
                 Some(IpAddr::V6(_)) | None => None,
@@ -284,15 +291,49 @@ impl Peer {
 
     fn refresh(&mut self, conn: ConnId, body: &[u8], ctx: &mut Context<'_>) {
         let Some(refresh) = RouteRefresh::decode(body) else { return };
-        let Some(family) = AfiSafi::from_numbers(refresh.afi, refresh.safi) else { return };
-        let Some(negotiated) = self.established() else { return };
-        // "If a BGP speaker receives … an AFI/SAFI that the speaker didn't advertise … SHALL ignore" (RFC 2918 §4);
-        // subtypes beyond 0 belong to RFC 7313, which we do not offer.
-        if self.state_of(conn) == Some(State::Established)
-            && refresh.subtype == 0
-            && negotiated.families.contains(&family)
-        {
-            ctx.rib.refresh(self.id, family);
+        let Some(negotiated) = self.established().filter(|_| self.state_of(conn) == Some(State::Established))
+        else {
+            return;
+        };
+        let enhanced = negotiated.enhanced_route_refresh;
+        if enhanced && matches!(refresh.subtype, BEGIN | END) && body.len() != 4 {
+            // RFC 7313 §5: the data is the whole message.
+            let mut message = Vec::new();
+            encode(MessageType::RouteRefresh, &mut message, |out| out.extend_from_slice(body));
+            let notification = Notification::with_data(7, refresh_error::INVALID_MESSAGE_LENGTH, message);
+            let cause = Cause::local(notification, "the border of a refresh is not four octets long");
+            return self.fire_on(conn, Event::UpdateMsgErr, Some(cause), ctx);
+        }
+        // "If a BGP speaker receives … an AFI/SAFI that the speaker didn't advertise … SHALL ignore" (RFC 2918 §4)
+        let family = AfiSafi::from_numbers(refresh.afi, refresh.safi);
+        let Some(family) = family.filter(|family| negotiated.families.contains(family)) else { return };
+        // RFC 7313 §4: not before End-of-RIB where one is to come.
+        let told = negotiated.graceful_restart.is_none() || self.end_of_rib.contains(&family);
+        match refresh.subtype {
+            REQUEST => ctx.rib.refresh(self.id, family),
+            BEGIN if enhanced && told => {
+                ctx.rib.begin_refresh(self.id, family);
+                self.refreshing.insert(family, ctx.now + self.config.graceful_restart.stale_time);
+            }
+            END if self.refreshing.remove(&family).is_some() => self.refreshed(family, ctx),
+            // Borders that nobody asked for, and subtypes that nobody defined (RFC 7313 §5).
+            subtype => tracing::debug!(peer = %self.name, %family, subtype, "ROUTE-REFRESH ignored"),
+        }
+    }
+
+    /// What the peer has not told anew is gone (RFC 7313 §4.2).
+    fn refreshed(&mut self, family: AfiSafi, ctx: &mut Context<'_>) {
+        let gone = ctx.rib.sweep_stale(self.id, family);
+        tracing::debug!(peer = %self.name, %family, gone, "refreshed");
+    }
+
+    /// "an implementation MAY impose a locally configurable upper bound on how long it would retain any stale routes"
+    /// (RFC 7313 §4.2)
+    pub(super) fn refresh_timeout(&mut self, ctx: &mut Context<'_>) {
+        while let Some((family, _)) = self.refreshing.iter().find(|(_, until)| **until <= ctx.now) {
+            let family = *family;
+            self.refreshing.remove(&family);
+            self.refreshed(family, ctx);
         }
     }
 
@@ -300,7 +341,7 @@ impl Peer {
     pub(crate) fn request_refresh(&mut self, family: AfiSafi, ctx: &mut Context<'_>) -> bool {
         let agreed = self.established().is_some_and(|n| n.route_refresh && n.families.contains(&family));
         if agreed {
-            let refresh = RouteRefresh { afi: family.afi(), subtype: 0, safi: family.safi() };
+            let refresh = RouteRefresh { afi: family.afi(), subtype: REQUEST, safi: family.safi() };
             self.messages.sent.route_refresh += 1;
             self.send(Slot::Primary, MessageType::RouteRefresh, ctx, |out| refresh.encode(out));
         }

@@ -119,6 +119,17 @@ pub(super) enum EndOfRib {
     Sent,
 }
 
+/// Where an enhanced refresh towards a peer stands (RFC 7313).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Refresh {
+    #[default]
+    None,
+    /// It begins after what the peer is being told.
+    Due,
+    /// Its beginning was told; its end follows the walk.
+    Walking,
+}
+
 /// What the table knows of a peer.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -139,6 +150,7 @@ pub(super) struct Peer {
     /// Fell behind the log, or changed groups: to be told how these stand.
     pub late: BTreeSet<IpNet>,
     pub end_of_rib: PerFamily<EndOfRib>,
+    pub refresh: PerFamily<Refresh>,
 }
 
 impl Peer {
@@ -155,6 +167,7 @@ impl Peer {
             walk: PerFamily { ipv4: 0..0, ipv6: 0..0 },
             late: BTreeSet::new(),
             end_of_rib: PerFamily::default(),
+            refresh: PerFamily::default(),
         }
     }
 

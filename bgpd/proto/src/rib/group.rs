@@ -22,6 +22,8 @@ use crate::wire::update;
 pub(super) struct GroupKey {
     pub style: Style,
     pub families: BTreeSet<AfiSafi>,
+    /// The longest message they take.
+    pub max_message: usize,
     /// Learned routes are told too.
     pub transit: bool,
     /// Which originated routes are told.
@@ -151,7 +153,8 @@ impl Group {
         let mut bytes = Vec::new();
         let origin = core.origin(source);
         rewrite::rewrite(core.attrs.bytes(attrs), &key, A::FAMILY, &self.key.style, origin, &mut bytes);
-        if update::room::<A>(&rewrite::outgoing(&bytes)) < update::longest_prefix::<A>() {
+        if update::room::<A>(&rewrite::outgoing(&bytes), self.key.max_message) < update::longest_prefix::<A>()
+        {
             return Verdict::TooLong(bytes.len());
         }
         Verdict::Tell(attrs, source)
@@ -228,6 +231,7 @@ impl Group {
             log.announce(
                 to,
                 &rewrite::outgoing(bytes),
+                key.max_message,
                 run.iter().filter_map(|(_, slot)| table.prefix(*slot)),
             );
         }

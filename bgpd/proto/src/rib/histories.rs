@@ -13,18 +13,15 @@ const END_OF_RIB: [u8; 4] = [0; 4];
 
 fn facts(id: u8) -> PeerFacts {
     PeerFacts {
-        remote_asn: Asn(65100 + u32::from(id)),
-        local_asn: Asn(65000),
-        router_id: RouterId(Ipv4Addr::new(0, 0, 0, id)),
-        address: IpAddr::from([192, 0, 2, id]),
         families: [AfiSafi::Ipv4Unicast].into(),
-        four_octet_as: true,
         next_hop_ipv4: Some(Ipv4Addr::new(192, 0, 2, 254)),
-        next_hop_ipv6: None,
-        link_local: None,
-        import: ImportPolicy::accept_all(),
         export: ExportPolicy { transit: true },
-        tags: BTreeSet::new(),
+        ..PeerFacts::new(
+            Asn(65100 + u32::from(id)),
+            Asn(65000),
+            RouterId(Ipv4Addr::new(0, 0, 0, id)),
+            IpAddr::from([192, 0, 2, id]),
+        )
     }
 }
 

@@ -7,9 +7,11 @@ use ipnet::IpNet;
 
 use super::core::Family;
 use crate::types::{AfiSafi, PeerId};
+use crate::wire::message::encode;
 use crate::wire::nlri::Address;
 use crate::wire::rewrite::Outgoing;
 use crate::wire::update;
+use crate::wire::{MessageType, RouteRefresh};
 
 /// A chunk is full above this.
 const FULL: usize = 60_000;
@@ -75,15 +77,20 @@ impl Log {
         &mut self,
         to: To,
         outgoing: &Outgoing<'_>,
+        max_message: usize,
         prefixes: impl Iterator<Item = (A, u8)>,
     ) {
-        if update::room::<A>(outgoing) < update::longest_prefix::<A>() {
+        let fits = |limit: usize| update::room::<A>(outgoing, limit) >= update::longest_prefix::<A>();
+        // Extended messages where nothing else will do: a peer may act on the first of several short ones while the next
+        // is on its way.
+        let limit = if fits(update::MAX_MESSAGE) { update::MAX_MESSAGE } else { max_message };
+        if !fits(limit) {
             debug_assert!(false, "the verdict lets no set pass that does not fit");
             return;
         }
         let mut prefixes = prefixes.peekable();
         while prefixes.peek().is_some() {
-            self.append(to, |out| update::put_announcement(out, outgoing, &mut prefixes));
+            self.append(to, |out| update::put_announcement(out, outgoing, limit, &mut prefixes));
         }
     }
 
@@ -98,6 +105,12 @@ impl Log {
     /// End-of-RIB.
     pub(super) fn end_of_rib(&mut self, to: To, family: AfiSafi) {
         self.append(to, |out| update::put_end_of_rib(out, family));
+    }
+
+    /// A border of an enhanced refresh (RFC 7313).
+    pub(super) fn refresh_border(&mut self, to: To, family: AfiSafi, subtype: u8) {
+        let border = RouteRefresh { afi: family.afi(), subtype, safi: family.safi() };
+        self.append(to, |out| encode(MessageType::RouteRefresh, out, |out| border.encode(out)));
     }
 
     fn append(&mut self, to: To, write: impl FnOnce(&mut Vec<u8>)) {

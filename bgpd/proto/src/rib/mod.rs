@@ -36,7 +36,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use self::core::{Core, EndOfRib};
+use self::core::{Core, EndOfRib, Refresh};
 use self::group::Group;
 use crate::policy::{ExportPolicy, ImportPolicy};
 use crate::route::{FibChange, NextHopResolution};
@@ -156,7 +156,19 @@ impl Rib {
             AfiSafi::Ipv6Unicast => self.core.v6.table.slots(),
         };
         if let Some(peer) = self.core.peer_mut(peer).filter(|peer| peer.facts.families.contains(&family)) {
-            *peer.walk.of_mut(family) = 0..slots;
+            if peer.facts.enhanced_route_refresh {
+                *peer.refresh.of_mut(family) = Refresh::Due;
+            } else {
+                *peer.walk.of_mut(family) = 0..slots;
+            }
+        }
+    }
+
+    /// The peer begins to tell a family anew (RFC 7313 §4.2): what it does not tell again before [`Rib::sweep_stale`] goes then.
+    pub fn begin_refresh(&mut self, peer: PeerId, family: AfiSafi) {
+        match family {
+            AfiSafi::Ipv4Unicast => self.core.mark_all::<u32>(peer),
+            AfiSafi::Ipv6Unicast => self.core.mark_all::<V6>(peer),
         }
     }
 
@@ -260,8 +272,8 @@ impl Rib {
         self.core.next_hops.poll_event().or_else(|| self.events.pop_front())
     }
 
-    /// The next bytes for this peer: UPDATE messages with their headers, at most 64 KiB, the first of them possibly begun by
-    /// the last [`Rib::transmitted`]. They stay next until reported as transmitted.
+    /// The next bytes for this peer: messages with their headers, at most 64 KiB and one message more, the first of them
+    /// possibly begun by the last [`Rib::transmitted`]. They stay next until reported as transmitted.
     pub fn poll_transmit(&mut self, peer: PeerId) -> Option<&[u8]> {
         self.transmit(peer)
     }

@@ -1,11 +1,12 @@
 //! What goes to the peers: from the group's log, from the walk of a new member, and what a slow one missed.
 
 use super::Rib;
-use super::core::{EndOfRib, Family};
+use super::core::{EndOfRib, Family, Refresh};
 use super::log::To;
 use super::values::RibEvent;
 use crate::types::{AfiSafi, PeerId};
 use crate::wire::nlri::V6;
+use crate::wire::refresh::{BEGIN, END};
 
 /// Slots that a walk looks at in one go.
 const STEP: u32 = 4096;
@@ -92,10 +93,23 @@ impl Rib {
             EndOfRib::Due => {
                 group.log.end_of_rib(To::Only(id), A::FAMILY);
                 *end_of_rib = EndOfRib::Logged(group.log.head());
-                true
+                return true;
             }
-            EndOfRib::None | EndOfRib::Logged(_) | EndOfRib::Sent => false,
+            EndOfRib::None | EndOfRib::Logged(_) | EndOfRib::Sent => {}
         }
+        // RFC 7313 §4.1: the borders of a refresh enclose the whole table, and come after End-of-RIB.
+        let refresh = peer.refresh.of_mut(A::FAMILY);
+        let (border, then) = match *refresh {
+            Refresh::None => return false,
+            Refresh::Due => (BEGIN, Refresh::Walking),
+            Refresh::Walking => (END, Refresh::None),
+        };
+        if border == BEGIN {
+            *peer.walk.of_mut(A::FAMILY) = 0..end;
+        }
+        *refresh = then;
+        group.log.refresh_border(To::Only(id), A::FAMILY, border);
+        true
     }
 
     /// See [`Rib::transmitted`].

@@ -8,8 +8,10 @@ use super::group::{Group, GroupKey};
 use super::table::Path;
 use super::values::PeerFacts;
 use crate::types::{AfiSafi, PeerId};
+use crate::wire::message::MAX_EXTENDED_LENGTH;
 use crate::wire::nlri::V6;
 use crate::wire::rewrite::Style;
+use crate::wire::update;
 
 impl Rib {
     /// See [`Rib::peer_up`].
@@ -59,7 +61,8 @@ impl Rib {
             link_local: facts.link_local.map(|address| address.octets()),
         };
         let (families, tags) = (facts.families.clone(), facts.tags.clone());
-        let key = GroupKey { style, families, transit: facts.export.transit, tags };
+        let max_message = if facts.extended_message { MAX_EXTENDED_LENGTH } else { update::MAX_MESSAGE };
+        let key = GroupKey { style, families, max_message, transit: facts.export.transit, tags };
         let live = |group: &Group| !group.members.is_empty();
         if let Some(same) = self.groups.iter().position(|group| live(group) && group.key == key) {
             return Some(same);
@@ -119,6 +122,11 @@ impl Core {
     /// Marks every path of the peer in one family stale.
     pub(super) fn stale_all<A: Family>(&mut self, id: PeerId) {
         self.sieve::<A>(|path| path.peer != id || !path.has(Path::STALE), |_| ());
+        self.mark_all::<A>(id);
+    }
+
+    /// Marks every path of the peer in one family stale, those stale already too.
+    pub(super) fn mark_all<A: Family>(&mut self, id: PeerId) {
         self.sieve::<A>(
             |_| true,
             |path| {

@@ -19,18 +19,16 @@ fn rib() -> Rib {
 /// The peer of this number is in AS 65000 + number at 192.0.2.number.
 fn facts(number: u8) -> PeerFacts {
     PeerFacts {
-        remote_asn: Asn(65000 + u32::from(number)),
-        local_asn: Asn(OWN_AS),
-        router_id: RouterId(Ipv4Addr::new(10, 0, 0, number)),
-        address: IpAddr::from([192, 0, 2, number]),
-        families: AfiSafi::ALL.into_iter().collect(),
-        four_octet_as: true,
         next_hop_ipv4: Some(Ipv4Addr::new(203, 0, 113, 9)),
         next_hop_ipv6: Some("2001:db8::9".parse().unwrap()),
-        link_local: None,
-        import: ImportPolicy::accept_all(),
         export: ExportPolicy { transit: true },
         tags: [Tag(1)].into(),
+        ..PeerFacts::new(
+            Asn(65000 + u32::from(number)),
+            Asn(OWN_AS),
+            RouterId(Ipv4Addr::new(10, 0, 0, number)),
+            IpAddr::from([192, 0, 2, number]),
+        )
     }
 }
 

@@ -59,6 +59,10 @@ pub struct PeerFacts {
     pub families: BTreeSet<AfiSafi>,
     /// Both sides sent the 4-octet AS capability (RFC 6793).
     pub four_octet_as: bool,
+    /// The peer takes messages of up to 65,535 octets (RFC 8654).
+    pub extended_message: bool,
+    /// The beginning and the end of a refresh are told (RFC 7313).
+    pub enhanced_route_refresh: bool,
     /// Our next hop for IPv4 prefixes; without it none is announced.
     pub next_hop_ipv4: Option<Ipv4Addr>,
     /// Our next hop for IPv6 prefixes, a global address; without it none is announced.
@@ -74,6 +78,27 @@ pub struct PeerFacts {
 }
 
 impl PeerFacts {
+    /// A four-octet session of both families that takes everything and is told nothing: without next hops, tags or transit.
+    #[must_use]
+    pub fn new(remote_asn: Asn, local_asn: Asn, router_id: RouterId, address: IpAddr) -> PeerFacts {
+        PeerFacts {
+            remote_asn,
+            local_asn,
+            router_id,
+            address,
+            families: AfiSafi::ALL.into_iter().collect(),
+            four_octet_as: true,
+            extended_message: false,
+            enhanced_route_refresh: false,
+            next_hop_ipv4: None,
+            next_hop_ipv6: None,
+            link_local: None,
+            import: ImportPolicy::accept_all(),
+            export: ExportPolicy::default(),
+            tags: BTreeSet::new(),
+        }
+    }
+
     /// Whether the peer is in another AS.
     #[must_use]
     pub fn is_external(&self) -> bool {

@@ -4,8 +4,14 @@ use crate::types::{AfiSafi, Asn};
 
 const MULTIPROTOCOL: u8 = 1;
 const ROUTE_REFRESH: u8 = 2;
+const EXTENDED_NEXT_HOP: u8 = 5;
+const EXTENDED_MESSAGE: u8 = 6;
+const ROLE: u8 = 9;
 const GRACEFUL_RESTART: u8 = 64;
 const FOUR_OCTET_ASN: u8 = 65;
+const ADD_PATH: u8 = 69;
+const ENHANCED_ROUTE_REFRESH: u8 = 70;
+const LONG_LIVED_GRACEFUL_RESTART: u8 = 71;
 
 /// One capability. A family is kept as numbers, because a peer offers families we do not carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +25,22 @@ pub enum Capability {
     },
     /// 2: answers ROUTE-REFRESH (RFC 2918).
     RouteRefresh,
+    /// 5: prefixes of one family with next hops of another (RFC 8950).
+    ExtendedNextHop(Vec<ExtendedNextHop>),
+    /// 6: messages of up to 65,535 octets are understood (RFC 8654).
+    ExtendedMessage,
+    /// 9: the sender's part in the relation between the two AS (RFC 9234).
+    Role(Role),
     /// 64 (RFC 4724).
     GracefulRestart(GracefulRestartCapability),
     /// 65: AS numbers of four octets, and the sender's own (RFC 6793).
     FourOctetAsn(Asn),
+    /// 69: several paths per prefix (RFC 7911).
+    AddPath(Vec<AddPathFamily>),
+    /// 70: the beginning and the end of a refresh are told (RFC 7313).
+    EnhancedRouteRefresh,
+    /// 71 (RFC 9494).
+    LongLivedGracefulRestart(Vec<LongLivedFamily>),
     /// Any other, or one of the above whose value is not what its RFC says: kept as it came, and without effect. No RFC
     /// of the above asks for a NOTIFICATION then, so the session goes on without it.
     Other {
@@ -55,6 +73,148 @@ pub struct RestartFamily {
     pub safi: u8,
     /// F: the sender's forwarding state survived its restart.
     pub forwarding: bool,
+}
+
+/// One entry of the extended-next-hop capability (RFC 8950 §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExtendedNextHop {
+    /// Address Family Identifier of the prefixes.
+    pub afi: u16,
+    /// Subsequent Address Family Identifier of the prefixes, two octets here.
+    pub safi: u16,
+    /// Address Family Identifier of the next hop.
+    pub next_hop_afi: u16,
+}
+
+/// One family of the add-path capability (RFC 7911 §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddPathFamily {
+    /// Address Family Identifier.
+    pub afi: u16,
+    /// Subsequent Address Family Identifier.
+    pub safi: u8,
+    /// The sender can take several paths.
+    pub receive: bool,
+    /// The sender can send several paths.
+    pub send: bool,
+}
+
+/// One family of the long-lived graceful-restart capability (RFC 9494 §4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LongLivedFamily {
+    /// Address Family Identifier.
+    pub afi: u16,
+    /// Subsequent Address Family Identifier.
+    pub safi: u8,
+    /// F: the sender's forwarding state survived its restart.
+    pub forwarding: bool,
+    /// Seconds for which the receiver should keep stale routes after the restart time; 24 bits.
+    pub stale_time: u32,
+}
+
+/// A speaker's part in the relation between two AS (RFC 9234 §4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// 0: gives transit to the other.
+    Provider,
+    /// 1: a route server.
+    RouteServer,
+    /// 2: a client of one.
+    RouteServerClient,
+    /// 3: takes transit from the other.
+    Customer,
+    /// 4: lateral.
+    Peer,
+}
+
+impl Role {
+    /// Every role, in the order of their numbers.
+    pub const ALL: [Role; 5] =
+        [Role::Provider, Role::RouteServer, Role::RouteServerClient, Role::Customer, Role::Peer];
+
+    /// The role with this number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Role> {
+        Role::ALL.get(usize::from(number)).copied()
+    }
+
+    /// Its number on the wire.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Role::Provider => 0,
+            Role::RouteServer => 1,
+            Role::RouteServerClient => 2,
+            Role::Customer => 3,
+            Role::Peer => 4,
+        }
+    }
+
+    /// The only role that the other side may have (RFC 9234 §4.2).
+    #[must_use]
+    pub fn opposite(self) -> Role {
+        match self {
+            Role::Provider => Role::Customer,
+            Role::Customer => Role::Provider,
+            Role::RouteServer => Role::RouteServerClient,
+            Role::RouteServerClient => Role::RouteServer,
+            Role::Peer => Role::Peer,
+        }
+    }
+
+    /// As the API writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Provider => "Provider",
+            Role::RouteServer => "RouteServer",
+            Role::RouteServerClient => "RouteServerClient",
+            Role::Customer => "Customer",
+            Role::Peer => "Peer",
+        }
+    }
+}
+
+impl ExtendedNextHop {
+    /// IPv4 prefixes with IPv6 next hops.
+    pub const IPV4_VIA_IPV6: ExtendedNextHop = ExtendedNextHop { afi: 1, safi: 1, next_hop_afi: 2 };
+
+    fn decode(entry: &[u8; 6]) -> ExtendedNextHop {
+        let [a, b, c, d, e, f] = *entry;
+        ExtendedNextHop {
+            afi: u16::from_be_bytes([a, b]),
+            safi: u16::from_be_bytes([c, d]),
+            next_hop_afi: u16::from_be_bytes([e, f]),
+        }
+    }
+}
+
+impl AddPathFamily {
+    /// RFC 7911 §4: an entry with another Send/Receive value is ignored.
+    fn decode(entry: &[u8; 4]) -> Option<AddPathFamily> {
+        let [a, b, safi, mode] = *entry;
+        let (receive, send) = (mode & 1 != 0, mode & 2 != 0);
+        let afi = u16::from_be_bytes([a, b]);
+        matches!(mode, 1..=3).then_some(AddPathFamily { afi, safi, receive, send })
+    }
+}
+
+impl LongLivedFamily {
+    fn decode(entry: &[u8; 7]) -> LongLivedFamily {
+        let [a, b, safi, flags, high, middle, low] = *entry;
+        LongLivedFamily {
+            afi: u16::from_be_bytes([a, b]),
+            safi,
+            forwarding: flags & 0x80 != 0,
+            stale_time: u32::from_be_bytes([0, high, middle, low]),
+        }
+    }
+}
+
+/// The entries of a value that is a list of equal ones; `None`: octets are left over.
+fn entries<const N: usize>(value: &[u8]) -> Option<&[[u8; N]]> {
+    let (entries, rest) = value.as_chunks::<N>();
+    rest.is_empty().then_some(entries)
 }
 
 impl GracefulRestartCapability {
@@ -113,6 +273,21 @@ impl Capability {
             (FOUR_OCTET_ASN, &[a, b, c, d]) => {
                 Some(Capability::FourOctetAsn(Asn(u32::from_be_bytes([a, b, c, d]))))
             }
+            (EXTENDED_NEXT_HOP, value) => {
+                let list = entries(value).map(|list| list.iter().map(ExtendedNextHop::decode).collect());
+                list.map(Capability::ExtendedNextHop)
+            }
+            (EXTENDED_MESSAGE, []) => Some(Capability::ExtendedMessage),
+            (ROLE, &[number]) => Role::from_number(number).map(Capability::Role),
+            (ADD_PATH, value) => {
+                let list = entries(value).map(|list| list.iter().filter_map(AddPathFamily::decode).collect());
+                list.map(Capability::AddPath)
+            }
+            (ENHANCED_ROUTE_REFRESH, []) => Some(Capability::EnhancedRouteRefresh),
+            (LONG_LIVED_GRACEFUL_RESTART, value) => {
+                let list = entries(value).map(|list| list.iter().map(LongLivedFamily::decode).collect());
+                list.map(Capability::LongLivedGracefulRestart)
+            }
             _ => None,
         };
         understood.unwrap_or_else(|| Capability::Other { code, value: value.to_vec() })
@@ -127,7 +302,28 @@ impl Capability {
                 out.extend_from_slice(&afi.to_be_bytes());
                 out.extend_from_slice(&[0, *safi]);
             }
-            Capability::RouteRefresh => {}
+            Capability::RouteRefresh | Capability::ExtendedMessage | Capability::EnhancedRouteRefresh => {}
+            Capability::ExtendedNextHop(list) => {
+                for entry in list {
+                    for field in [entry.afi, entry.safi, entry.next_hop_afi] {
+                        out.extend_from_slice(&field.to_be_bytes());
+                    }
+                }
+            }
+            Capability::Role(role) => out.push(role.number()),
+            Capability::AddPath(list) => {
+                for entry in list {
+                    out.extend_from_slice(&entry.afi.to_be_bytes());
+                    out.extend_from_slice(&[entry.safi, u8::from(entry.receive) | u8::from(entry.send) << 1]);
+                }
+            }
+            Capability::LongLivedGracefulRestart(list) => {
+                for entry in list {
+                    out.extend_from_slice(&entry.afi.to_be_bytes());
+                    let [_, high, middle, low] = entry.stale_time.min(0xff_ffff).to_be_bytes();
+                    out.extend_from_slice(&[entry.safi, u8::from(entry.forwarding) << 7, high, middle, low]);
+                }
+            }
             Capability::GracefulRestart(restart) => restart.encode(out),
             Capability::FourOctetAsn(asn) => out.extend_from_slice(&asn.0.to_be_bytes()),
             Capability::Other { value, .. } => out.extend_from_slice(value.get(..255).unwrap_or(value)),
@@ -144,6 +340,12 @@ impl Capability {
         match self {
             Capability::Multiprotocol { .. } => MULTIPROTOCOL,
             Capability::RouteRefresh => ROUTE_REFRESH,
+            Capability::ExtendedNextHop(_) => EXTENDED_NEXT_HOP,
+            Capability::ExtendedMessage => EXTENDED_MESSAGE,
+            Capability::Role(_) => ROLE,
+            Capability::AddPath(_) => ADD_PATH,
+            Capability::EnhancedRouteRefresh => ENHANCED_ROUTE_REFRESH,
+            Capability::LongLivedGracefulRestart(_) => LONG_LIVED_GRACEFUL_RESTART,
             Capability::GracefulRestart(_) => GRACEFUL_RESTART,
             Capability::FourOctetAsn(_) => FOUR_OCTET_ASN,
             Capability::Other { code, .. } => *code,
@@ -155,7 +357,19 @@ impl Capability {
     pub fn is_malformed(&self) -> bool {
         matches!(
             self,
-            Capability::Other { code: MULTIPROTOCOL | ROUTE_REFRESH | GRACEFUL_RESTART | FOUR_OCTET_ASN, .. }
+            Capability::Other {
+                code: MULTIPROTOCOL
+                    | ROUTE_REFRESH
+                    | EXTENDED_NEXT_HOP
+                    | EXTENDED_MESSAGE
+                    | ROLE
+                    | GRACEFUL_RESTART
+                    | FOUR_OCTET_ASN
+                    | ADD_PATH
+                    | ENHANCED_ROUTE_REFRESH
+                    | LONG_LIVED_GRACEFUL_RESTART,
+                ..
+            }
         )
     }
 }

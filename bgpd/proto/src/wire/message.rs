@@ -5,8 +5,10 @@ use super::notification::header;
 
 /// Marker, length, type.
 pub const HEADER_LENGTH: usize = 19;
-/// The longest message (RFC 4271 §4.1; extended messages are not offered).
+/// The longest message (RFC 4271 §4.1), and the longest OPEN and KEEPALIVE ever.
 pub const MAX_LENGTH: usize = 4096;
+/// The longest extended message (RFC 8654 §4).
+pub const MAX_EXTENDED_LENGTH: usize = 65_535;
 
 const MARKER_LENGTH: usize = 16;
 
@@ -54,7 +56,7 @@ impl MessageType {
     /// The lengths a message of this type may have, header included.
     fn accepts_length(self, length: usize) -> bool {
         match self {
-            MessageType::Open => length >= 29,
+            MessageType::Open => (29..=MAX_LENGTH).contains(&length),
             MessageType::Update => length >= 23,
             MessageType::Notification => length >= 21,
             MessageType::Keepalive => length == HEADER_LENGTH,
@@ -75,12 +77,23 @@ pub struct Frame<'a> {
 /// Cuts a stream of bytes into messages. Whole messages are handed out where they lie; only an unfinished one is kept.
 #[derive(Debug, Default)]
 pub struct Framer {
+    /// Extended messages are expected.
+    extended: bool,
     unfinished: Vec<u8>,
     /// `unfinished` was handed out as a whole message and is forgotten at the next call.
     taken: bool,
 }
 
 impl Framer {
+    /// From the next message on, extended ones are taken (RFC 8654): we have said so in our OPEN.
+    pub fn expect_extended(&mut self) {
+        self.extended = true;
+    }
+
+    fn limit(&self) -> usize {
+        if self.extended { MAX_EXTENDED_LENGTH } else { MAX_LENGTH }
+    }
+
     /// The next whole message of what is kept plus `input`, which is advanced; `None`: `input` is used up.
     ///
     /// # Errors
@@ -91,7 +104,7 @@ impl Framer {
             self.taken = false;
         }
         if self.unfinished.is_empty() {
-            return match message_length(input) {
+            return match message_length(input, self.limit()) {
                 Err(notification) => Some(Err(notification)),
                 Ok(Some(length)) if input.len() >= length => {
                     let (message, rest) = input.split_at(length);
@@ -106,7 +119,7 @@ impl Framer {
             };
         }
         loop {
-            let wanted = match message_length(&self.unfinished) {
+            let wanted = match message_length(&self.unfinished, self.limit()) {
                 Err(notification) => return Some(Err(notification)),
                 Ok(None) => HEADER_LENGTH,
                 Ok(Some(length)) if self.unfinished.len() == length => {
@@ -132,11 +145,12 @@ impl Framer {
 }
 
 /// The length that the message at the start of `bytes` says it has, header checked; `None`: less than a header is there.
-/// What is there of the marker is checked at once, so that garbage does not have to fill a header first.
+/// What is there of the marker is checked at once, so that garbage does not have to fill a header first. `limit` is the
+/// longest message expected.
 ///
 /// # Errors
 /// The NOTIFICATION of RFC 4271 §6.1.
-pub fn message_length(bytes: &[u8]) -> Result<Option<usize>, Notification> {
+pub fn message_length(bytes: &[u8], limit: usize) -> Result<Option<usize>, Notification> {
     if bytes.iter().take(MARKER_LENGTH).any(|byte| *byte != 0xff) {
         return Err(Notification::new(1, header::CONNECTION_NOT_SYNCHRONIZED));
     }
@@ -146,7 +160,7 @@ pub fn message_length(bytes: &[u8]) -> Result<Option<usize>, Notification> {
     // RFC 4271 §6.1 lists the checks in this order; the data is the erroneous field.
     let length = usize::from(u16::from_be_bytes([high, low]));
     let bad_length = || Notification::with_data(1, header::BAD_MESSAGE_LENGTH, [high, low]);
-    if !(HEADER_LENGTH..=MAX_LENGTH).contains(&length) {
+    if !(HEADER_LENGTH..=limit).contains(&length) {
         return Err(bad_length());
     }
     match MessageType::from_number(number) {

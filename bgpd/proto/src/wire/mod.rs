@@ -14,7 +14,10 @@ pub mod rewrite;
 pub mod update;
 pub mod verdict;
 
-pub use capability::{Capability, GracefulRestartCapability, RestartFamily};
+pub use capability::{
+    AddPathFamily, Capability, ExtendedNextHop, GracefulRestartCapability, LongLivedFamily, RestartFamily,
+    Role,
+};
 pub use message::{Frame, Framer, MessageType};
 pub use notification::Notification;
 pub use open::Open;

@@ -37,6 +37,8 @@ pub mod open {
     pub const UNACCEPTABLE_HOLD_TIME: u8 = 6;
     /// A capability we need is not offered (RFC 5492).
     pub const UNSUPPORTED_CAPABILITY: u8 = 7;
+    /// Not the role that goes with ours (RFC 9234).
+    pub const ROLE_MISMATCH: u8 = 11;
 }
 
 /// Subcodes of Finite State Machine Error (5), RFC 6608.
@@ -65,6 +67,16 @@ pub mod cease {
     pub const OTHER_CONFIGURATION_CHANGE: u8 = 6;
     /// The connection lost a collision (RFC 4271 §6.8).
     pub const CONNECTION_COLLISION_RESOLUTION: u8 = 7;
+    /// What it carries is not to be survived; data: another code, subcode and data (RFC 8538).
+    pub const HARD_RESET: u8 = 9;
+    /// BFD says that nothing reaches the peer (RFC 9384).
+    pub const BFD_DOWN: u8 = 10;
+}
+
+/// Subcodes of ROUTE-REFRESH Message Error (7), RFC 7313.
+pub mod refresh {
+    /// The border of a refresh that is not four octets long.
+    pub const INVALID_MESSAGE_LENGTH: u8 = 1;
 }
 
 impl Notification {
@@ -78,6 +90,41 @@ impl Notification {
     #[must_use]
     pub fn with_data(code: u8, subcode: u8, data: impl Into<Vec<u8>>) -> Notification {
         Notification { code, subcode, data: data.into() }
+    }
+
+    /// Whether a session that ends so keeps no routes although NOTIFICATIONs are survived otherwise: an operator's word, a limit
+    /// that was passed, and a peer that BFD cannot reach (RFC 8538 §3.1 leaves the choice; RFC 9384 §3).
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        let last = [
+            cease::MAXIMUM_NUMBER_OF_PREFIXES_REACHED,
+            cease::ADMINISTRATIVE_SHUTDOWN,
+            cease::PEER_DE_CONFIGURED,
+            cease::ADMINISTRATIVE_RESET,
+            cease::HARD_RESET,
+            cease::BFD_DOWN,
+        ];
+        self.code == 6 && last.contains(&self.subcode)
+    }
+
+    /// The same as Cease/Hard Reset (RFC 8538 §3).
+    #[must_use]
+    pub fn hard_reset(self) -> Notification {
+        let mut data = vec![self.code, self.subcode];
+        data.extend(self.data);
+        Notification::with_data(6, cease::HARD_RESET, data)
+    }
+
+    /// What a Cease/Hard Reset carries, and whether it was one. One without content stays as it is.
+    #[must_use]
+    pub fn open_hard_reset(self) -> (Notification, bool) {
+        match (self.code, self.subcode, self.data.as_slice()) {
+            (6, cease::HARD_RESET, [code, subcode, data @ ..]) => {
+                (Notification::with_data(*code, *subcode, data), true)
+            }
+            (6, cease::HARD_RESET, _) => (self, true),
+            _ => (self, false),
+        }
     }
 
     /// A Cease that carries a text for the operator on the other side: cut at 255 bytes, between characters (RFC 9003 §2).

@@ -33,12 +33,8 @@ impl Open {
     /// The AS of the four-octet capability.
     #[must_use]
     pub fn four_octet_asn(&self) -> Option<Asn> {
-        self.capabilities.iter().find_map(|capability| match capability {
-            Capability::FourOctetAsn(asn) => Some(*asn),
-            Capability::Multiprotocol { .. }
-            | Capability::RouteRefresh
-            | Capability::GracefulRestart(_)
-            | Capability::Other { .. } => None,
+        self.capabilities.iter().find_map(|capability| {
+            if let Capability::FourOctetAsn(asn) = capability { Some(*asn) } else { None }
         })
     }
 

@@ -1,11 +1,18 @@
-//! ROUTE-REFRESH (RFC 2918).
+//! ROUTE-REFRESH (RFC 2918, RFC 7313).
+
+/// Send again.
+pub const REQUEST: u8 = 0;
+/// What follows is told again, from its beginning (BoRR, RFC 7313).
+pub const BEGIN: u8 = 1;
+/// It was told to its end (EoRR, RFC 7313).
+pub const END: u8 = 2;
 
 /// The body of a ROUTE-REFRESH message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteRefresh {
     /// Address Family Identifier.
     pub afi: u16,
-    /// 0: send again; 1 and 2 are RFC 7313's borders and come only where enhanced refresh was agreed.
+    /// [`REQUEST`], [`BEGIN`] or [`END`]; the latter two only where enhanced refresh was agreed.
     pub subtype: u8,
     /// Subsequent Address Family Identifier.
     pub safi: u8,

@@ -9,7 +9,7 @@ use crate::wire::rewrite::Outgoing;
 
 /// Octets of the message header (RFC 4271 §4.1).
 pub const HEADER: usize = 19;
-/// The longest message without RFC 8654.
+/// The longest message without RFC 8654, and the longest withdrawal with it.
 pub const MAX_MESSAGE: usize = 4096;
 /// The type code of UPDATE.
 const UPDATE: u8 = 2;
@@ -90,15 +90,15 @@ pub fn put_end_of_rib(out: &mut Vec<u8>, family: AfiSafi) {
     end(out, start);
 }
 
-/// Room that prefixes have in a message with these attributes; less than a prefix needs: the set is too long to be sent.
+/// Room that prefixes have in a message of at most `limit` octets with these attributes; less than a prefix needs: the set is too long to be sent.
 #[must_use]
-pub fn room<A: Address>(outgoing: &Outgoing<'_>) -> usize {
+pub fn room<A: Address>(outgoing: &Outgoing<'_>, limit: usize) -> usize {
     let fixed = HEADER + 4 + outgoing.attributes.len();
     let reach = match A::FAMILY {
         AfiSafi::Ipv4Unicast => 0,
         AfiSafi::Ipv6Unicast => MP_HEADER + 5 + outgoing.next_hop.len(),
     };
-    MAX_MESSAGE.saturating_sub(fixed + reach)
+    limit.saturating_sub(fixed + reach)
 }
 
 /// Octets that the longest prefix of a family takes.
@@ -107,10 +107,11 @@ pub fn longest_prefix<A: Address>() -> usize {
     1 + usize::from(A::BITS / 8)
 }
 
-/// Appends one UPDATE that announces as many of the prefixes as it holds. The set fits: [`room`].
+/// Appends one UPDATE of at most `limit` octets that announces as many of the prefixes as it holds. The set fits: [`room`].
 pub fn put_announcement<A: Address>(
     out: &mut Vec<u8>,
     outgoing: &Outgoing<'_>,
+    limit: usize,
     prefixes: &mut std::iter::Peekable<impl Iterator<Item = (A, u8)>>,
 ) {
     let start = begin(out);
@@ -121,7 +122,7 @@ pub fn put_announcement<A: Address>(
                 &u16::try_from(outgoing.attributes.len()).unwrap_or(u16::MAX).to_be_bytes(),
             );
             out.extend_from_slice(outgoing.attributes);
-            put_prefixes(out, start, MAX_MESSAGE, prefixes);
+            put_prefixes(out, start, limit, prefixes);
         }
         AfiSafi::Ipv6Unicast => {
             out.extend_from_slice(&[0, 0, 0, 0]);
@@ -139,7 +140,7 @@ pub fn put_announcement<A: Address>(
             out.push(u8::try_from(outgoing.next_hop.len()).unwrap_or_default());
             out.extend_from_slice(outgoing.next_hop);
             out.push(0);
-            put_prefixes(out, start, MAX_MESSAGE - outgoing.attributes.len().min(MAX_MESSAGE), prefixes);
+            put_prefixes(out, start, limit - outgoing.attributes.len().min(limit), prefixes);
             let value = out.len() - list - MP_HEADER;
             set16(out, list + 2, value);
             out.extend_from_slice(outgoing.attributes);

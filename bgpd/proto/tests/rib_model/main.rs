@@ -71,10 +71,6 @@ fn facts(i: u8) -> PeerFacts {
     let internal = i >= 4;
     let own = if i == 3 { 1 } else { i };
     PeerFacts {
-        remote_asn: Asn([70001, 65102, 65103, 65104, OWN_AS, OWN_AS][usize::from(i)]),
-        local_asn: Asn(OWN_AS),
-        router_id: RouterId(Ipv4Addr::new(0, 0, 0, i + 1)),
-        address: IpAddr::from([192, 0, 2, 100 + i]),
         families: if i == 2 { [AfiSafi::Ipv4Unicast].into() } else { both },
         four_octet_as: i != 1,
         next_hop_ipv4: Some(Ipv4Addr::new(203, 0, 113, if internal { 9 } else { own })),
@@ -83,6 +79,12 @@ fn facts(i: u8) -> PeerFacts {
         import: if i == 1 { narrow_import() } else { ImportPolicy::accept_all() },
         export: ExportPolicy { transit: i != 2 },
         tags: if i == 2 { [Tag(2)].into() } else { [Tag(1)].into() },
+        ..PeerFacts::new(
+            Asn([70001, 65102, 65103, 65104, OWN_AS, OWN_AS][usize::from(i)]),
+            Asn(OWN_AS),
+            RouterId(Ipv4Addr::new(0, 0, 0, i + 1)),
+            IpAddr::from([192, 0, 2, 100 + i]),
+        )
     }
 }
 

@@ -1,13 +1,12 @@
 //! UPDATEs and peers for tests that drive the RIB itself.
 #![allow(dead_code)] // each test uses its part
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use bgp_proto::policy::{ExportPolicy, ImportPolicy};
+use bgp_proto::policy::ExportPolicy;
 use bgp_proto::rib::{PeerFacts, Rib, RibConfig, Tag, UnknownNextHops};
 use bgp_proto::wire::attr::{self, code};
-use bgp_proto::{AfiSafi, Asn, PeerId, RouterId};
+use bgp_proto::{Asn, PeerId, RouterId};
 use ipnet::IpNet;
 
 pub(crate) const OWN_AS: u32 = 64512;
@@ -46,18 +45,16 @@ pub(crate) fn rib(asn: u32, router_id: [u8; 4]) -> Rib {
 /// A peer of both families that everything is taken from and told to.
 pub(crate) fn facts(number: u8, remote_asn: u32) -> PeerFacts {
     PeerFacts {
-        remote_asn: Asn(remote_asn),
-        local_asn: Asn(OWN_AS),
-        router_id: RouterId(Ipv4Addr::new(10, 0, 0, number)),
-        address: IpAddr::from([192, 0, 2, number]),
-        families: AfiSafi::ALL.into_iter().collect::<BTreeSet<_>>(),
-        four_octet_as: true,
         next_hop_ipv4: Some(Ipv4Addr::new(203, 0, 113, number)),
         next_hop_ipv6: Some(format!("2001:db8:ffff::{number:x}").parse().unwrap()),
-        link_local: None,
-        import: ImportPolicy::accept_all(),
         export: ExportPolicy { transit: true },
         tags: [Tag(1)].into(),
+        ..PeerFacts::new(
+            Asn(remote_asn),
+            Asn(OWN_AS),
+            RouterId(Ipv4Addr::new(10, 0, 0, number)),
+            IpAddr::from([192, 0, 2, number]),
+        )
     }
 }
 

@@ -55,9 +55,9 @@ fn rfc4271_6_1_marker_must_be_all_ones() {
     for at in 0..16 {
         let mut bytes = keepalive();
         bytes[at] = 0;
-        assert_eq!(message_length(&bytes), Err(Notification::new(1, 1)));
+        assert_eq!(message_length(&bytes, MAX_LENGTH), Err(Notification::new(1, 1)));
         assert_eq!(
-            message_length(&bytes[..=at]),
+            message_length(&bytes[..=at], MAX_LENGTH),
             Err(Notification::new(1, 1)),
             "known before the header is whole"
         );
@@ -70,20 +70,23 @@ fn rfc4271_6_1_length_must_fit_the_type() {
         [(18, 4), (0, 4), (4097, 2), (65535, 2), (28, 1), (22, 2), (20, 3), (18, 3), (20, 4), (22, 5)]
     {
         assert_eq!(
-            message_length(&header(length, number)),
+            message_length(&header(length, number), MAX_LENGTH),
             Err(Notification::with_data(1, 2, length.to_be_bytes())),
             "length {length}, type {number}"
         );
     }
     for (length, number) in [(29, 1), (4096, 1), (23, 2), (4096, 2), (21, 3), (19, 4), (23, 5)] {
-        assert_eq!(message_length(&header(length, number)), Ok(Some(usize::from(length))));
+        assert_eq!(message_length(&header(length, number), MAX_LENGTH), Ok(Some(usize::from(length))));
     }
 }
 
 #[test]
 fn rfc4271_6_1_type_must_be_known() {
     for number in [0, 6, 255] {
-        assert_eq!(message_length(&header(19, number)), Err(Notification::with_data(1, 3, [number])));
+        assert_eq!(
+            message_length(&header(19, number), MAX_LENGTH),
+            Err(Notification::with_data(1, 3, [number]))
+        );
     }
 }
 
