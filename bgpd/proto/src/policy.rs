@@ -72,6 +72,8 @@ pub enum ImportRejection {
     OriginatorLoop,
     /// Our cluster is in its CLUSTER_LIST (RFC 4456 §8).
     ClusterLoop,
+    /// Its ONLY_TO_CUSTOMER attribute says that it came from above (RFC 9234 §5).
+    RouteLeak,
     /// Its next hop is no address of a host: loopback, multicast, unspecified, reserved (RFC 4271 §6.3).
     NextHopMartian,
     /// Its next hop is an address of this node (RFC 4271 §6.3).
@@ -88,10 +90,11 @@ pub enum ImportRejection {
 
 impl ImportRejection {
     /// Every reason.
-    pub const ALL: [ImportRejection; 9] = [
+    pub const ALL: [ImportRejection; 10] = [
         ImportRejection::AsPathLoop,
         ImportRejection::OriginatorLoop,
         ImportRejection::ClusterLoop,
+        ImportRejection::RouteLeak,
         ImportRejection::NextHopMartian,
         ImportRejection::NextHopOwnAddress,
         ImportRejection::OwnAddress,
@@ -107,6 +110,7 @@ impl ImportRejection {
             ImportRejection::AsPathLoop => "ASPathLoop",
             ImportRejection::OriginatorLoop => "OriginatorLoop",
             ImportRejection::ClusterLoop => "ClusterLoop",
+            ImportRejection::RouteLeak => "RouteLeak",
             ImportRejection::NextHopMartian => "NextHopMartian",
             ImportRejection::NextHopOwnAddress => "NextHopOwnAddress",
             ImportRejection::OwnAddress => "OwnAddress",
@@ -123,6 +127,7 @@ impl ImportRejection {
             ImportRejection::AsPathLoop => "our AS is in its AS_PATH",
             ImportRejection::OriginatorLoop => "its ORIGINATOR_ID is our router id",
             ImportRejection::ClusterLoop => "our cluster is in its CLUSTER_LIST",
+            ImportRejection::RouteLeak => "it is a route leak: ONLY_TO_CUSTOMER is set (RFC 9234)",
             ImportRejection::NextHopMartian => "its next hop is not a host's address",
             ImportRejection::NextHopOwnAddress => "its next hop is an address of this node",
             ImportRejection::OwnAddress => "it is an address of this node",

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use bgp_proto::rib::{PeerFacts, Rib};
+use bgp_proto::wire::Role;
 use bgp_proto::wire::attr::code;
 use bgp_proto::wire::verdict::ErrorAction;
 use bgp_proto::{AfiSafi, Asn, PeerId};
@@ -17,12 +18,12 @@ use updates::{OWN_AS, Rng, announce, bodies, body, facts, path, rib, settle, tra
 const MUTATIONS: usize = 30_000;
 const PEERS: u16 = 4;
 
-/// An external peer, one of two-octet AS numbers, an internal one, one of IPv6 alone.
+/// An external peer with a role, one of two-octet AS numbers, a reflector client, one of IPv6 alone.
 fn peer(number: u16) -> PeerFacts {
     match number {
-        0 => facts(1, 65001),
+        0 => PeerFacts { role: Some(Role::Peer), ..facts(1, 65001) },
         1 => PeerFacts { four_octet_as: false, ..facts(2, 65002) },
-        2 => facts(3, OWN_AS),
+        2 => PeerFacts { reflector_client: true, ..facts(3, OWN_AS) },
         _ => PeerFacts { families: [AfiSafi::Ipv6Unicast].into(), ..facts(4, 70004) },
     }
 }

@@ -219,6 +219,8 @@ impl Peer {
                 Some(IpAddr::V4(_)) | None => None,
             },
             link_local: None,
+            role: agreed.role,
+            reflector_client: self.config.reflector_client,
             import: self.config.import.clone(),
             export: self.config.export.clone(),
             tags: ctx.audiences.tags_of(&self.name),

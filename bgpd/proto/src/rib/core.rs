@@ -227,9 +227,14 @@ impl Core {
     pub(super) fn origin(&self, peer: PeerId) -> Origin {
         match self.peer(peer) {
             Some(peer) if peer.facts.is_external() => Origin::External,
-            Some(_) => Origin::Internal,
+            Some(peer) => Origin::Internal(u32::from(peer.facts.router_id.0)),
             None => Origin::Own,
         }
+    }
+
+    /// Whether a peer is a client of ours, a route reflector.
+    pub(super) fn is_client(&self, peer: PeerId) -> bool {
+        self.peer(peer).is_some_and(|peer| peer.facts.reflector_client && !peer.facts.is_external())
     }
 
     /// What the groups were told of a prefix, or would be: the path the last decision selected.

@@ -24,6 +24,8 @@ pub(super) struct GroupKey {
     pub families: BTreeSet<AfiSafi>,
     /// The longest message they take.
     pub max_message: usize,
+    /// They are clients of ours (RFC 4456).
+    pub client: bool,
     /// Learned routes are told too.
     pub transit: bool,
     /// Which originated routes are told.
@@ -122,6 +124,7 @@ impl Group {
             return None;
         }
         let (external, flags) = (self.key.style.external, core.attrs.key(attrs));
+        let leaks = || self.key.style.leaks(core.attrs.bytes(attrs));
         match origin {
             Origin::Own => {
                 let paths = A::plane(core).table.paths(slot).map(|(path, _)| path);
@@ -129,13 +132,17 @@ impl Group {
                     paths.filter(|path| path.peer == LOCAL && self.key.tags.contains(&Tag(path.path_id)));
                 ours.min_by_key(|path| path.path_id).map(|path| (path.attrs, LOCAL))
             }
-            // RFC 1997; RFC 4271 §9.2: what an internal peer told is not told to internal peers.
-            Origin::External | Origin::Internal => {
-                let kept = flags.has(Key::NO_ADVERTISE)
-                    || external && flags.has(Key::NO_EXPORT)
-                    || !external && origin == Origin::Internal;
-                (self.key.transit && !kept).then_some(best)
+            // RFC 1997, RFC 9234 §5.
+            Origin::External | Origin::Internal(_)
+                if flags.has(Key::NO_ADVERTISE) || external && flags.has(Key::NO_EXPORT) || leaks() =>
+            {
+                None
             }
+            Origin::External => (self.key.transit || self.key.client).then_some(best),
+            Origin::Internal(_) if external => self.key.transit.then_some(best),
+            // RFC 4271 §9.2: what an internal peer told is not told to internal peers; RFC 4456 §6: from clients and to clients
+            // it is.
+            Origin::Internal(_) => (self.key.client || core.is_client(source)).then_some(best),
         }
     }
 

@@ -10,7 +10,8 @@ use super::next_hop::{SELF, is_martian};
 use super::table::{LOCAL, Path, Slot};
 use super::values::{OriginAttributes, Origination, Tag, UpdateOutcome};
 use crate::policy::ImportRejection;
-use crate::types::{AfiSafi, PeerId};
+use crate::types::{AfiSafi, Asn, PeerId};
+use crate::wire::Role;
 use crate::wire::as_path;
 use crate::wire::attr::{self, Key, code, flag};
 use crate::wire::canonical::{self, Parsed, Reach, Receiver, Scratch};
@@ -39,6 +40,7 @@ impl Core {
             router_id: u32::from(self.config.router_id.0),
             ipv4: facts.families.contains(&AfiSafi::Ipv4Unicast),
             ipv6: facts.families.contains(&AfiSafi::Ipv6Unicast),
+            role: facts.role,
         })
     }
 
@@ -71,7 +73,8 @@ impl Core {
 
     /// The set of an UPDATE whose attributes are canonical as received and known already: the common case.
     fn known_set(&self, from: PeerId, fields: &Fields<'_>, receiver: &Receiver) -> Option<Set> {
-        if fields.nlri.is_empty() || !receiver.four_octet_as || !receiver.ipv4 {
+        // A role may add an attribute to what is received.
+        if fields.nlri.is_empty() || !receiver.four_octet_as || !receiver.ipv4 || receiver.role.is_some() {
             return None;
         }
         let identity = if receiver.external { Key::EBGP } else { 0 };
@@ -202,6 +205,9 @@ impl Core {
         if key.has(Key::CLUSTER_LOOP) {
             return Some(ImportRejection::ClusterLoop);
         }
+        if peer.facts.role.is_some_and(|role| is_leak(self.attrs.bytes(id), role, peer.facts.remote_asn)) {
+            return Some(ImportRejection::RouteLeak);
+        }
         let next_hop = self.next_hops.address(key.next_hop);
         if is_martian(next_hop) {
             return Some(ImportRejection::NextHopMartian);
@@ -261,6 +267,17 @@ impl Core {
                 self.drop_path::<A>(slot, at);
             }
         }
+    }
+}
+
+/// RFC 9234 §5, ingress: an ONLY_TO_CUSTOMER that has come up from a customer or a client, or sideways from another AS than the
+/// peer's own.
+fn is_leak(set: &[u8], role: Role, peer: Asn) -> bool {
+    let Some(marked) = attr::find(set, code::ONLY_TO_CUSTOMER) else { return false };
+    match role {
+        Role::Provider | Role::RouteServer => true,
+        Role::Peer => attr::be32(marked) != peer.0,
+        Role::Customer | Role::RouteServerClient => false,
     }
 }
 

@@ -17,7 +17,9 @@ impl Rib {
     /// See [`Rib::peer_up`].
     pub(super) fn enter_peer(&mut self, id: PeerId, facts: PeerFacts) {
         self.leave(id);
-        let ranks = |facts: &PeerFacts| (facts.remote_asn, facts.local_asn, facts.router_id, facts.address);
+        let ranks = |facts: &PeerFacts| {
+            (facts.remote_asn, facts.local_asn, facts.router_id, facts.address, facts.role)
+        };
         let place = usize::from(id.0);
         if place >= self.core.peers.len() {
             self.core.peers.resize_with(place + 1, || None);
@@ -59,10 +61,13 @@ impl Rib {
             next_hop_ipv4: facts.next_hop_ipv4.map(|address| address.octets()),
             next_hop_ipv6: facts.next_hop_ipv6.map(|address| address.octets()),
             link_local: facts.link_local.map(|address| address.octets()),
+            cluster_id: u32::from(self.core.config.router_id.0),
+            role: facts.role,
         };
+        let client = facts.reflector_client && !facts.is_external();
         let (families, tags) = (facts.families.clone(), facts.tags.clone());
         let max_message = if facts.extended_message { MAX_EXTENDED_LENGTH } else { update::MAX_MESSAGE };
-        let key = GroupKey { style, families, max_message, transit: facts.export.transit, tags };
+        let key = GroupKey { style, families, max_message, client, transit: facts.export.transit, tags };
         let live = |group: &Group| !group.members.is_empty();
         if let Some(same) = self.groups.iter().position(|group| live(group) && group.key == key) {
             return Some(same);

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::decision::BestPathReason;
 use crate::policy::{ExportPolicy, ImportPolicy, ImportRejection};
 use crate::types::{AfiSafi, Asn, PeerId, RouterId};
+use crate::wire::Role;
 use crate::wire::verdict::{ErrorAction, Fault};
 
 /// Facts about this speaker that the RIB needs; a change of AS or router id takes a new RIB.
@@ -69,6 +70,10 @@ pub struct PeerFacts {
     pub next_hop_ipv6: Option<Ipv6Addr>,
     /// Our link-local address, sent beside it where the peer is on the same link (RFC 2545 §3).
     pub link_local: Option<Ipv6Addr>,
+    /// Our role towards the peer (RFC 9234).
+    pub role: Option<Role>,
+    /// The peer is a client of ours (RFC 4456).
+    pub reflector_client: bool,
     /// What is taken from the peer.
     pub import: ImportPolicy,
     /// What is told to the peer of learned routes.
@@ -93,6 +98,8 @@ impl PeerFacts {
             next_hop_ipv4: None,
             next_hop_ipv6: None,
             link_local: None,
+            role: None,
+            reflector_client: false,
             import: ImportPolicy::accept_all(),
             export: ExportPolicy::default(),
             tags: BTreeSet::new(),

@@ -2,6 +2,7 @@
 //! what a malformed attribute leads to.
 
 use crate::types::AfiSafi;
+use crate::wire::Role;
 use crate::wire::as_path;
 use crate::wire::attr::{self, Attribute, Key, code, flag};
 use crate::wire::nlri::{self, V6};
@@ -31,6 +32,8 @@ pub struct Receiver {
     pub ipv4: bool,
     /// Families negotiated.
     pub ipv6: bool,
+    /// Our role towards the peer (RFC 9234).
+    pub role: Option<Role>,
 }
 
 impl Receiver {
@@ -161,6 +164,7 @@ pub fn parse<'a>(
         parsed.only_unreach = false;
         parsed.blame(faults, 0, "an attribute runs over the end of the list", "RFC 7606 §4");
     }
+    parsed.mark_only_to_customer(receiver, scratch);
     parsed.check_mandatory(nlri, receiver, faults);
     if parsed.withdraw && !nlri && !parsed.mp_reach_seen && !parsed.only_unreach {
         // RFC 7606 §5.2: where no reachable prefix is found beside a malformed attribute, it may have been lost with it.
@@ -307,6 +311,17 @@ impl<'a> Parsed<'a> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// RFC 9234 §5, ingress: what comes from a provider, a lateral peer or a route server is marked here where it is not yet.
+    fn mark_only_to_customer(&mut self, receiver: &Receiver, scratch: &mut Scratch) {
+        let marks = match receiver.role {
+            Some(Role::Customer | Role::Peer | Role::RouteServerClient) => true,
+            Some(Role::Provider | Role::RouteServer) | None => false,
+        };
+        if marks && self.seen & 1 << code::ONLY_TO_CUSTOMER == 0 {
+            scratch.add(flag::OPTIONAL_TRANSITIVE, code::ONLY_TO_CUSTOMER, &receiver.peer_as.to_be_bytes());
+        }
     }
 
     /// RFC 7606 §3 (d).

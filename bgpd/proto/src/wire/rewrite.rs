@@ -1,6 +1,7 @@
 //! The attributes as one update group sends them: a pure function of the canonical bytes, the group and the source.
 
 use crate::types::{AfiSafi, Asn};
+use crate::wire::Role;
 use crate::wire::as_path;
 use crate::wire::attr::{self, Key, code, flag};
 
@@ -19,6 +20,10 @@ pub struct Style {
     pub next_hop_ipv6: Option<[u8; 16]>,
     /// Our link-local address there, sent behind it (RFC 2545 §3).
     pub link_local: Option<[u8; 16]>,
+    /// Our cluster, which reflected routes carry (RFC 4456 §8).
+    pub cluster_id: u32,
+    /// Our role towards them (RFC 9234).
+    pub role: Option<Role>,
 }
 
 /// Where a set comes from, as far as it shapes what is sent.
@@ -28,8 +33,8 @@ pub enum Origin {
     Own,
     /// An external peer.
     External,
-    /// An internal peer.
-    Internal,
+    /// An internal peer, with its BGP Identifier.
+    Internal(u32),
 }
 
 /// Outgoing attributes, apart from the prefixes.
@@ -65,6 +70,24 @@ impl Style {
     /// RFC 4271 §5.1.3: ourselves towards external peers and for what we originate.
     fn sends_self(&self, origin: Origin) -> bool {
         self.external || origin == Origin::Own
+    }
+
+    /// RFC 9234 §5, egress: what goes to a customer, a lateral peer or a client of ours may go down from there only.
+    fn marks_only_to_customer(&self) -> bool {
+        match self.role {
+            Some(Role::Provider | Role::Peer | Role::RouteServer) => true,
+            Some(Role::Customer | Role::RouteServerClient) | None => false,
+        }
+    }
+
+    /// RFC 9234 §5, egress: what came from above goes neither up nor sideways.
+    #[must_use]
+    pub fn leaks(&self, canonical: &[u8]) -> bool {
+        let guarded = match self.role {
+            Some(Role::Customer | Role::Peer | Role::RouteServerClient) => true,
+            Some(Role::Provider | Role::RouteServer) | None => false,
+        };
+        guarded && attr::find(canonical, code::ONLY_TO_CUSTOMER).is_some()
     }
 
     fn next_hop(&self, family: AfiSafi, origin: Origin, received: &[u8]) -> NextHop {
@@ -124,12 +147,21 @@ pub fn rewrite(
     let local_pref = !style.external;
     let mut local_pref_due = local_pref;
     let mut as4 = As4::default();
+    let mut reflected = Reflected::of(style, origin);
+    let mut only_to_customer = style.marks_only_to_customer();
     for attribute in attr::attributes(canonical) {
         if local_pref_due && attribute.code >= code::LOCAL_PREF {
             local_pref_due = false;
             attr::put(out, flag::WELL_KNOWN, code::LOCAL_PREF, &key.local_pref.to_be_bytes());
         }
+        reflected.flush(attribute.code, out);
         as4.flush(attribute.code, out);
+        if only_to_customer && attribute.code >= code::ONLY_TO_CUSTOMER {
+            only_to_customer = false;
+            if attribute.code != code::ONLY_TO_CUSTOMER {
+                put_only_to_customer(style, out);
+            }
+        }
         match attribute.code {
             code::AS_PATH => put_as_path(attribute.value, style, origin, &mut as4, out),
             code::NEXT_HOP => {
@@ -141,6 +173,11 @@ pub fn rewrite(
             code::MULTI_EXIT_DISC if style.external && origin != Origin::Own => {}
             code::LOCAL_PREF => {}
             code::ORIGINATOR_ID | code::CLUSTER_LIST if style.external => {}
+            code::ORIGINATOR_ID => {
+                reflected.originator = None;
+                out.extend_from_slice(attribute.whole);
+            }
+            code::CLUSTER_LIST => reflected.put_cluster_list(attribute.value, out),
             code::AGGREGATOR if !style.four_octet_as => {
                 put_aggregator(attribute.flags, attribute.value, &mut as4, out)
             }
@@ -150,7 +187,52 @@ pub fn rewrite(
     if local_pref_due {
         attr::put(out, flag::WELL_KNOWN, code::LOCAL_PREF, &key.local_pref.to_be_bytes());
     }
+    reflected.flush(u8::MAX, out);
     as4.flush(u8::MAX, out);
+    if only_to_customer {
+        put_only_to_customer(style, out);
+    }
+}
+
+fn put_only_to_customer(style: &Style, out: &mut Vec<u8>) {
+    attr::put(out, flag::OPTIONAL_TRANSITIVE, code::ONLY_TO_CUSTOMER, &style.local_asn.0.to_be_bytes());
+}
+
+/// What a route reflector adds (RFC 4456 §8): who brought the route into the AS, and its own cluster in front of the list.
+struct Reflected {
+    originator: Option<u32>,
+    cluster: Option<u32>,
+}
+
+impl Reflected {
+    fn of(style: &Style, origin: Origin) -> Reflected {
+        let originator = match origin {
+            Origin::Internal(router_id) if !style.external => Some(router_id),
+            Origin::Internal(_) | Origin::External | Origin::Own => None,
+        };
+        Reflected { originator, cluster: originator.map(|_| style.cluster_id) }
+    }
+
+    /// Puts what comes before an attribute of this code and is not in the set.
+    fn flush(&mut self, before: u8, out: &mut Vec<u8>) {
+        if before > code::ORIGINATOR_ID
+            && let Some(originator) = self.originator.take()
+        {
+            let value = originator.to_be_bytes();
+            attr::put(out, flag::OPTIONAL_NON_TRANSITIVE, code::ORIGINATOR_ID, &value);
+        }
+        if before > code::CLUSTER_LIST && self.cluster.is_some() {
+            self.put_cluster_list(&[], out);
+        }
+    }
+
+    fn put_cluster_list(&mut self, received: &[u8], out: &mut Vec<u8>) {
+        let own = self.cluster.take().map(u32::to_be_bytes);
+        let own: &[u8] = own.as_ref().map_or(&[], |own| own);
+        attr::put_header(out, flag::OPTIONAL_NON_TRANSITIVE, code::CLUSTER_LIST, own.len() + received.len());
+        out.extend_from_slice(own);
+        out.extend_from_slice(received);
+    }
 }
 
 /// What goes beside AS_PATH and AGGREGATOR towards a two-octet peer where a number did not fit (RFC 6793 §4.2.2).
@@ -178,7 +260,7 @@ impl As4 {
 
 fn put_as_path(received: &[u8], style: &Style, origin: Origin, as4: &mut As4, out: &mut Vec<u8>) {
     let path = match (style.external, origin) {
-        (true, Origin::Own | Origin::External | Origin::Internal) => {
+        (true, Origin::Own | Origin::External | Origin::Internal(_)) => {
             if style.four_octet_as {
                 return put_prepended(received, style.local_asn, out);
             }
@@ -188,7 +270,7 @@ fn put_as_path(received: &[u8], style: &Style, origin: Origin, as4: &mut As4, ou
         }
         // RFC 4271 §5.1.2 b: what we originate goes to internal peers with an empty path; our prepending is for others.
         (false, Origin::Own) => Vec::new(),
-        (false, Origin::External | Origin::Internal) => received.to_vec(),
+        (false, Origin::External | Origin::Internal(_)) => received.to_vec(),
     };
     if style.four_octet_as {
         return attr::put(out, flag::WELL_KNOWN, code::AS_PATH, &path);

@@ -78,6 +78,7 @@ fn facts(i: u8) -> PeerFacts {
         link_local: (i == 0).then(|| "fe80::1".parse().unwrap()),
         import: if i == 1 { narrow_import() } else { ImportPolicy::accept_all() },
         export: ExportPolicy { transit: i != 2 },
+        reflector_client: i == 4,
         tags: if i == 2 { [Tag(2)].into() } else { [Tag(1)].into() },
         ..PeerFacts::new(
             Asn([70001, 65102, 65103, 65104, OWN_AS, OWN_AS][usize::from(i)]),
@@ -175,6 +176,7 @@ impl World {
             local_pref: if facts.is_external() { some(4, 300) } else { Some(100 + some(3, 1).unwrap_or(0)) },
             community: some(5, 0xFFFF_FF01).or(some(9, 0xFFFF_FF02)),
             unknown: some(6, 5).map(|v| v as u8),
+            originator: None,
         };
         let of_family: Vec<IpNet> =
             self.prefixes.iter().filter(|p| matches!(p, IpNet::V6(_)) == ipv6).copied().collect();

@@ -119,15 +119,21 @@ impl Reference {
                     local_pref: (!facts.is_external()).then_some(a.local_pref.unwrap_or(100)),
                     community: a.communities.first().copied(),
                     unknown: None,
+                    originator: None,
                 })
             }
             Best::Learned(paths) => {
                 let (source, a) = paths.first()?;
                 let (internal, mut a) = (!self.peers[*source].facts.is_external(), a.clone());
                 let kept = a.community == Some(0xFFFF_FF01) && facts.is_external()
-                    || a.community == Some(0xFFFF_FF02)
-                    || internal && !facts.is_external();
-                if *source == me || !facts.export.transit || kept {
+                    || a.community == Some(0xFFFF_FF02);
+                // RFC 4456 §6.
+                let to_client = facts.reflector_client;
+                let allowed = match internal && !facts.is_external() {
+                    true => to_client || self.peers[*source].facts.reflector_client,
+                    false => facts.export.transit || to_client,
+                };
+                if *source == me || !allowed || kept {
                     return None;
                 }
                 if facts.is_external() {
@@ -135,6 +141,7 @@ impl Reference {
                     (a.next_hop, a.med, a.local_pref) = (own?, None, None);
                 } else {
                     a.local_pref = Some(a.local_pref.unwrap_or(100));
+                    a.originator = internal.then_some(u32::from(self.peers[*source].facts.router_id.0));
                 }
                 Some(a)
             }

@@ -15,6 +15,8 @@ pub(crate) struct Attributes {
     pub(crate) local_pref: Option<u32>,
     pub(crate) community: Option<u32>,
     pub(crate) unknown: Option<u8>,
+    /// ORIGINATOR_ID of a reflected route.
+    pub(crate) originator: Option<u32>,
 }
 
 fn put(out: &mut Vec<u8>, flags: u8, code: u8, value: &[u8]) {
@@ -182,6 +184,7 @@ impl Receiver {
             local_pref: None,
             community: None,
             unknown: None,
+            originator: None,
         };
         let word = |v: &[u8]| u32::from_be_bytes(v.try_into().unwrap());
         while !list.is_empty() {
@@ -202,6 +205,8 @@ impl Receiver {
                 4 => a.med = Some(word(value)),
                 5 => a.local_pref = Some(word(value)),
                 8 => a.community = Some(word(value)),
+                9 => a.originator = Some(word(value)),
+                10 => assert_eq!(value, [9, 9, 9, 9], "our cluster alone, behind ORIGINATOR_ID"),
                 14 => {
                     let length = usize::from(value[3]);
                     a.next_hop = IpAddr::from(<[u8; 16]>::try_from(&value[4..20]).unwrap());

@@ -16,6 +16,7 @@ fn external() -> Receiver {
         router_id,
         ipv4: true,
         ipv6: true,
+        role: None,
     }
 }
 

@@ -14,6 +14,8 @@ fn style(external: bool, four_octet_as: bool) -> Style {
         next_hop_ipv4: Some([203, 0, 113, 9]),
         next_hop_ipv6: Some(next_hop_ipv6),
         link_local: None,
+        cluster_id: 0x0A00_0009,
+        role: None,
     }
 }
 
@@ -54,7 +56,7 @@ const V6: AfiSafi = AfiSafi::Ipv6Unicast;
 #[test]
 fn towards_an_external_peer() {
     let received = set(&path(&[65001, 70000]), &[192, 0, 2, 1]);
-    for origin in [Origin::External, Origin::Internal] {
+    for origin in [Origin::External, Origin::Internal(1)] {
         let (next_hop, list) = sent(&received, V4, &style(true, true), origin);
         let find = |code| attr::find(&list, code);
         assert_eq!(find(code::AS_PATH), Some(&path(&[OWN, 65001, 70000])[..]));
@@ -120,7 +122,7 @@ fn the_next_hop_of_ipv6_leaves_the_list() {
 #[test]
 fn without_an_address_of_ours_nothing_is_told_that_needs_one() {
     let none = Style { next_hop_ipv4: None, next_hop_ipv6: None, ..style(true, true) };
-    assert!(!none.has_next_hop(V4, Origin::External) && !none.has_next_hop(V6, Origin::Internal));
+    assert!(!none.has_next_hop(V4, Origin::External) && !none.has_next_hop(V6, Origin::Internal(1)));
     let inside = Style { external: false, ..none };
     assert!(inside.has_next_hop(V4, Origin::External) && !inside.has_next_hop(V4, Origin::Own));
     assert!(style(true, true).has_next_hop(V6, Origin::Own));
@@ -171,6 +173,7 @@ fn what_is_sent_reads_back() {
             router_id: 1,
             ipv4: true,
             ipv6: true,
+            role: None,
         };
         let (mut scratch, mut faults) = (Scratch::default(), Vec::new());
         let parsed = canonical::parse(&list, true, &receiver, &mut scratch, &mut faults).unwrap();
