@@ -8,6 +8,7 @@ use bgp_proto::config::{
     PeerConfig, RemoteAsn, SpeakerConfig,
 };
 use bgp_proto::policy::{ExportPolicy, ImportPolicy};
+use bgp_proto::wire::Role;
 use bgp_proto::{AfiSafi, Asn, PeerName};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
@@ -301,6 +302,9 @@ impl World<'_> {
             config.next_hop.ipv6 = None;
         }
         apply(&EffectiveSession::of_peer(peer, self.configuration), &mut config);
+        config.role = spec.role.as_ref().and_then(role);
+        config.role_strict = spec.role_strict.unwrap_or(false);
+        config.reflector_client = spec.reflector_client;
         config.admin = self.admin(&spec.admin_state, spec.admin_message.as_ref());
         Ok(config)
     }
@@ -422,7 +426,26 @@ fn graceful_restart(session: &EffectiveSession) -> GracefulRestart {
             GracefulRestartMode::Disabled
         }
     };
-    GracefulRestart { mode, restart_time: session.restart_time, ..GracefulRestart::default() }
+    GracefulRestart {
+        mode,
+        restart_time: session.restart_time,
+        long_lived_stale_time: session.long_lived_stale_time,
+        // Where BFD tells that a node is dead, the hold timer need not.
+        notification: session.bfd_profile.is_some(),
+        ..GracefulRestart::default()
+    }
+}
+
+/// RFC 9234's roles; `None`: a newer schema's, which acceptance refuses.
+fn role(role: &api::Role) -> Option<Role> {
+    match role {
+        api::Role::Provider => Some(Role::Provider),
+        api::Role::Customer => Some(Role::Customer),
+        api::Role::Peer => Some(Role::Peer),
+        api::Role::RouteServer => Some(Role::RouteServer),
+        api::Role::RouteServerClient => Some(Role::RouteServerClient),
+        api::Role::Unknown(_) => None,
+    }
 }
 
 fn max_prefixes(session: &EffectiveSession) -> MaxPrefixes {

@@ -43,6 +43,9 @@ pub(crate) fn log(event: &SessionEvent, speaker: &Speaker, said: &mut Said) {
         SessionEvent::Stale { peer } => {
             tracing::info!(%peer, "routes kept as stale until the peer is back");
         }
+        SessionEvent::LongLivedStale { peer } => {
+            tracing::warn!(%peer, "the peer is gone for long: its routes stay as the last choice");
+        }
         SessionEvent::Malformed { peer, what } => {
             let n = speaker.peer(peer).map_or(0, |p| p.messages.malformed_updates);
             // The first of many says it; the counter tells the rest.

@@ -41,7 +41,9 @@ pub(crate) fn of(
             hold_time: Some(api::Duration::from_secs(n.hold_time.into())),
             capabilities: n.capabilities.iter().map(|name| (*name).to_owned()).collect(),
             restart_time: n.restart_time.map(|seconds| api::Duration::from_secs(seconds.into())),
-            long_lived_stale_time: None,
+            long_lived_stale_time: n
+                .long_lived_stale_time
+                .map(|seconds| api::Duration::from_secs(seconds.into())),
         }),
         families: live
             .families
@@ -74,6 +76,7 @@ fn conditions(live: &PeerStatus, before: Option<&BGPSessionStatus>, wall: Timest
         Synchronized::Synchronized => (true, "Synchronized"),
         Synchronized::AwaitingEndOfRib => (false, "AwaitingEndOfRIB"),
         Synchronized::Stale => (false, "Stale"),
+        Synchronized::LongLivedStale => (false, "LongLivedStale"),
         Synchronized::NotEstablished => (false, "NotEstablished"),
     };
     vec![

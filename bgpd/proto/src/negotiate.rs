@@ -48,6 +48,8 @@ pub struct Negotiated {
     pub graceful_restart: Option<GracefulRestartCapability>,
     /// The peer's long-lived graceful-restart capability, where we sent ours (RFC 9494).
     pub long_lived: Vec<LongLivedFamily>,
+    /// The peer sent that capability: it knows what a long-lived stale route is.
+    pub knows_long_lived: bool,
     /// Families in which the peer sends several paths per prefix (RFC 7911).
     pub add_path_receive: BTreeSet<AfiSafi>,
     /// Families in which we do.
@@ -117,6 +119,7 @@ impl Negotiated {
             capabilities,
             families: self.families.iter().copied().collect(),
             restart_time: self.graceful_restart.as_ref().map(|restart| restart.restart_time),
+            long_lived_stale_time: self.long_lived.iter().map(|entry| entry.stale_time).max(),
         }
     }
 }
@@ -265,7 +268,7 @@ impl Offer<'_> {
             restart.notification &= settings.notification;
         }
         let long_lived = match graceful_restart.is_some() && !settings.long_lived_stale_time.is_zero() {
-            true => long_lived_of(theirs),
+            true => long_lived_of(theirs).unwrap_or_default(),
             false => Vec::new(),
         };
         let add_path = add_path_of(theirs, &families);
@@ -282,6 +285,7 @@ impl Offer<'_> {
             enhanced_route_refresh: theirs.capabilities.contains(&Capability::EnhancedRouteRefresh),
             extended_message: theirs.capabilities.contains(&Capability::ExtendedMessage),
             graceful_restart,
+            knows_long_lived: long_lived_of(theirs).is_some(),
             long_lived,
             // RFC 7911 §4: a direction is agreed where one side receives and the other one sends.
             add_path_receive: families_where(&add_path, |peer| receive && peer.send),
@@ -374,11 +378,10 @@ fn graceful_restart_of(open: &Open) -> Option<GracefulRestartCapability> {
 }
 
 /// As [`graceful_restart_of`] (RFC 9494 §4.1).
-fn long_lived_of(open: &Open) -> Vec<LongLivedFamily> {
-    let list = open.capabilities.iter().rev().find_map(|capability| {
+fn long_lived_of(open: &Open) -> Option<Vec<LongLivedFamily>> {
+    open.capabilities.iter().rev().find_map(|capability| {
         if let Capability::LongLivedGracefulRestart(list) = capability { Some(list.clone()) } else { None }
-    });
-    list.unwrap_or_default()
+    })
 }
 
 fn families_where(

@@ -103,6 +103,11 @@ pub enum SessionEvent {
         /// The peer.
         peer: PeerName,
     },
+    /// The peer did not come back in its restart time; its routes are kept on as the last choice (RFC 9494).
+    LongLivedStale {
+        /// The peer.
+        peer: PeerName,
+    },
     /// An UPDATE was wrong, the session lives (RFC 7606).
     Malformed {
         /// The peer.
@@ -161,6 +166,7 @@ impl SessionEvent {
             | SessionEvent::EndOfRibSent { peer, .. }
             | SessionEvent::Synchronized { peer }
             | SessionEvent::Stale { peer }
+            | SessionEvent::LongLivedStale { peer }
             | SessionEvent::Malformed { peer, .. }
             | SessionEvent::PrefixLimitNear { peer, .. }
             | SessionEvent::PrefixLimitReached { peer, .. }
@@ -281,4 +287,6 @@ pub struct NegotiatedStatus {
     pub families: Vec<AfiSafi>,
     /// The peer's restart time, seconds, where it sent the graceful-restart capability.
     pub restart_time: Option<u16>,
+    /// For how long its routes are kept on afterwards, seconds: the longest of its families (RFC 9494).
+    pub long_lived_stale_time: Option<u32>,
 }

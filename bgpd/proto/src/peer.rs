@@ -114,7 +114,7 @@ pub(crate) struct Peer {
     pub(crate) stale: Option<Stale>,
     pub(crate) end_of_rib: BTreeSet<AfiSafi>,
     /// Families that the peer tells anew, and when what it has not told by then goes (RFC 7313).
-    refreshing: BTreeMap<AfiSafi, Instant>,
+    pub(crate) refreshing: BTreeMap<AfiSafi, Instant>,
     pub(crate) synchronized: bool,
     end_of_rib_sent: BTreeSet<AfiSafi>,
     near_limit: BTreeSet<AfiSafi>,
@@ -464,7 +464,7 @@ impl Peer {
             self.idle_until,
             self.primary.timers.next(),
             self.second.as_ref().and_then(|second| second.timers.next()),
-            self.stale.as_ref().map(|stale| stale.until),
+            self.stale.as_ref().and_then(Stale::next),
             self.refreshing.values().min().copied(),
         ]
         .into_iter()

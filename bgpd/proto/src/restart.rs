@@ -1,14 +1,18 @@
-//! Graceful restart (RFC 4724), both roles.
+//! Graceful restart (RFC 4724), both roles, and its long-lived form (RFC 9494).
 //!
 //! ```text
-//! Helper, for each peer:
+//! Helper, for each family of each peer:
 //!                      TCP lost, agreed                 back, F set
 //!   ┌────────────┐     before                ┌───────┐  for the family   ┌──────────────────┐
 //!   │ Established│ ────────────────────────► │ Stale │ ────────────────► │ Stale, refreshed │
-//!   └────────────┘                           └───┬───┘                   └────────┬─────────┘
-//!         ▲                  restart time over,  │                 End-of-RIB, or │ stale time over
-//!         │                  back without F,     ▼                                ▼
-//!         └───────────────── link down ─────── swept ◄────────────────────────────┘
+//!   └────────────┘                           └─┬───┬─┘                   └────────┬─────────┘
+//!         ▲      restart time over, long-lived │   │ restart time over,           │
+//!         │      stale time agreed             ▼   │ back without F,              │
+//!         │                       ┌────────────────┴─┐ link down                  │
+//!         │                       │ Long-lived stale │ ──► back, F set ──► … ─────┤ End-of-RIB, or
+//!         │                       └───────┬──────────┘                            │ stale time over
+//!         │      that time over, back     ▼                                       ▼
+//!         └───── without F, link down ─ swept ◄───────────────────────────────────┘
 //!
 //! Restarting, once after a start that found our routes in the kernel:
 //!   Deferred ── no route is selected, nothing is told ──┬─ End-of-RIB from every peer that will send one ─┐
@@ -20,7 +24,7 @@
 //! A NOTIFICATION, sent or received, and the hold timer keep routes as well where both sides said so (RFC 8538), but for a Hard
 //! Reset: an operator's word, a limit that was passed, a peer that BFD cannot reach.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::config::{AdminState, GracefulRestartMode};
@@ -30,11 +34,31 @@ use crate::peer::{Context, Peer};
 use crate::types::AfiSafi;
 
 /// Routes of a lost session that are still in use.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Stale {
-    pub(crate) families: BTreeSet<AfiSafi>,
-    /// When they go: first the peer's restart time, then, once it is back, our own stale time.
-    pub(crate) until: Instant,
+    pub(crate) families: BTreeMap<AfiSafi, Retained>,
+}
+
+/// Those of one family.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Retained {
+    /// When they go, or become long-lived stale: first the peer's restart time, then, once it is back, our own stale time.
+    until: Instant,
+    /// How long they are kept as long-lived stale afterwards.
+    long_lived: Option<Duration>,
+    /// They are so already.
+    is_long_lived: bool,
+}
+
+impl Stale {
+    /// When something is to be done about them.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.families.values().map(|retained| retained.until).min()
+    }
+
+    pub(crate) fn is_long_lived(&self) -> bool {
+        self.families.values().any(|retained| retained.is_long_lived)
+    }
 }
 
 impl Peer {
@@ -44,11 +68,19 @@ impl Peer {
         ctx.rib.peer_down(self.id, &families);
         self.synchronized = false;
         self.end_of_rib.clear();
+        self.refreshing.clear();
         let restart_time =
             kept.and_then(|agreed| agreed.graceful_restart.as_ref()).map_or(0, |r| r.restart_time);
         let until = ctx.now + Duration::from_secs(u64::from(restart_time));
+        let long_lived = |family| {
+            let entry = kept?.long_lived_family(family).filter(|entry| entry.stale_time > 0)?;
+            Some(Duration::from_secs(u64::from(entry.stale_time)))
+        };
+        let retained =
+            |family| (family, Retained { until, long_lived: long_lived(family), is_long_lived: false });
         // RFC 4724 §4.2: a second loss before the first was repaired keeps nothing of the first; the RIB sees to it.
-        self.stale = (!families.is_empty()).then_some(Stale { families, until });
+        let families: BTreeMap<_, _> = families.into_iter().map(retained).collect();
+        self.stale = (!families.is_empty()).then_some(Stale { families });
         if self.stale.is_some() {
             ctx.outputs.push_back(Output::Event(SessionEvent::Stale { peer: self.name.clone() }));
         }
@@ -56,20 +88,27 @@ impl Peer {
 
     /// The session is up: keeps what the peer says it has kept itself, and waits for End-of-RIB.
     pub(crate) fn resume(&mut self, agreed: &Negotiated, ctx: &mut Context<'_>) {
-        if let Some(mut stale) = self.stale.take() {
+        let until = ctx.now + self.config.graceful_restart.stale_time;
+        let mut stale = self.stale.take().unwrap_or_default();
+        stale.families.retain(|family, retained| {
             // RFC 4724 §4.2: "if the "Forwarding State" bit for a specific <AFI, SAFI> is not set …, or … is not included …,
-            // then … MUST immediately remove all the stale routes from the peer for that address family"
-            for family in std::mem::take(&mut stale.families) {
-                let entry = agreed.graceful_restart.as_ref().and_then(|restart| restart.family(family));
-                if agreed.families.contains(&family) && entry.is_some_and(|entry| entry.forwarding) {
-                    stale.families.insert(family);
-                } else {
-                    ctx.rib.sweep_stale(self.id, family);
+            // then … MUST immediately remove all the stale routes from the peer for that address family"; RFC 9494 §4.2 asks
+            // the same of its own bit once they are long-lived stale.
+            let forwarding = match retained.is_long_lived {
+                true => agreed.long_lived_family(*family).map(|entry| entry.forwarding),
+                false => {
+                    let restart = agreed.graceful_restart.as_ref();
+                    restart.and_then(|restart| restart.family(*family)).map(|entry| entry.forwarding)
                 }
+            };
+            let stays = agreed.families.contains(family) && forwarding == Some(true);
+            if !stays {
+                ctx.rib.sweep_stale(self.id, *family);
             }
-            stale.until = ctx.now + self.config.graceful_restart.stale_time;
-            self.stale = (!stale.families.is_empty()).then_some(stale);
-        }
+            *retained = Retained { until, long_lived: None, ..*retained };
+            stays
+        });
+        self.stale = (!stale.families.is_empty()).then_some(stale);
         self.synchronized = agreed.graceful_restart.is_none();
         if self.synchronized {
             ctx.outputs.push_back(Output::Event(SessionEvent::Synchronized { peer: self.name.clone() }));
@@ -94,22 +133,40 @@ impl Peer {
 
     /// The peer did not come back in time, or came back and did not finish.
     pub(crate) fn stale_timeout(&mut self, ctx: &mut Context<'_>) {
-        if self.stale.as_ref().is_some_and(|stale| stale.until <= ctx.now) {
-            tracing::debug!(peer = %self.name, "stale routes swept: time is over");
-            self.forget_stale(ctx);
+        let Some(stale) = &mut self.stale else { return };
+        let (id, now, mut long_lived) = (self.id, ctx.now, false);
+        stale.families.retain(|family, retained| {
+            if retained.until > now {
+                return true;
+            }
+            let Some(time) = retained.long_lived.take() else {
+                tracing::debug!(peer = %self.name, %family, "stale routes swept: time is over");
+                ctx.rib.sweep_stale(id, *family);
+                return false;
+            };
+            ctx.rib.keep_long_lived(id, *family);
+            long_lived = true;
+            *retained = Retained { until: now + time, long_lived: None, is_long_lived: true };
+            true
+        });
+        if stale.families.is_empty() {
+            self.stale = None;
+        }
+        if long_lived {
+            ctx.outputs.push_back(Output::Event(SessionEvent::LongLivedStale { peer: self.name.clone() }));
         }
     }
 
     /// Sweeps whatever is stale.
     pub(crate) fn forget_stale(&mut self, ctx: &mut Context<'_>) {
-        for family in self.stale.take().map(|stale| stale.families).unwrap_or_default() {
+        for family in self.stale.take().unwrap_or_default().families.into_keys() {
             ctx.rib.sweep_stale(self.id, family);
         }
     }
 
     fn sweep(&mut self, family: AfiSafi, ctx: &mut Context<'_>) {
         let Some(stale) = &mut self.stale else { return };
-        if stale.families.remove(&family) {
+        if stale.families.remove(&family).is_some() {
             ctx.rib.sweep_stale(self.id, family);
         }
         if stale.families.is_empty() {

@@ -47,6 +47,8 @@ pub enum Synchronized {
     AwaitingEndOfRib,
     /// The session is down, the routes of the last one are kept.
     Stale,
+    /// The session is down for long, some of its routes are kept as the last choice (RFC 9494).
+    LongLivedStale,
     /// The session is down.
     NotEstablished,
 }

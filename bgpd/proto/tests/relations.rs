@@ -1,4 +1,5 @@
-//! Who is told what of whom beside plain eBGP and iBGP: route reflection (RFC 4456) and roles (RFC 9234).
+//! Who is told what of whom beside plain eBGP and iBGP: route reflection (RFC 4456), roles (RFC 9234), long-lived stale
+//! routes (RFC 9494).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod updates;
@@ -193,4 +194,30 @@ fn rfc9234_5_routes_of_our_own_are_marked_as_well() {
         let down = matches!(role, Role::Provider | Role::RouteServer | Role::Peer);
         assert_eq!(marked, down.then_some(OWN_AS), "our role {role:?}");
     }
+}
+
+// ---- RFC 9494
+
+#[test]
+fn rfc9494_4_3_long_lived_stale_routes_are_the_last_choice_and_told_to_those_who_know_them() {
+    let knows = |number, long_lived| PeerFacts { long_lived, ..facts(number, 65000 + u32::from(number)) };
+    let mut rib = with(vec![knows(1, true), knows(2, true), knows(3, true), knows(4, false)]);
+    let stale = vec![(0xC0, code::COMMUNITIES, vec![0xFF, 0xFF, 0, 6])];
+    update(&mut rib, 0, "10.1.0.0/24", &[65001], &stale);
+    let told_by = |rib: &Rib| (0..4).filter(|n| told(rib, *n, "10.1.0.0/24").is_some()).collect::<Vec<_>>();
+    assert_eq!(told_by(&rib), [1, 2]);
+    // A longer path that is alive is better.
+    update(&mut rib, 1, "10.1.0.0/24", &[65002, 65077, 65078], &vec![]);
+    assert_eq!(told_by(&rib), [0, 2, 3]);
+    let alive = rib.paths_to(&net("10.1.0.0/24"));
+    let best = alive.iter().find(|view| matches!(view.status, PathStatus::Best(_))).unwrap();
+    assert_eq!((best.peer, best.as_path_len), (Some(PeerId(1)), 3));
+    // Their peer gone for long, the two are alike again and the shorter path wins.
+    rib.peer_down(PeerId(1), &[V4].into());
+    settle(&mut rib);
+    rib.keep_long_lived(PeerId(1), V4);
+    settle(&mut rib);
+    rib.check_invariants().unwrap();
+    assert_eq!(told_by(&rib), [2]);
+    assert_eq!(find(&told(&rib, 2, "10.1.0.0/24"), code::COMMUNITIES), Some(vec![0xFF, 0xFF, 0, 6]));
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use bgp_proto::fsm::State;
 use bgp_proto::output::Reason;
 use bgp_proto::status::Synchronized;
-use bgp_proto::wire::{Capability, GracefulRestartCapability, MessageType, RestartFamily};
+use bgp_proto::wire::{Capability, GracefulRestartCapability, LongLivedFamily, MessageType, RestartFamily};
 use bgp_proto::{AfiSafi, ConnId};
-use hand::{Hand, announce, end_of_rib, keepalive, notification, open, restarted};
+use hand::{Hand, announce, announce_with, end_of_rib, keepalive, notification, open, restarted};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -173,4 +173,73 @@ fn the_kernel_is_not_swept_before_next_hops_are_known() {
     assert_eq!((hand.fib_complete, hand.kernel.len()), (0, 0), "the route waits for its next hop");
     hand.answer_next_hop("10.0.0.2");
     assert_eq!((hand.fib_complete, hand.kernel.len()), (2, 1));
+}
+
+// ---- RFC 9494
+
+/// Graceful restart of 120 s, and 1000 s of long-lived stale routes behind it, of IPv4 unicast.
+fn long_lived(forwarding: bool) -> [Capability; 2] {
+    let entry = LongLivedFamily { afi: 1, safi: 1, forwarding, stale_time: 1000 };
+    [restarted(true), Capability::LongLivedGracefulRestart(vec![entry])]
+}
+
+/// The peer has told two routes, the second with a community, and is gone.
+fn gone_for_long(community: u32) -> Hand {
+    let mut hand = Hand::new(|config| {
+        config.graceful_restart.long_lived_stale_time = 500 * SECOND;
+        config.passive = true;
+    });
+    hand.accept(ConnId(1));
+    hand.bytes(ConnId(1), &open(&long_lived(true)));
+    hand.bytes(ConnId(1), &keepalive());
+    hand.bytes(ConnId(1), &announce(1));
+    hand.bytes(ConnId(1), &announce_with(2, community));
+    hand.bytes(ConnId(1), &end_of_rib());
+    hand.close(ConnId(1));
+    hand
+}
+
+#[test]
+fn rfc9494_4_2_stale_routes_live_on_after_the_restart_time() {
+    let mut hand = gone_for_long(0xFFFF_0007);
+    hand.run_for(119 * SECOND);
+    assert_eq!((hand.received(), hand.status().synchronized), (2, Synchronized::Stale));
+    hand.run_for(2 * SECOND);
+    assert_eq!(hand.received(), 1, "what says NO_LLGR goes");
+    assert_eq!(hand.status().synchronized, Synchronized::LongLivedStale);
+    assert_eq!(hand.kernel.len(), 1, "the other one is used as long as nothing better is there");
+    assert_eq!(hand.communities("10.244.1.0/24"), ["65535:6"]);
+    hand.run_for(997 * SECOND);
+    assert_eq!(hand.received(), 1);
+    hand.run_for(3 * SECOND);
+    assert_eq!((hand.received(), hand.kernel.len()), (0, 0));
+    assert_eq!(hand.status().synchronized, Synchronized::NotEstablished);
+}
+
+#[test]
+fn rfc9494_4_2_a_peer_that_is_back_tells_its_routes_or_loses_them() {
+    for (forwarding, kept) in [(true, 2), (false, 0)] {
+        let mut hand = gone_for_long(1);
+        hand.run_for(200 * SECOND);
+        hand.accept(ConnId(2));
+        hand.bytes(ConnId(2), &open(&long_lived(forwarding)));
+        hand.bytes(ConnId(2), &keepalive());
+        assert_eq!(hand.received(), kept);
+        hand.bytes(ConnId(2), &announce(1));
+        assert_eq!(hand.communities("10.244.1.0/24"), Vec::<String>::new(), "as good as any other");
+        hand.bytes(ConnId(2), &end_of_rib());
+        assert_eq!(hand.received(), 1);
+    }
+}
+
+#[test]
+fn rfc9494_4_1_nothing_is_kept_for_long_unless_both_said_so() {
+    let mut hand = Hand::new(|config| config.passive = true);
+    hand.accept(ConnId(1));
+    hand.bytes(ConnId(1), &open(&long_lived(true)));
+    hand.bytes(ConnId(1), &keepalive());
+    hand.bytes(ConnId(1), &announce(1));
+    hand.close(ConnId(1));
+    hand.run_for(121 * SECOND);
+    assert_eq!(hand.received(), 0);
 }

@@ -219,6 +219,7 @@ impl Peer {
                 Some(IpAddr::V4(_)) | None => None,
             },
             link_local: None,
+            long_lived: agreed.knows_long_lived,
             role: agreed.role,
             reflector_client: self.config.reflector_client,
             import: self.config.import.clone(),

@@ -40,6 +40,7 @@ impl Peer {
         match (self.state, self.synchronized, &self.stale) {
             (State::Established, true, _) => Synchronized::Synchronized,
             (State::Established, false, _) => Synchronized::AwaitingEndOfRib,
+            (_, _, Some(stale)) if stale.is_long_lived() => Synchronized::LongLivedStale,
             (_, _, Some(_)) => Synchronized::Stale,
             (_, _, None) => Synchronized::NotEstablished,
         }

@@ -294,7 +294,8 @@ impl Core {
         }
         let key = self.attrs.key(path.attrs);
         let metric = self.next_hops.metric(key.next_hop)?;
-        let (long_lived_stale, path_id) = (path.has(Path::LONG_LIVED_STALE), path.path_id);
+        // Ours or the word of whoever told it (RFC 9494 §4.3): the set has the community in both cases.
+        let (long_lived_stale, path_id) = (key.is_long_lived_stale(), path.path_id);
         let Some(peer) = self.peer(path.peer) else {
             let (external, router_id, peer_address) = (false, 0, None);
             let local = true;

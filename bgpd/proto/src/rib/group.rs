@@ -24,6 +24,8 @@ pub(super) struct GroupKey {
     pub families: BTreeSet<AfiSafi>,
     /// The longest message they take.
     pub max_message: usize,
+    /// They know what a long-lived stale route is (RFC 9494).
+    pub long_lived: bool,
     /// They are clients of ours (RFC 4456).
     pub client: bool,
     /// Learned routes are told too.
@@ -131,6 +133,10 @@ impl Group {
                 let ours =
                     paths.filter(|path| path.peer == LOCAL && self.key.tags.contains(&Tag(path.path_id)));
                 ours.min_by_key(|path| path.path_id).map(|path| (path.attrs, LOCAL))
+            }
+            // RFC 9494 §4.3
+            Origin::External | Origin::Internal(_) if flags.is_long_lived_stale() && !self.key.long_lived => {
+                None
             }
             // RFC 1997, RFC 9234 §5.
             Origin::External | Origin::Internal(_)

@@ -18,6 +18,7 @@ mod group;
 mod hash;
 mod input;
 mod log;
+mod long_lived;
 mod next_hop;
 mod output;
 mod sessions;
@@ -30,6 +31,8 @@ pub use values::{
     UnknownNextHops, UpdateOutcome,
 };
 pub use view::AdvertisedRoute;
+
+pub(crate) use long_lived::LLGR_STALE;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -123,6 +126,15 @@ impl Rib {
         match family {
             AfiSafi::Ipv4Unicast => self.core.sweep::<u32>(peer),
             AfiSafi::Ipv6Unicast => self.core.sweep::<V6>(peer),
+        }
+    }
+
+    /// The peer has been gone for longer than its restart time: what is stale of it in this family stays as the last choice, and
+    /// is told as such (RFC 9494 §4.2), until it is heard again or [`Rib::sweep_stale`].
+    pub fn keep_long_lived(&mut self, peer: PeerId, family: AfiSafi) {
+        match family {
+            AfiSafi::Ipv4Unicast => self.core.keep_long_lived::<u32>(peer),
+            AfiSafi::Ipv6Unicast => self.core.keep_long_lived::<V6>(peer),
         }
     }
 

@@ -67,7 +67,15 @@ impl Rib {
         let client = facts.reflector_client && !facts.is_external();
         let (families, tags) = (facts.families.clone(), facts.tags.clone());
         let max_message = if facts.extended_message { MAX_EXTENDED_LENGTH } else { update::MAX_MESSAGE };
-        let key = GroupKey { style, families, max_message, client, transit: facts.export.transit, tags };
+        let key = GroupKey {
+            style,
+            families,
+            max_message,
+            long_lived: facts.long_lived,
+            client,
+            transit: facts.export.transit,
+            tags,
+        };
         let live = |group: &Group| !group.members.is_empty();
         if let Some(same) = self.groups.iter().position(|group| live(group) && group.key == key) {
             return Some(same);

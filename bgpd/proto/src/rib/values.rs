@@ -70,6 +70,8 @@ pub struct PeerFacts {
     pub next_hop_ipv6: Option<Ipv6Addr>,
     /// Our link-local address, sent beside it where the peer is on the same link (RFC 2545 §3).
     pub link_local: Option<Ipv6Addr>,
+    /// The peer knows what a long-lived stale route is (RFC 9494): only then it is told such ones.
+    pub long_lived: bool,
     /// Our role towards the peer (RFC 9234).
     pub role: Option<Role>,
     /// The peer is a client of ours (RFC 4456).
@@ -98,6 +100,7 @@ impl PeerFacts {
             next_hop_ipv4: None,
             next_hop_ipv6: None,
             link_local: None,
+            long_lived: false,
             role: None,
             reflector_client: false,
             import: ImportPolicy::accept_all(),

@@ -68,7 +68,7 @@ pub fn defined_flags(code: u8) -> Option<u8> {
 pub struct Key {
     /// LOCAL_PREF, 100 without one.
     pub local_pref: u32,
-    /// Length of the AS_PATH << 8 | ORIGIN: lower is better.
+    /// `Key::LONG_LIVED_STALE`, length of the AS_PATH << 8, ORIGIN: lower is better.
     pub tail: u32,
     /// MULTI_EXIT_DISC, 0 without one.
     pub med: u32,
@@ -104,6 +104,9 @@ impl Key {
     /// The flags that tell two sets of equal bytes apart.
     pub const IDENTITY: u8 = Key::EBGP | Key::IPV6;
 
+    /// In `tail`: LLGR_STALE is among the communities (RFC 9494). No path is so long that its length gets there.
+    pub const LONG_LIVED_STALE: u32 = 1 << 31;
+
     /// Whether all these bits are set.
     #[must_use]
     pub fn has(&self, flags: u8) -> bool {
@@ -113,7 +116,13 @@ impl Key {
     /// Length of the AS_PATH as the decision counts it.
     #[must_use]
     pub fn as_path_len(&self) -> u32 {
-        self.tail >> 8
+        (self.tail & !Key::LONG_LIVED_STALE) >> 8
+    }
+
+    /// Whether LLGR_STALE is among the communities.
+    #[must_use]
+    pub fn is_long_lived_stale(&self) -> bool {
+        self.tail & Key::LONG_LIVED_STALE != 0
     }
 }
 

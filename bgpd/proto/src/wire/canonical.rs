@@ -1,6 +1,7 @@
 //! Received attributes: RFC 7606's verdict over each, and the canonical form of those that stay. The only place that decides
 //! what a malformed attribute leads to.
 
+use crate::rib::LLGR_STALE;
 use crate::types::AfiSafi;
 use crate::wire::Role;
 use crate::wire::as_path;
@@ -307,7 +308,12 @@ impl<'a> Parsed<'a> {
                 let own = value.chunks_exact(4).any(|cluster| attr::be32(cluster) == receiver.router_id);
                 self.key.flags |= if own { Key::CLUSTER_LOOP } else { 0 };
             }
-            code::COMMUNITIES => self.key.flags |= community_flags(value),
+            code::COMMUNITIES => {
+                self.key.flags |= community_flags(value);
+                if value.chunks_exact(4).any(|community| attr::be32(community) == LLGR_STALE) {
+                    self.key.tail |= Key::LONG_LIVED_STALE;
+                }
+            }
             _ => {}
         }
         Ok(())

@@ -194,6 +194,13 @@ impl Hand {
         self.status().families[0].received
     }
 
+    /// The communities of the only path to a prefix.
+    pub(crate) fn communities(&self, prefix: &str) -> Vec<String> {
+        let paths = self.speaker.rib().paths_to(&prefix.parse().unwrap());
+        assert_eq!(paths.len(), 1);
+        bgp_proto::wire::display::attributes(&paths[0].attributes).communities
+    }
+
     /// The messages sent since the last question.
     pub(crate) fn sent(&mut self, conn: ConnId) -> Vec<(MessageType, Vec<u8>)> {
         let bytes = self.heard.remove(&conn).unwrap_or_default();
@@ -338,6 +345,19 @@ pub(crate) fn announce(n: u8) -> Vec<u8> {
     encode(MessageType::Update, &mut out, |out| {
         out.extend_from_slice(&[0, 0, 0, 18]);
         out.extend_from_slice(&[0x40, 1, 1, 0, 0x40, 2, 4, 2, 1, 0xfd, 0xea, 0x40, 3, 4, 10, 0, 0, 2]);
+        out.extend_from_slice(&[24, 10, 244, n]);
+    });
+    out
+}
+
+/// The same with a community.
+pub(crate) fn announce_with(n: u8, community: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(MessageType::Update, &mut out, |out| {
+        out.extend_from_slice(&[0, 0, 0, 25]);
+        out.extend_from_slice(&[0x40, 1, 1, 0, 0x40, 2, 4, 2, 1, 0xfd, 0xea, 0x40, 3, 4, 10, 0, 0, 2]);
+        out.extend_from_slice(&[0xc0, 8, 4]);
+        out.extend_from_slice(&community.to_be_bytes());
         out.extend_from_slice(&[24, 10, 244, n]);
     });
     out
