@@ -47,11 +47,8 @@ pub(crate) fn log(event: &SessionEvent, speaker: &Speaker, said: &mut Said) {
             tracing::warn!(%peer, "the peer is gone for long: its routes stay as the last choice");
         }
         SessionEvent::Malformed { peer, what } => {
-            let n = speaker.peer(peer).map_or(0, |p| p.messages.malformed_updates);
-            // The first of many says it; the counter tells the rest.
-            if n.is_power_of_two() {
-                tracing::warn!(%peer, what, n, "malformed UPDATE");
-            }
+            // Comes once per reason: the counters tell of the rest.
+            tracing::warn!(%peer, what, "malformed message");
         }
         SessionEvent::PrefixLimitNear { peer, family, count, limit } => {
             tracing::warn!(%peer, %family, count, limit, "prefix limit near");

@@ -108,7 +108,8 @@ pub enum SessionEvent {
         /// The peer.
         peer: PeerName,
     },
-    /// An UPDATE was wrong, the session lives (RFC 7606).
+    /// A message was malformed and the session lives (RFC 7606): once per peer and reason,
+    /// [`crate::status::PeerStatus::malformed`] counts them all.
     Malformed {
         /// The peer.
         peer: PeerName,

@@ -12,6 +12,7 @@
 //! routes of a lost session.
 
 mod machine;
+mod malformed;
 mod receive;
 mod status;
 
@@ -28,7 +29,7 @@ use crate::negotiate::{Offer, OwnRestart};
 use crate::output::{ErrorFrom, Output, Reason, Rejection, SessionError, SessionEvent};
 use crate::restart::Stale;
 use crate::rib::Rib;
-use crate::status::MessageCounters;
+use crate::status::{Malformation, MessageCounters};
 use crate::types::{AfiSafi, Asn, ConnId, PeerId, PeerName, RouterId};
 use crate::wire::Notification;
 use crate::wire::notification::cease;
@@ -111,6 +112,8 @@ pub(crate) struct Peer {
     last_error: Option<(Instant, SessionError)>,
     resets: u64,
     messages: MessageCounters,
+    /// What of its messages was malformed, and how often.
+    malformed: BTreeMap<Malformation, u64>,
     pub(crate) stale: Option<Stale>,
     pub(crate) end_of_rib: BTreeSet<AfiSafi>,
     /// Families that the peer tells anew, and when what it has not told by then goes (RFC 7313).
@@ -143,6 +146,7 @@ impl Peer {
             last_error: None,
             resets: 0,
             messages: MessageCounters::default(),
+            malformed: BTreeMap::new(),
             stale: None,
             end_of_rib: BTreeSet::new(),
             refreshing: BTreeMap::new(),

@@ -1,5 +1,6 @@
 //! What can be asked of a speaker at any moment, without changing it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -34,8 +35,26 @@ pub struct PeerStatus {
     pub families: Vec<FamilyStatus>,
     /// Messages in and out, by type.
     pub messages: MessageCounters,
+    /// What of the peer's messages was malformed, and how often since the peer was configured. Its size is bounded: by the
+    /// reasons there are, and the 256 types of attributes and capabilities.
+    pub malformed: BTreeMap<Malformation, u64>,
     /// When it is tried again, if a timer holds it back.
     pub retry_at: Option<Instant>,
+}
+
+/// One way in which a message was not as the RFCs want it, and what that leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Malformation {
+    /// `header`, `OPEN` or `UPDATE`.
+    pub message: &'static str,
+    /// Type of the attribute, code of the capability; 0 is the message itself.
+    pub attribute: u8,
+    /// What is wrong, as half a sentence.
+    pub reason: &'static str,
+    /// `SessionReset`, `AfiSafiDisable`, `TreatAsWithdraw`, `AttributeDiscard` (RFC 7606 §2) or `CapabilityIgnored`.
+    pub action: &'static str,
+    /// The section that decides the answer.
+    pub rfc: &'static str,
 }
 
 /// Condition `Synchronized` of a session.

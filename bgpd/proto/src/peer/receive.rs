@@ -11,7 +11,7 @@ use crate::output::{Reason, SessionEvent};
 use crate::rib::PeerFacts;
 use crate::types::{AfiSafi, ConnId};
 use crate::wire::message::encode;
-use crate::wire::notification::{cease, header, refresh as refresh_error};
+use crate::wire::notification::{cease, refresh as refresh_error};
 use crate::wire::refresh::{BEGIN, END, REQUEST};
 use crate::wire::verdict::ErrorAction;
 use crate::wire::{Frame, MessageType, Notification, Open, RouteRefresh};
@@ -42,12 +42,8 @@ impl Peer {
             match frame {
                 Ok(frame) => self.message(conn, frame, ctx),
                 Err(notification) => {
-                    let text = match notification.subcode {
-                        header::CONNECTION_NOT_SYNCHRONIZED => "what came is not BGP: the marker is wrong",
-                        header::BAD_MESSAGE_LENGTH => "a message has an impossible length",
-                        _ => "a message has an unknown type",
-                    };
-                    self.fire_on(conn, Event::BgpHeaderErr, Some(Cause::local(notification, text)), ctx);
+                    let text = self.count_header(&notification);
+                    self.fire_on(conn, Event::BgpHeaderErr, Some(Cause::local(notification, &text)), ctx);
                 }
             }
             match self.slot_of(conn).and_then(|slot| self.connection(slot)) {
@@ -121,15 +117,17 @@ impl Peer {
         let (State::OpenSent, Some(link)) = (state, link) else {
             return self.fire(slot, Event::BgpOpen, None, ctx);
         };
-        let opened = Open::decode(body)
-            .map_err(|notification| (notification, "the OPEN is malformed or not acceptable".to_owned()))
-            .and_then(|open| {
-                let agreed = self.offer(link.local, ctx).accept(&open)?;
-                for capability in open.capabilities.iter().filter(|capability| capability.is_malformed()) {
-                    tracing::warn!(peer = %self.name, code = capability.code(), "malformed capability ignored");
-                }
-                Ok(agreed)
-            });
+        let local = link.local;
+        let opened = match Open::decode(body) {
+            Ok(open) => {
+                self.count_capabilities(&open.capabilities, ctx);
+                self.offer(local, ctx).accept(&open)
+            }
+            Err(notification) => {
+                let text = self.count_open(body, &notification);
+                Err((notification, text))
+            }
+        };
         let negotiated = match opened {
             Ok(negotiated) => negotiated,
             Err((notification, text)) => {
@@ -235,14 +233,13 @@ impl Peer {
             return self.fire_on(conn, Event::UpdateMsg, None, ctx);
         }
         let outcome = ctx.rib.update(self.id, body);
-        if let Some(fault) = outcome.strongest() {
-            self.messages.malformed_updates += 1;
-            if let ErrorAction::SessionReset { subcode } = fault.action {
-                let notification = Notification::with_data(3, subcode, fault.data.clone());
-                let cause = Cause::local(notification, &fault.to_string());
-                return self.fire_on(conn, Event::UpdateMsgErr, Some(cause), ctx);
-            }
-            ctx.event(SessionEvent::Malformed { peer: self.name.clone(), what: fault.to_string() });
+        self.count_faults(&outcome.faults, ctx);
+        if let Some(fault) = outcome.strongest()
+            && let ErrorAction::SessionReset { subcode } = fault.action
+        {
+            let notification = Notification::with_data(3, subcode, fault.data.clone());
+            let cause = Cause::local(notification, &fault.to_string());
+            return self.fire_on(conn, Event::UpdateMsgErr, Some(cause), ctx);
         }
         self.fire_on(conn, Event::UpdateMsg, None, ctx);
         if let Some(family) = outcome.end_of_rib {

@@ -32,6 +32,7 @@ impl Peer {
             synchronized: self.synchronized_status(),
             families: self.family_status(rib),
             messages: self.messages,
+            malformed: self.malformed.clone(),
             retry_at: self.idle_until.or(furthest.timers.connect_retry),
         }
     }

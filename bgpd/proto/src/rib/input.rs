@@ -95,10 +95,8 @@ impl Core {
         outcome: &mut UpdateOutcome,
     ) {
         for fault in &outcome.faults {
-            if let ErrorAction::AfiSafiDisable(family) = fault.action
-                && let Some(peer) = self.peer_mut(from)
-            {
-                *peer.disabled.of_mut(family) = true;
+            if let ErrorAction::AfiSafiDisable(family) = fault.action {
+                self.disable(from, family);
             }
         }
         if receiver.ipv4 {
@@ -126,6 +124,17 @@ impl Core {
                     self.apply_reach::<V6>(from, Some(&reach), reach.nlri, parsed, scratch, outcome);
                 }
             }
+        }
+    }
+
+    /// RFC 7606 §2, RFC 4760 §7: the peer's routes of the family are deleted, and its further ones ignored while the session lasts.
+    fn disable(&mut self, from: PeerId, family: AfiSafi) {
+        if let Some(peer) = self.peer_mut(from) {
+            *peer.disabled.of_mut(family) = true;
+        }
+        match family {
+            AfiSafi::Ipv4Unicast => self.drop_all::<u32>(&[from].into()),
+            AfiSafi::Ipv6Unicast => self.drop_all::<V6>(&[from].into()),
         }
     }
 

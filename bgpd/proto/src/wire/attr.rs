@@ -21,6 +21,7 @@ pub mod code {
     pub const EXTENDED_COMMUNITIES: u8 = 16;
     pub const AS4_PATH: u8 = 17;
     pub const AS4_AGGREGATOR: u8 = 18;
+    pub const IPV6_EXTENDED_COMMUNITIES: u8 = 25;
     pub const LARGE_COMMUNITIES: u8 = 32;
     pub const ONLY_TO_CUSTOMER: u8 = 35;
 }
@@ -52,6 +53,7 @@ pub fn defined_flags(code: u8) -> Option<u8> {
         | code::EXTENDED_COMMUNITIES
         | code::AS4_PATH
         | code::AS4_AGGREGATOR
+        | code::IPV6_EXTENDED_COMMUNITIES
         | code::LARGE_COMMUNITIES
         | code::ONLY_TO_CUSTOMER => Some(flag::OPTIONAL_TRANSITIVE),
         code::MULTI_EXIT_DISC

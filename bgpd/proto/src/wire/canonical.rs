@@ -1,6 +1,8 @@
 //! Received attributes: RFC 7606's verdict over each, and the canonical form of those that stay. The only place that decides
 //! what a malformed attribute leads to.
 
+use std::collections::BTreeSet;
+
 use crate::rib::LLGR_STALE;
 use crate::types::AfiSafi;
 use crate::wire::Role;
@@ -13,6 +15,9 @@ use crate::wire::verdict::{ErrorAction, Fault, subcode};
 const MAX_FAULTS: usize = 16;
 /// Stands for an AS number that needs four octets (RFC 6793 §9).
 const AS_TRANS: u16 = 23456;
+/// Segments of a confederation (RFC 5065), which stop at its border.
+const AS_CONFED_SEQUENCE: u8 = 3;
+const AS_CONFED_SET: u8 = 4;
 /// Octets of an attribute that a NOTIFICATION carries back.
 const MAX_DATA: usize = 64;
 
@@ -56,6 +61,8 @@ pub struct Scratch {
     /// Where in `body` each of them stands.
     items: Vec<Item>,
     path: Vec<u8>,
+    /// AS4_PATH without its confederation segments.
+    as4_path: Vec<u8>,
     /// The canonical bytes: the result of [`Parsed::compose`].
     pub out: Vec<u8>,
 }
@@ -102,7 +109,8 @@ pub struct Parsed<'a> {
     pub only_unreach: bool,
     /// Bit per type seen, below 64.
     seen: u64,
-    mp_reach_seen: bool,
+    /// MP_REACH_NLRI announces something, as far as it can be read.
+    may_reach: bool,
 }
 
 /// One attribute's verdict beside "fine".
@@ -143,7 +151,9 @@ pub fn parse<'a>(
         ..Parsed::default()
     };
     let mut unknown_seen = [0u64; 4];
-    let as4 = if receiver.four_octet_as { As4::default() } else { As4::find(list) };
+    let mut as4_path = std::mem::take(&mut scratch.as4_path);
+    let as4 = if receiver.four_octet_as { As4::default() } else { As4::find(list, &mut as4_path) };
+    let mut strongest = ErrorAction::AttributeDiscard;
     let mut walk = attr::attributes(list);
     for attribute in walk.by_ref() {
         parsed.only_unreach &= attribute.code == code::MP_UNREACH_NLRI;
@@ -153,6 +163,7 @@ pub fn parse<'a>(
         };
         let Err(Bad(action, reason, rfc)) = verdict else { continue };
         parsed.withdraw |= action == ErrorAction::TreatAsWithdraw;
+        strongest = strongest.max(action);
         let resets = matches!(action, ErrorAction::SessionReset { .. });
         let data =
             if resets { attribute.whole.get(..MAX_DATA).unwrap_or(attribute.whole).to_vec() } else { vec![] };
@@ -161,13 +172,15 @@ pub fn parse<'a>(
             return None;
         }
     }
+    scratch.as4_path = as4_path;
     if !walk.rest.is_empty() {
         parsed.only_unreach = false;
         parsed.blame(faults, 0, "an attribute runs over the end of the list", "RFC 7606 §4");
     }
     parsed.mark_only_to_customer(receiver, scratch);
     parsed.check_mandatory(nlri, receiver, faults);
-    if parsed.withdraw && !nlri && !parsed.mp_reach_seen && !parsed.only_unreach {
+    let harmful = parsed.withdraw || strongest > ErrorAction::AttributeDiscard;
+    if harmful && !nlri && !parsed.may_reach && !parsed.only_unreach {
         // RFC 7606 §5.2: where no reachable prefix is found beside a malformed attribute, it may have been lost with it.
         let action = ErrorAction::SessionReset { subcode: subcode::MALFORMED_ATTRIBUTE_LIST };
         let reason = "malformed attributes without any prefix announced";
@@ -213,16 +226,13 @@ impl<'a> Parsed<'a> {
         }
         if matches!(code, code::AS4_PATH | code::AS4_AGGREGATOR) {
             // Read beside AS_PATH and AGGREGATOR on a two-octet session; void on any other (RFC 6793 §4.1, §6).
-            return if receiver.four_octet_as {
-                discard("on a four-octet session", "RFC 6793 §4.1")
-            } else {
-                Ok(())
-            };
+            return as4.verdict(code, receiver);
         }
         // The reach of a route must be read even where its flags are wrong: treat-as-withdraw needs its prefixes (§3 j).
         if code == code::MP_REACH_NLRI {
-            self.mp_reach_seen = true;
+            self.may_reach = true;
             self.reach = read_reach(value, receiver)?;
+            self.may_reach = self.reach.is_some_and(|reach| !reach.nlri.is_empty());
         } else if code == code::MP_UNREACH_NLRI {
             self.unreach = read_unreach(value, receiver)?;
         }
@@ -244,6 +254,11 @@ impl<'a> Parsed<'a> {
                 let mut wide = vec![0, 0];
                 wide.extend_from_slice(value);
                 scratch.add(defined | partial, code, as4.aggregator.unwrap_or(&wide));
+                return Ok(());
+            }
+            // "A receiving speaker MUST silently remove redundant BGP Large Community values" (RFC 8092 §5).
+            code::LARGE_COMMUNITIES => {
+                scratch.add_without_repeats::<12>(defined | partial, code, value);
                 return Ok(());
             }
             _ => self.read(code, value, receiver)?,
@@ -271,19 +286,23 @@ impl<'a> Parsed<'a> {
             Some(as4) => as_path::merge(value, as4, &mut path),
             None => as_path::widen(value, &mut path),
         }
-        let mut length = 0;
+        let (mut length, mut nobody) = (0, false);
         for (at, segment) in as_path::segments(&path, 4).enumerate() {
             length += segment.length();
             if at == 0 && segment.kind == as_path::AS_SEQUENCE {
                 self.key.neighbor_as = attr::be32(segment.numbers);
             }
-            if segment.asns().any(|asn| asn.0 == receiver.own_as) {
-                self.key.flags |= Key::OWN_AS;
+            for asn in segment.asns() {
+                nobody |= asn.0 == 0;
+                self.key.flags |= if asn.0 == receiver.own_as { Key::OWN_AS } else { 0 };
             }
         }
         self.key.tail |= length << 8;
         scratch.add(flag::WELL_KNOWN, code::AS_PATH, &path);
         scratch.path = path;
+        if nobody {
+            return withdraw("AS 0 is in it", "RFC 7607 §2");
+        }
         if receiver.external && self.key.neighbor_as != receiver.peer_as {
             return withdraw("it does not begin with the peer's AS", "RFC 4271 §6.3");
         }
@@ -376,6 +395,18 @@ impl<'a> Parsed<'a> {
 }
 
 impl Scratch {
+    /// Adds a list of values of `N` octets, of equal ones the first.
+    fn add_without_repeats<const N: usize>(&mut self, flags: u8, code: u8, value: &[u8]) {
+        let (values, _) = value.as_chunks::<N>();
+        let mut seen = BTreeSet::new();
+        if values.iter().all(|value| seen.insert(value)) {
+            return self.add(flags, code, value);
+        }
+        seen.clear();
+        let kept: Vec<u8> = values.iter().filter(|value| seen.insert(*value)).flatten().copied().collect();
+        self.add(flags, code, &kept);
+    }
+
     fn add(&mut self, flags: u8, code: u8, value: &[u8]) {
         let start = self.body.len();
         attr::put(&mut self.body, flags, code, value);
@@ -417,11 +448,15 @@ fn check_length(code: u8, value: &[u8], receiver: &Receiver) -> Result<(), Bad> 
         code::AGGREGATOR if length != if receiver.four_octet_as { 8 } else { 6 } => {
             discard("its length is not that of an aggregator", "RFC 7606 §7.7")
         }
+        code::AGGREGATOR if names_nobody(value, length - 4) => discard("its AS is 0", "RFC 7607 §2"),
         code::COMMUNITIES if !lists(4) => withdraw("its length is not a multiple of 4", "RFC 7606 §7.8"),
         code::ORIGINATOR_ID if length != 4 => withdraw("its length is not 4", "RFC 7606 §7.9"),
         code::CLUSTER_LIST if !lists(4) => withdraw("its length is not a multiple of 4", "RFC 7606 §7.10"),
         code::EXTENDED_COMMUNITIES if !lists(8) => {
             withdraw("its length is not a multiple of 8", "RFC 7606 §7.14")
+        }
+        code::IPV6_EXTENDED_COMMUNITIES if !lists(20) => {
+            withdraw("its length is not a multiple of 20", "RFC 7606 §7.15")
         }
         code::LARGE_COMMUNITIES if !lists(12) => {
             withdraw("its length is not a multiple of 12", "RFC 8092 §6")
@@ -431,39 +466,85 @@ fn check_length(code: u8, value: &[u8], receiver: &Receiver) -> Result<(), Bad> 
     }
 }
 
-/// What a two-octet session carries beside AS_PATH and AGGREGATOR, if it may be used (RFC 6793 §4.2.3, §6).
+/// Whether the AS number of these many octets at the start is 0, which is nobody's.
+fn names_nobody(value: &[u8], octets: usize) -> bool {
+    value.iter().take(octets).all(|octet| *octet == 0)
+}
+
+/// What a two-octet session carries beside AS_PATH and AGGREGATOR, as far as it may be used (RFC 6793 §4.2.3, §6).
 #[derive(Debug, Clone, Copy, Default)]
 struct As4<'a> {
     path: Option<&'a [u8]>,
     aggregator: Option<&'a [u8]>,
+    malformed_path: bool,
+    malformed_aggregator: bool,
 }
 
 impl<'a> As4<'a> {
-    fn find(list: &'a [u8]) -> As4<'a> {
-        let value = |code| {
-            let usable =
-                |found: &Attribute<'a>| found.flags & flag::OPTIONAL_TRANSITIVE == flag::OPTIONAL_TRANSITIVE;
-            attr::attributes(list)
-                .find(|attribute| attribute.code == code)
-                .filter(usable)
-                .map(|found| found.value)
+    /// `room` takes AS4_PATH where it does not stay as it came.
+    fn find(list: &'a [u8], room: &'a mut Vec<u8>) -> As4<'a> {
+        let first = |code| attr::attributes(list).find(|attribute| attribute.code == code);
+        let usable =
+            |found: &Attribute<'a>| found.flags & flag::OPTIONAL_TRANSITIVE == flag::OPTIONAL_TRANSITIVE;
+        let (as4_path, as4_aggregator) = (first(code::AS4_PATH), first(code::AS4_AGGREGATOR));
+        let aggregator = as4_aggregator
+            .filter(usable)
+            .map(|found| found.value)
+            .filter(|value| value.len() == 8 && !names_nobody(value, 4));
+        let readable = as4_path.filter(usable).is_some_and(|found| without_confederations(found.value, room));
+        let malformed_aggregator = as4_aggregator.is_some() && aggregator.is_none();
+        let found = As4 {
+            path: readable.then_some(&room[..]).filter(|path| !path.is_empty()),
+            aggregator,
+            malformed_path: as4_path.is_some() && !readable,
+            malformed_aggregator,
         };
-        let aggregator = value(code::AS4_AGGREGATOR).filter(|value| value.len() == 8);
-        match value(code::AGGREGATOR) {
+        match first(code::AGGREGATOR).map(|attribute| attribute.value) {
+            // Somebody aggregated who knew nothing of either (RFC 6793 §4.2.3).
             Some([high, low, ..])
                 if aggregator.is_some() && u16::from_be_bytes([*high, *low]) != AS_TRANS =>
             {
-                return As4::default();
+                As4 { path: None, aggregator: None, ..found }
             }
-            _ => {}
+            _ => found,
         }
-        let path = value(code::AS4_PATH).filter(|path| {
-            let mut walk = as_path::segments(path, 4);
-            walk.by_ref().for_each(drop);
-            walk.rest.is_empty() && !path.is_empty()
-        });
-        As4 { path, aggregator }
     }
+
+    /// Read beside AS_PATH and AGGREGATOR on a two-octet session; void on any other.
+    fn verdict(&self, code: u8, receiver: &Receiver) -> Result<(), Bad> {
+        match code {
+            _ if receiver.four_octet_as => discard("on a four-octet session", "RFC 6793 §4.1"),
+            code::AS4_PATH if self.malformed_path => discard("a malformed path", "RFC 6793 §6"),
+            code::AS4_AGGREGATOR if self.malformed_aggregator => {
+                discard("it is not an AS and an address", "RFC 6793 §6")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Copies an AS4_PATH to `out`, without segments of a confederation: "the NEW BGP speaker MUST discard these path segments,
+/// adjust the relevant attribute fields accordingly, and continue" (RFC 6793 §6). `false`: it is malformed, or names AS 0
+/// (RFC 7607 §2).
+fn without_confederations(path: &[u8], out: &mut Vec<u8>) -> bool {
+    out.clear();
+    let mut rest = path;
+    while let [kind, count @ 1..=255, numbers @ ..] = rest {
+        let Some((numbers, behind)) = numbers.split_at_checked(usize::from(*count) * 4) else { return false };
+        match *kind {
+            as_path::AS_SET | as_path::AS_SEQUENCE => {
+                if numbers.chunks_exact(4).any(|asn| attr::be32(asn) == 0) {
+                    return false;
+                }
+                out.extend_from_slice(&[*kind, *count]);
+                out.extend_from_slice(numbers);
+            }
+            AS_CONFED_SEQUENCE | AS_CONFED_SET => {}
+            _ => return false,
+        }
+        rest = behind;
+    }
+    rest.is_empty() && !path.is_empty()
 }
 
 /// RFC 4760 §3 and RFC 7606 §7.11. A family that was not negotiated is ignored.
