@@ -31,19 +31,35 @@ impl Rng {
     }
 }
 
-/// Runs a test for many seeds; one that fails says how to run it alone.
+/// A number from the environment: what `make test-deep` turns up.
+pub(crate) fn knob(name: &str, default: u64) -> u64 {
+    std::env::var(name)
+        .map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name}={value}: no number")))
+}
+
+/// Runs a test for many seeds, `BGP_SEEDS` of them where it is set; one that fails says how to run it alone.
 pub(crate) fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    if let Ok(seed) = std::env::var("BGP_SEED") {
-        return test(seed.parse().unwrap());
+    if std::env::var("BGP_SEED").is_ok() {
+        return test(knob("BGP_SEED", 0));
     }
-    for seed in 0..count {
+    for seed in 0..knob("BGP_SEEDS", count) {
         if let Err(panic) = std::panic::catch_unwind(|| test(seed)) {
-            eprintln!(
-                "seed {seed} fails; replay it alone: BGP_SEED={seed} cargo test -p bgp-proto <this test>"
-            );
+            eprintln!("seed {seed} fails; replay it alone:\n  {}", replay(seed));
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+/// The command that runs the present test with one seed.
+pub(crate) fn replay(seed: u64) -> String {
+    let knobs = ["BGP_SPEAKERS", "BGP_TROUBLES"].into_iter();
+    let knobs: String =
+        knobs.filter_map(|name| Some(format!("{name}={} ", std::env::var(name).ok()?))).collect();
+    let thread = std::thread::current();
+    let (binary, test) = (env!("CARGO_CRATE_NAME"), thread.name().unwrap_or_default());
+    format!(
+        "BGP_SEED={seed} {knobs}cargo test --locked --profile ci -p bgp-proto --test {binary} {test} -- --exact --nocapture"
+    )
 }
 
 enum Happening {
@@ -94,16 +110,20 @@ pub(crate) struct Net {
     pub(crate) jitter: Duration,
     /// Bytes arrive in pieces.
     pub(crate) cut: bool,
+    /// The RIB's invariants are checked after every drain: a walk over the whole table.
+    pub(crate) checks: bool,
     silent: BTreeSet<(usize, usize)>,
     held: Vec<Happening>,
     pipes: Vec<Pipe>,
+    /// Which end of which pipe a connection of a node is.
+    ends: BTreeMap<(usize, ConnId), (usize, usize)>,
     queue: BTreeMap<(Instant, u64), Happening>,
     sequence: u64,
     attempts: u64,
 }
 
 pub(crate) fn address(node: usize) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(10, 0, 0, u8::try_from(node + 1).unwrap()))
+    IpAddr::V4(Ipv4Addr::new(10, 0, u8::try_from(node / 250).unwrap(), u8::try_from(node % 250 + 1).unwrap()))
 }
 
 pub(crate) fn address6(node: usize) -> Ipv6Addr {
@@ -122,10 +142,15 @@ pub(crate) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
+/// Ascending with the node's number.
+pub(crate) fn router_id(node: usize) -> RouterId {
+    let (high, low) = (u8::try_from(node / 250).unwrap(), u8::try_from(node % 250 + 1).unwrap());
+    RouterId(Ipv4Addr::new(10, 255, high, low))
+}
+
 /// A configuration of `node` towards these peers: eBGP, everything imported, learned routes told on if `transit`.
 pub(crate) fn config(node: usize, peers: &[usize], transit: bool) -> SpeakerConfig {
-    let id = Ipv4Addr::new(10, 255, 0, u8::try_from(node + 1).unwrap());
-    let mut config = SpeakerConfig::new(asn(node), RouterId(id));
+    let mut config = SpeakerConfig::new(asn(node), router_id(node));
     for peer in peers {
         let mut to = PeerConfig::new(
             address(*peer),
@@ -166,9 +191,11 @@ impl Net {
             latency: Duration::from_millis(20),
             jitter: Duration::from_millis(5),
             cut: true,
+            checks: true,
             silent: BTreeSet::new(),
             held: Vec::new(),
             pipes: Vec::new(),
+            ends: BTreeMap::new(),
             queue: BTreeMap::new(),
             sequence: 0,
             attempts: 0,
@@ -418,6 +445,8 @@ impl Net {
             dead: false,
         });
         let pipe = self.pipes.len() - 1;
+        self.ends.insert((from, conns[0]), (pipe, 0));
+        self.ends.insert((to, conns[1]), (pipe, 1));
         self.schedule(self.now + delay, Happening::SynAck { pipe, peer, attempt });
         let (local, remote) = (socket(to, 179), socket(from, 40000));
         self.input(to, Input::Accepted { conn: conns[1], local, remote });
@@ -451,8 +480,7 @@ impl Net {
     }
 
     fn end_of(&self, node: usize, conn: ConnId) -> Option<(usize, usize)> {
-        let find = |pipe: &Pipe| (0..2).find(|side| pipe.nodes[*side] == node && pipe.conns[*side] == conn);
-        self.pipes.iter().enumerate().rev().find_map(|(at, pipe)| Some((at, find(pipe)?)))
+        self.ends.get(&(node, conn)).copied()
     }
 
     fn write(&mut self, pipe: usize, side: usize, bytes: &[u8]) {
@@ -481,8 +509,15 @@ impl Net {
             }
             let conns: Vec<ConnId> = speaker.connections().collect();
             if !conns.into_iter().any(|conn| self.transmit(node, conn)) {
-                return;
+                return self.check(node);
             }
+        }
+    }
+
+    fn check(&self, node: usize) {
+        let Some(speaker) = self.nodes[node].speaker.as_ref().filter(|_| self.checks) else { return };
+        if let Err(what) = speaker.rib().check_invariants() {
+            panic!("node {node} after {:?}: {what}", self.now - self.start);
         }
     }
 

@@ -1,0 +1,223 @@
+//! What a network of speakers should do, as a model beside the speakers: who is linked, what each tells and takes, and what
+//! follows from it, computed without any of the code under test.
+
+mod reference;
+mod trouble;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use bgp_proto::fsm::State;
+use bgp_proto::wire::display;
+use bgp_proto::{AfiSafi, Asn};
+use ipnet::IpNet;
+
+use crate::sim::{self, Net, Rng, name};
+
+/// An end of a link: the node and its neighbour there.
+type End = (usize, usize);
+
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    pub(crate) nodes: usize,
+    pub(crate) links: BTreeSet<End>,
+    pub(crate) asns: Vec<Asn>,
+    next_asn: u32,
+    /// Whether a node tells the other one what it learned elsewhere.
+    pub(crate) transit: BTreeMap<End, bool>,
+    /// What a node takes of the other one; `None`: everything.
+    pub(crate) within: BTreeMap<End, Option<IpNet>>,
+    pub(crate) own: Vec<BTreeSet<IpNet>>,
+}
+
+/// How a network differs from its world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A session is not up.
+    Down { node: usize, peer: usize },
+    /// Somebody was told a route that it should not have been.
+    Leaked { from: usize, to: usize, prefix: IpNet },
+    /// Somebody was not told a route.
+    Missing { from: usize, to: usize, prefix: IpNet },
+    /// A route goes another way than the reference.
+    Path { from: usize, to: usize, prefix: IpNet, is: String, should: String },
+    /// A kernel has another route, none, or one that it should not have.
+    Kernel { node: usize, prefix: IpNet, is: Vec<IpAddr>, should: Vec<IpAddr> },
+    /// Connections beyond one for each link.
+    Connections { is: usize, should: usize },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Down { node, peer } => write!(f, "node {node}: the session with node {peer} is down"),
+            Fault::Leaked { from, to, prefix } => write!(f, "node {from} leaks {prefix} to node {to}"),
+            Fault::Missing { from, to, prefix } => {
+                write!(f, "node {from} does not tell node {to} of {prefix}")
+            }
+            Fault::Path { from, to, prefix, is, should } => {
+                write!(f, "{prefix} from node {from} to node {to} by {is}, the reference has {should}")
+            }
+            Fault::Kernel { node, prefix, is, should } => {
+                write!(f, "kernel of node {node}: {prefix} via {is:?}, the reference has {should:?}")
+            }
+            Fault::Connections { is, should } => write!(f, "{is} connections, expected {should}"),
+        }
+    }
+}
+
+/// What changes when something happens, and only then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Moves {
+    /// By node: changes of the kernel, events, UPDATEs sent.
+    by_node: Vec<(usize, usize, u64)>,
+}
+
+impl Moves {
+    pub(crate) fn of(net: &Net) -> Moves {
+        let updates = |node: &sim::Node| -> u64 {
+            let speaker = node.speaker.as_ref().unwrap();
+            node.config.peers.keys().map(|peer| speaker.peer(peer).unwrap().messages.sent.update).sum()
+        };
+        let by_node = net.nodes.iter().map(|n| (n.kernel_log.len(), n.events.len(), updates(n))).collect();
+        Moves { by_node }
+    }
+}
+
+impl World {
+    /// A connected network: a random tree and some links more, nobody with more than eight.
+    pub(crate) fn random(rng: &mut Rng, nodes: usize) -> World {
+        let mut pick = |bound: usize| usize::try_from(rng.below(u64::try_from(bound).unwrap())).unwrap();
+        let mut links = BTreeSet::new();
+        let degree =
+            |links: &BTreeSet<End>, node| links.iter().filter(|(a, b)| *a == node || *b == node).count();
+        for node in 1..nodes {
+            let mut other = pick(node);
+            while degree(&links, other) >= 6 {
+                other = pick(node);
+            }
+            links.insert((other, node));
+        }
+        for _ in 0..nodes {
+            let (a, b) = (pick(nodes), pick(nodes));
+            if a != b && degree(&links, a) < 8 && degree(&links, b) < 8 {
+                links.insert((a.min(b), a.max(b)));
+            }
+        }
+        let ends: Vec<End> = links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).collect();
+        let mut world = World {
+            nodes,
+            links,
+            asns: (0..nodes).map(sim::asn).collect(),
+            next_asn: 65_000,
+            transit: ends.iter().map(|end| (*end, true)).collect(),
+            within: ends.iter().map(|end| (*end, None)).collect(),
+            own: vec![BTreeSet::new(); nodes],
+        };
+        for end in &ends {
+            world.transit.insert(*end, pick(4) > 0);
+        }
+        for prefix in prefixes() {
+            world.own[pick(nodes)].insert(prefix);
+        }
+        world
+    }
+
+    pub(crate) fn peers(&self, node: usize) -> Vec<usize> {
+        (0..self.nodes).filter(|other| self.links.contains(&(node.min(*other), node.max(*other)))).collect()
+    }
+
+    /// Speakers configured as this world says, none of them started.
+    pub(crate) fn network(&self, seed: u64) -> Net {
+        let configs = (0..self.nodes).map(|node| sim::config(node, &self.peers(node), true)).collect();
+        let mut net = Net::new(seed, configs);
+        for node in 0..self.nodes {
+            self.configure(&mut net, node);
+            for prefix in &self.own[node] {
+                net.originate(node, &prefix.to_string());
+            }
+        }
+        net
+    }
+
+    /// Makes a node's configuration what this world says.
+    pub(crate) fn configure(&self, net: &mut Net, node: usize) {
+        net.configure(node, |config| {
+            config.asn = self.asns[node];
+            for peer in self.peers(node) {
+                let to = config.peers.get_mut(&name(peer)).unwrap();
+                to.remote_asn = bgp_proto::config::RemoteAsn::Exactly(self.asns[peer]);
+                to.export.transit = self.transit[&(node, peer)];
+                to.import = bgp_proto::policy::ImportPolicy::accept_all();
+                if let Some(within) = self.within[&(node, peer)] {
+                    to.import.within = [within].into();
+                }
+            }
+        });
+    }
+
+    /// Compares a network at rest with the reference.
+    pub(crate) fn judge(&self, net: &Net) -> Result<(), Fault> {
+        for (node, peer) in self.transit.keys() {
+            if net.state(*node, *peer) != State::Established {
+                return Err(Fault::Down { node: *node, peer: *peer });
+            }
+        }
+        let (is, should) = (net.live_connections(), self.links.len());
+        if is != should {
+            return Err(Fault::Connections { is, should });
+        }
+        let reference = self.reference();
+        for (from, to) in self.transit.keys() {
+            let told = reference.told(self, *from, *to);
+            compare_told(net, *from, *to, &told)?;
+        }
+        (0..self.nodes).try_for_each(|node| compare_kernel(net, node, &reference.kernel(node)))
+    }
+}
+
+/// What the neighbour holds of what a node told it, whether taken or refused, with the AS path.
+fn compare_told(net: &Net, from: usize, to: usize, should: &BTreeMap<IpNet, String>) -> Result<(), Fault> {
+    let speaker = net.nodes[to].speaker.as_ref().unwrap();
+    let id = speaker.id(&name(from)).unwrap();
+    let mut held = BTreeMap::new();
+    for family in AfiSafi::ALL {
+        for path in speaker.rib().paths(family, Some(id)) {
+            held.insert(path.prefix, display::attributes(&path.attributes).as_path);
+        }
+    }
+    for (prefix, is) in &held {
+        match should.get(prefix) {
+            None => return Err(Fault::Leaked { from, to, prefix: *prefix }),
+            Some(should) if should != is => {
+                let (is, should) = (is.clone(), should.clone());
+                return Err(Fault::Path { from, to, prefix: *prefix, is, should });
+            }
+            Some(_) => {}
+        }
+    }
+    match should.keys().find(|prefix| !held.contains_key(*prefix)) {
+        Some(prefix) => Err(Fault::Missing { from, to, prefix: *prefix }),
+        None => Ok(()),
+    }
+}
+
+fn compare_kernel(net: &Net, node: usize, should: &BTreeMap<IpNet, Vec<IpAddr>>) -> Result<(), Fault> {
+    let is = &net.nodes[node].kernel;
+    for prefix in is.keys().chain(should.keys()) {
+        let of = |kernel: &BTreeMap<IpNet, Vec<IpAddr>>| kernel.get(prefix).cloned().unwrap_or_default();
+        let (is, should) = (of(is), of(should));
+        if is != should {
+            return Err(Fault::Kernel { node, prefix: *prefix, is, should });
+        }
+    }
+    Ok(())
+}
+
+/// What may be originated, anywhere and by several.
+pub(crate) fn prefixes() -> Vec<IpNet> {
+    let v4 = (0..6).map(|n| format!("10.244.{n}.0/26"));
+    let v6 = (0..4).map(|n| format!("fd00:244:{n}::/122"));
+    v4.chain(v6).map(|text| text.parse().unwrap()).collect()
+}
