@@ -7,26 +7,15 @@ mod updates;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use bgp_proto::rib::{PeerFacts, Rib};
-use bgp_proto::wire::Role;
+use bgp_proto::rib::Rib;
 use bgp_proto::wire::attr::code;
 use bgp_proto::wire::verdict::ErrorAction;
 use bgp_proto::{AfiSafi, Asn, PeerId};
 use ipnet::IpNet;
-use updates::{OWN_AS, Rng, announce, bodies, body, facts, path, rib, settle, transmitted, withdraw};
+use updates::listener::{Listener, PEERS, peer};
+use updates::{OWN_AS, Rng, announce, body, path, rib, settle, transmitted, withdraw};
 
 const MUTATIONS: usize = 30_000;
-const PEERS: u16 = 4;
-
-/// An external peer with a role, one of two-octet AS numbers, a reflector client, one of IPv6 alone.
-fn peer(number: u16) -> PeerFacts {
-    match number {
-        0 => PeerFacts { role: Some(Role::Peer), ..facts(1, 65001) },
-        1 => PeerFacts { four_octet_as: false, ..facts(2, 65002) },
-        2 => PeerFacts { reflector_client: true, ..facts(3, OWN_AS) },
-        _ => PeerFacts { families: [AfiSafi::Ipv6Unicast].into(), ..facts(4, 70004) },
-    }
-}
 
 /// A well-formed UPDATE that the peer might send.
 fn valid(rng: &mut Rng, number: u16) -> Vec<u8> {
@@ -114,36 +103,6 @@ fn soup(rng: &mut Rng) -> Vec<u8> {
     let withdrawn: &[u8] = if rng.below(2) == 0 { &[] } else { &[24, 10, 3, 1] };
     let behind: &[u8] = if rng.below(2) == 0 { &[] } else { &[24, 10, 3, 2, 0] };
     body(withdrawn, &list, behind)
-}
-
-/// The other end of a session with us: another table, which judges what it is sent.
-struct Listener {
-    rib: Rib,
-    number: u16,
-}
-
-impl Listener {
-    fn new(number: u16) -> Listener {
-        let ours = peer(number);
-        let mut rib = rib(ours.remote_asn.0, [10, 0, 9, 9]);
-        let facts = PeerFacts {
-            remote_asn: ours.local_asn,
-            local_asn: ours.remote_asn,
-            families: ours.families,
-            four_octet_as: ours.four_octet_as,
-            ..facts(9, 1)
-        };
-        rib.peer_up(PeerId(0), facts);
-        Listener { rib, number }
-    }
-
-    fn listen(&mut self, stream: &[u8]) {
-        for body in bodies(stream) {
-            let outcome = self.rib.update(PeerId(0), body);
-            assert!(outcome.faults.is_empty(), "peer {}: {:?} in {body:?}", self.number, outcome.faults);
-        }
-        settle(&mut self.rib);
-    }
 }
 
 fn restart(rib: &mut Rib, listeners: &mut [Listener], number: u16) {

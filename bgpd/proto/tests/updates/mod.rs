@@ -1,6 +1,8 @@
 //! UPDATEs and peers for tests that drive the RIB itself.
 #![allow(dead_code)] // each test uses its part
 
+pub(crate) mod listener;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use bgp_proto::policy::ExportPolicy;

@@ -1,0 +1,107 @@
+//! The fuzzers' corpus, replayed: what they found once stays found. `make fuzz` looks for more.
+#![allow(clippy::wildcard_enum_match_arm)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
+#![allow(dead_code)]
+
+mod hand;
+mod malformed_table;
+mod targets;
+mod updates;
+
+use std::path::PathBuf;
+
+use malformed_table::{Session, cases, open_of};
+use peak_alloc::PeakAlloc;
+use targets::{TARGETS, Target};
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// Runs one input; `Err`: how many octets of memory it took, where that is more than it may.
+fn run(target: &Target, data: &[u8]) -> Result<(), usize> {
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    (target.run)(data);
+    let took = MEMORY.peak_usage().saturating_sub(before);
+    if took > target.most(data.len()) { Err(took) } else { Ok(()) }
+}
+
+fn corpus(target: &Target) -> Vec<PathBuf> {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target.name);
+    let files =
+        std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn part(data: &[u8]) -> Vec<u8> {
+    [&u16::try_from(data.len()).unwrap().to_be_bytes()[..], data].concat()
+}
+
+/// The table of malformed messages as inputs: where a fuzzer that has no corpus begins.
+fn seeds(target: &Target) -> Vec<Vec<u8>> {
+    let body = |kind: u8| {
+        let of_kind = move |bytes: &Vec<u8>| bytes.len() > 19 && bytes[18] == kind;
+        cases().into_iter().map(|case| case.bytes).filter(of_kind).map(|bytes| bytes[19..].to_vec())
+    };
+    match target.name {
+        "framing" => {
+            cases().into_iter().map(|case| [vec![1], open_of(case.session), case.bytes].concat()).collect()
+        }
+        "open" => body(1).collect(),
+        "capabilities" => {
+            body(1).filter_map(|open| Some([&[*open.get(12)?], open.get(14..)?].concat())).collect()
+        }
+        "notification" => body(3).chain(body(5)).collect(),
+        "update" => {
+            let of = |case: &malformed_table::Case| match case.session {
+                Session::Opening | Session::External | Session::Ipv4Alone => 0,
+                Session::TwoOctet => 1,
+                Session::Internal => 2,
+                Session::Ipv6Alone => 3,
+            };
+            let updates = cases().into_iter().filter(|case| case.bytes.len() > 22 && case.bytes[18] == 2);
+            updates.map(|case| [vec![of(&case)], part(&case.bytes[19..])].concat()).collect()
+        }
+        "speaker" => cases()
+            .into_iter()
+            .map(|case| {
+                let said = [open_of(case.session), hand::keepalive(), case.bytes];
+                let said = said.iter().flat_map(|bytes| [&[1][..], &part(bytes)].concat());
+                [vec![0], said.collect(), vec![2, 40]].concat()
+            })
+            .collect(),
+        name => panic!("no seeds for {name}"),
+    }
+}
+
+/// One test, since the allocator counts for the whole process. `BGP_SEED_CORPUS`: writes the seeds there, for `make fuzz`.
+#[test]
+fn the_corpus_does_no_harm_and_its_memory_is_bounded() {
+    let hungry = Target { name: "hungry", run: |_| drop(vec![1u8; 100_000]), memory: (50_000, 0) };
+    assert!(run(&hungry, &[]).is_err_and(|took| took >= 100_000), "what takes too much is found");
+    for target in &TARGETS {
+        let seeds = seeds(target);
+        for (number, seed) in seeds.iter().enumerate() {
+            if let Ok(directory) = std::env::var("BGP_SEED_CORPUS") {
+                let directory = PathBuf::from(directory).join(target.name);
+                std::fs::create_dir_all(&directory).unwrap();
+                std::fs::write(directory.join(format!("seed-{number}")), seed).unwrap();
+            }
+            assert_eq!(run(target, seed), Ok(()), "{} {number}: {seed:?}", target.name);
+        }
+        let corpus = corpus(target);
+        assert!(
+            corpus.len() >= 8 && seeds.len() >= 4,
+            "{}: {} and {}",
+            target.name,
+            corpus.len(),
+            seeds.len()
+        );
+        for file in corpus {
+            let took = run(target, &std::fs::read(&file).unwrap());
+            assert_eq!(took, Ok(()), "{}", file.display());
+        }
+    }
+}
