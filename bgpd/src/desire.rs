@@ -7,7 +7,7 @@ use bgp_proto::config::{
     AdminState, GracefulRestart, GracefulRestartMode, MaxPrefixes, MaxPrefixesAction, NextHopSelf,
     PeerConfig, RemoteAsn, SpeakerConfig,
 };
-use bgp_proto::policy::{ExportPolicy, ImportPolicy};
+use bgp_proto::policy::{ExportPolicy, Filter, ImportPolicy};
 use bgp_proto::wire::Role;
 use bgp_proto::{AfiSafi, Asn, PeerName};
 use ipnet::IpNet;
@@ -238,7 +238,7 @@ impl World<'_> {
     fn node_peer(&self, link: &Link, import: ImportPolicy) -> PeerConfig {
         let session = EffectiveSession::of_topology(self.configuration);
         // Learned routes are told to no node: api.md §5.
-        let export = ExportPolicy { transit: false };
+        let export = ExportPolicy::new(false);
         let mut config = PeerConfig::new(link.remote, RemoteAsn::Exactly(link.asn), import, export);
         config.port = link.port;
         config.passive = !link.dials;
@@ -283,7 +283,7 @@ impl World<'_> {
         };
         taken.insert(remote, peer.name_any());
         let mut config =
-            PeerConfig::new(remote, remote_asn, self.import(peer), ExportPolicy { transit: spec.transit });
+            PeerConfig::new(remote, remote_asn, self.import(peer), ExportPolicy::new(spec.transit));
         config.port = spec.port.unwrap_or(settings::DEFAULT_BGP_PORT);
         config.local_asn = spec.local_asn.map(|asn| Asn(asn.0));
         config.families = families(spec);
@@ -355,6 +355,7 @@ impl World<'_> {
             never: self.own(),
             except: BTreeSet::new(),
             allow_own_asn: peer.spec.allow_own_asn.unwrap_or(0),
+            filter: Filter::default(),
         }
     }
 

@@ -114,7 +114,7 @@ fn facts(number: u8, remote_asn: u32) -> PeerFacts {
     PeerFacts {
         families: [AfiSafi::Ipv4Unicast].into(),
         next_hop_ipv4: Some(Ipv4Addr::new(203, 0, 113, 9)),
-        export: ExportPolicy { transit: true },
+        export: ExportPolicy::new(true),
         ..PeerFacts::new(
             Asn(remote_asn),
             Asn(OWN_AS),

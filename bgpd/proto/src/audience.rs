@@ -95,6 +95,7 @@ fn attributes(route: &OwnRoute) -> OriginAttributes {
         local_pref: route.local_pref,
         med: route.med,
         prepend: route.prepend,
+        sources: route.sources,
     }
 }
 

@@ -3,10 +3,17 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
-/// What is taken from a peer. `never` is asked first, then the default route, then `within`.
+pub use self::changes::{Changes, GRACEFUL_SHUTDOWN, NO_PEER};
+pub use self::filter::{Action, Filter, Match, Outcome, PrefixRange, Route, Rule, Source, Sources, carries};
+
+mod changes;
+mod filter;
+
+/// What is taken from a peer. `never` is asked first, then `filter`; where it does not decide, the default route and `within`.
 ///
 /// What is refused is kept: a changed policy is run again over it, the peer need not send it again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,6 +29,19 @@ pub struct ImportPolicy {
     pub except: BTreeSet<IpNet>,
     /// How often our own AS may stand in the path.
     pub allow_own_asn: u8,
+    /// What people say of it. No rule takes what `never` refuses.
+    pub filter: Filter,
+}
+
+/// What import makes of a path.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImportVerdict {
+    /// Why it is no candidate; `None`: it is one.
+    pub rejected: Option<ImportRejection>,
+    /// What is changed on a candidate.
+    pub changes: Option<Box<Changes>>,
+    /// The rule that decided, as people know it.
+    pub rule: Option<Arc<str>>,
 }
 
 impl ImportPolicy {
@@ -32,15 +52,43 @@ impl ImportPolicy {
         ImportPolicy { within: everything.into(), default_route: true, ..ImportPolicy::default() }
     }
 
-    /// The verdict over a prefix: `None` takes it.
+    /// The verdict over a path. `external`: it comes by eBGP.
+    #[must_use]
+    pub fn judge(&self, route: &Route<'_>, external: bool) -> ImportVerdict {
+        if let Some(rejected) = self.never_takes(route.prefix) {
+            return ImportVerdict { rejected: Some(rejected), ..ImportVerdict::default() };
+        }
+        let Outcome { by, mut changes } = self.filter.judge(route);
+        let rule = by.map(|rule| rule.name.clone());
+        let rejected = match by.map(|rule| rule.action) {
+            Some(Action::Reject) => Some(ImportRejection::Filter),
+            Some(Action::Accept) => None,
+            Some(Action::Continue) | None => self.refuses_by_default(route.prefix),
+        };
+        if rejected.is_some() {
+            return ImportVerdict { rejected, changes: None, rule };
+        }
+        // RFC 8326 §3.2, §4.1: the last choice, whatever a rule prefers; a rule that takes the community away undoes it.
+        if external && carries(route.attributes, GRACEFUL_SHUTDOWN, changes.as_deref()) {
+            changes.get_or_insert_default().local_pref = Some(0);
+        }
+        ImportVerdict { rejected, changes, rule }
+    }
+
+    /// Without a filter: the verdict over a prefix; `None` takes it.
     #[must_use]
     pub fn refuses(&self, prefix: &IpNet) -> Option<ImportRejection> {
-        if let Some(own) = self.never.iter().find(|net| net.contains(prefix))
-            && !self.except.contains(prefix)
-        {
-            let address = own.prefix_len() == own.max_prefix_len();
-            return Some(if address { ImportRejection::OwnAddress } else { ImportRejection::OwnBlock });
-        }
+        self.never_takes(prefix).or_else(|| self.refuses_by_default(prefix))
+    }
+
+    fn never_takes(&self, prefix: &IpNet) -> Option<ImportRejection> {
+        let own =
+            self.never.iter().find(|net| net.contains(prefix)).filter(|_| !self.except.contains(prefix))?;
+        let address = own.prefix_len() == own.max_prefix_len();
+        Some(if address { ImportRejection::OwnAddress } else { ImportRejection::OwnBlock })
+    }
+
+    fn refuses_by_default(&self, prefix: &IpNet) -> Option<ImportRejection> {
         if prefix.prefix_len() == 0 {
             return (!self.default_route).then_some(ImportRejection::DefaultRoute);
         }
@@ -56,11 +104,58 @@ impl ImportPolicy {
     }
 }
 
-/// What is told to a peer. Prefixes of our own are told to their audience; this is about the rest.
+/// What is told to a peer. Prefixes of our own are told to their audience, learned ones with `transit`; of these candidates
+/// `filter` may withhold some.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct ExportPolicy {
     /// Whether learned routes are told as well.
     pub transit: bool,
+    /// What people say of it.
+    pub filter: Filter,
+    /// Whose address goes with a route.
+    pub next_hop: NextHopMode,
+    /// Everything is told with GRACEFUL_SHUTDOWN, to internal peers with LOCAL_PREF 0 (RFC 8326 §4).
+    pub drained: bool,
+}
+
+/// The next hop that we announce (RFC 4271 §5.1.3). Of what we originate it is always ourselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum NextHopMode {
+    /// Ourselves towards external peers, the one received towards internal ones.
+    #[default]
+    Auto,
+    /// Ourselves, always.
+    Own,
+    /// The one received, always: a third party's towards external peers.
+    Keep,
+}
+
+impl ExportPolicy {
+    /// Our own routes, and with `transit` learned ones, as they stand.
+    #[must_use]
+    pub fn new(transit: bool) -> ExportPolicy {
+        ExportPolicy { transit, ..ExportPolicy::default() }
+    }
+
+    /// What is changed on a candidate.
+    ///
+    /// # Errors
+    /// The rule that rejects the route.
+    pub fn judge(&self, route: &Route<'_>) -> Result<Option<Box<Changes>>, &Rule> {
+        let Outcome { by, mut changes } = self.filter.judge(route);
+        if let Some(rule) = by.filter(|rule| rule.action == Action::Reject) {
+            return Err(rule);
+        }
+        if self.drained {
+            let drain = Changes {
+                local_pref: Some(0),
+                add_communities: [GRACEFUL_SHUTDOWN].into(),
+                ..Changes::default()
+            };
+            changes.get_or_insert_default().then(&drain);
+        }
+        Ok(changes)
+    }
 }
 
 /// Why a path that was received is no candidate.
@@ -86,11 +181,15 @@ pub enum ImportRejection {
     DefaultRoute,
     /// Outside the pools.
     OutsidePools,
+    /// A rule of a filter.
+    Filter,
+    /// With what the filters add its attributes are longer than any message may be.
+    AttributesTooLong,
 }
 
 impl ImportRejection {
     /// Every reason.
-    pub const ALL: [ImportRejection; 10] = [
+    pub const ALL: [ImportRejection; 12] = [
         ImportRejection::AsPathLoop,
         ImportRejection::OriginatorLoop,
         ImportRejection::ClusterLoop,
@@ -101,6 +200,8 @@ impl ImportRejection {
         ImportRejection::OwnBlock,
         ImportRejection::DefaultRoute,
         ImportRejection::OutsidePools,
+        ImportRejection::Filter,
+        ImportRejection::AttributesTooLong,
     ];
 
     /// The name, for labels and JSON.
@@ -117,6 +218,8 @@ impl ImportRejection {
             ImportRejection::OwnBlock => "OwnBlock",
             ImportRejection::DefaultRoute => "DefaultRoute",
             ImportRejection::OutsidePools => "OutsidePools",
+            ImportRejection::Filter => "Filter",
+            ImportRejection::AttributesTooLong => "AttributesTooLong",
         }
     }
 
@@ -133,7 +236,9 @@ impl ImportRejection {
             ImportRejection::OwnAddress => "it is an address of this node",
             ImportRejection::OwnBlock => "it is inside a block of this node",
             ImportRejection::DefaultRoute => "the import policy takes no default route",
-            ImportRejection::OutsidePools => "it is outside the pools",
+            ImportRejection::OutsidePools => "outside all pools; no filter takes it",
+            ImportRejection::Filter => "a filter rejects it",
+            ImportRejection::AttributesTooLong => "filters make its attributes longer than a message",
         }
     }
 }

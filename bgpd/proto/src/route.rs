@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::policy::Sources;
 use crate::types::PeerName;
 
 /// How a prefix of our own is announced.
@@ -20,6 +21,8 @@ pub struct OwnRoute {
     pub local_pref: Option<u32>,
     /// How often our AS is prepended beyond the once that eBGP asks for.
     pub prepend: u8,
+    /// How it came to be here, for filters.
+    pub sources: Sources,
     /// Who is told.
     pub audience: Audience,
 }

@@ -246,6 +246,7 @@ fn zettabgp_reads_what_we_originate() {
         local_pref: Some(300),
         med: Some(20),
         prepend: 2,
+        ..OriginAttributes::default()
     };
     let exports = [(Tag(1), attributes.clone())].into();
     let own: [IpNet; 3] =

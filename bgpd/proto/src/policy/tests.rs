@@ -11,7 +11,7 @@ fn policy() -> ImportPolicy {
         never: [net("10.244.7.0/26"), net("10.244.99.1/32"), net("192.0.2.1/32")].into(),
         except: [net("10.244.7.9/32")].into(),
         default_route: true,
-        allow_own_asn: 0,
+        ..ImportPolicy::default()
     }
 }
 

@@ -135,8 +135,9 @@ impl AttrTable {
         }
     }
 
-    /// Frees what nobody names. Only while no prefix is dirty.
-    pub(super) fn reap(&mut self, next_hops: &mut NextHops) {
+    /// Frees what nobody names; `true`: there was something. Only while no prefix is dirty.
+    pub(super) fn reap(&mut self, next_hops: &mut NextHops) -> bool {
+        let before = self.free.len();
         for id in std::mem::take(&mut self.grave) {
             let Some(set) =
                 self.sets.get_mut(id as usize).filter(|set| set.refs == 0 && set.key.len != FREED)
@@ -151,11 +152,13 @@ impl AttrTable {
             set.key.len = FREED;
             self.free.push(id);
         }
+        let has_freed = self.free.len() > before;
         if self.free.len() == self.sets.len() {
             *self = AttrTable::new(self.seed); // all gone: give the memory back
         } else if self.dead > 1 << 16 && self.dead * 2 > self.arena.len() {
             self.compact();
         }
+        has_freed
     }
 
     fn compact(&mut self) {

@@ -6,8 +6,10 @@ use super::Rib;
 use super::attrs::AttrId;
 use super::core::{Core, Family};
 use super::group::Verdict;
+use super::long_lived::{LLGR_STALE, with_community};
 use super::table::{Entry, LOCAL, Path};
 use super::values::Counts;
+use crate::policy::{ImportRejection, carries};
 use crate::types::PeerId;
 use crate::wire::attr::{self, Key, code, flag};
 use crate::wire::nlri::V6;
@@ -96,6 +98,7 @@ impl Core {
                 self.check_decision::<A>(slot)?;
             }
             for (path, _) in plane.table.paths(slot) {
+                self.check_import::<A>(slot, &path)?;
                 *tally.refs.entry(path.attrs).or_default() += 1;
                 *tally.refs.entry(path.raw).or_default() += 1;
                 let counts = tally.counts.entry((path.peer, A::INDEX)).or_default();
@@ -106,6 +109,31 @@ impl Core {
         }
         if used != plane.table.prefixes() {
             return Err(format!("{used} prefixes, {} counted", plane.table.prefixes()));
+        }
+        Ok(())
+    }
+
+    /// Invariant 10: a path is what import makes of what was received.
+    fn check_import<A: Family>(&self, slot: u32, path: &Path) -> Result<(), String> {
+        let Some((addr, len)) = A::plane(self).table.prefix(slot).filter(|_| path.peer != LOCAL) else {
+            return Ok(());
+        };
+        let set = self.judged(path.peer, path.raw);
+        let verdict = self.import_verdict(path.peer, &set, &addr.prefix(len));
+        let mut expected = self.attrs.bytes(path.raw).to_vec();
+        if let Some(changes) = verdict.changes {
+            changes.apply(self.attrs.bytes(path.raw), &mut expected);
+        }
+        if path.has(Path::LONG_LIVED_STALE) && !carries(&expected, LLGR_STALE, None) {
+            expected = with_community(&expected, LLGR_STALE);
+        }
+        let rejected = super::import::rejection(path.rejected);
+        let too_long = rejected == Some(ImportRejection::AttributesTooLong);
+        if !too_long && (rejected != verdict.rejected || expected != self.attrs.bytes(path.attrs)) {
+            return Err(format!(
+                "slot {slot}: {path:?} is not what import makes of it: {:?}",
+                verdict.rejected
+            ));
         }
         Ok(())
     }
@@ -198,7 +226,9 @@ fn check_canonical(bytes: &[u8], key: Key) -> Result<(), String> {
         }
         let cleaned = matches!(attribute.code, code::LOCAL_PREF | code::ORIGINATOR_ID | code::CLUSTER_LIST);
         let elsewhere = matches!(attribute.code, code::MP_REACH_NLRI | code::MP_UNREACH_NLRI);
-        if elsewhere || cleaned && key.has(Key::EBGP) {
+        // What import sets stands in the set: it is not what the peer said.
+        let ours = attribute.code == code::LOCAL_PREF && key.has(Key::CHANGED);
+        if elsewhere || cleaned && key.has(Key::EBGP) && !ours {
             return Err(format!("attribute {} does not belong into a set", attribute.code));
         }
     }

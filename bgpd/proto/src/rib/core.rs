@@ -6,7 +6,9 @@ use std::ops::Range;
 use ipnet::IpNet;
 
 use super::attrs::{AttrId, AttrTable, NIL};
+use super::group::Bits;
 use super::hash::fold;
+use super::import::Changed;
 use super::next_hop::NextHops;
 use super::table::{Entry, LOCAL, Path, Slot, Table};
 use super::values::{Counts, PeerFacts, RibConfig};
@@ -147,6 +149,8 @@ pub(super) struct Peer {
     pub tail: Vec<u8>,
     /// Slots whose routes are still to be told; later slots come through the log.
     pub walk: PerFamily<Range<Slot>>,
+    /// Slots that the walk passes over: they were told in the group that the peer was in before, and as they would be now.
+    pub alike: PerFamily<Bits>,
     /// Fell behind the log, or changed groups: to be told how these stand.
     pub late: BTreeSet<IpNet>,
     pub end_of_rib: PerFamily<EndOfRib>,
@@ -165,6 +169,7 @@ impl Peer {
             cursor: 0,
             tail: Vec::new(),
             walk: PerFamily { ipv4: 0..0, ipv6: 0..0 },
+            alike: PerFamily::default(),
             late: BTreeSet::new(),
             end_of_rib: PerFamily::default(),
             refresh: PerFamily::default(),
@@ -191,6 +196,7 @@ pub(super) struct Core {
     /// How many bytes of UPDATEs a peer may be behind before it leaves the log.
     pub backlog: u64,
     pub attrs: AttrTable,
+    pub changed: Changed,
     pub v4: Plane<u32>,
     pub v6: Plane<V6>,
     /// By `PeerId`.
@@ -202,6 +208,7 @@ impl Core {
     pub(super) fn new(config: RibConfig) -> Core {
         Core {
             attrs: AttrTable::new(config.seed),
+            changed: Changed::default(),
             v4: Plane::new(config.seed),
             v6: Plane::new(config.seed),
             peers: Vec::new(),
@@ -235,6 +242,11 @@ impl Core {
     /// Whether a peer is a client of ours, a route reflector.
     pub(super) fn is_client(&self, peer: PeerId) -> bool {
         self.peer(peer).is_some_and(|peer| peer.facts.reflector_client && !peer.facts.is_external())
+    }
+
+    /// The next hop of a learned set.
+    pub(super) fn next_hop_of(&self, attrs: AttrId) -> std::net::IpAddr {
+        self.next_hops.address(self.attrs.key(attrs).next_hop)
     }
 
     /// What the groups were told of a prefix, or would be: the path the last decision selected.

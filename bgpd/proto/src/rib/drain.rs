@@ -24,7 +24,9 @@ impl Core {
         if self.is_dirty() {
             return true;
         }
-        self.attrs.reap(&mut self.next_hops);
+        if self.attrs.reap(&mut self.next_hops) {
+            self.changed.clear();
+        }
         false
     }
 

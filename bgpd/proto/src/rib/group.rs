@@ -11,8 +11,10 @@ use super::hash::{hash_bytes, spread};
 use super::log::{Log, To};
 use super::table::{Entry, LOCAL, Slot};
 use super::values::{RibEvent, Tag};
+use crate::policy::{Changes, ExportPolicy, NO_PEER, Route, Source, Sources, carries};
 use crate::types::{AfiSafi, PeerId};
-use crate::wire::attr::Key;
+use crate::wire::Role;
+use crate::wire::attr::{self, Key, code};
 use crate::wire::nlri::V6;
 use crate::wire::rewrite::{self, Origin, Style};
 use crate::wire::update;
@@ -28,30 +30,47 @@ pub(super) struct GroupKey {
     pub long_lived: bool,
     /// They are clients of ours (RFC 4456).
     pub client: bool,
-    /// Learned routes are told too.
-    pub transit: bool,
+    pub export: ExportPolicy,
     /// Which originated routes are told.
     pub tags: BTreeSet<Tag>,
 }
 
+/// How a route is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Telling {
+    pub attrs: AttrId,
+    pub source: PeerId,
+    /// What the filters change, before the set is rewritten for the group.
+    pub changes: Option<Box<Changes>>,
+}
+
 /// Whether a route is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is, with this set.
-    Tell(AttrId, PeerId),
+    /// It is.
+    Tell(Telling),
     /// It is not.
     Not,
     /// It would be, but its attributes leave no room for a prefix in a message; they are so long.
     TooLong(usize),
 }
 
+/// A bit per slot.
+#[derive(Debug, Default)]
+pub(super) struct Bits(Vec<u64>);
+
+/// What waits to be encoded: set and source, place in [`Out::terms`], slot.
+type Pending = (u64, u32, Slot);
+
 /// One family's part of a group.
 #[derive(Debug, Default)]
 pub(super) struct Out {
-    /// Adj-RIB-out: one bit per slot. What was sent is a pure function of the best path and the group's key.
-    sent: Vec<u64>,
-    /// Set and source << 32, and slot: to be told. Only within a drain.
-    pending: Vec<(u64, Slot)>,
+    /// Adj-RIB-out. What was sent is a pure function of the best path and the group's key.
+    sent: Bits,
+    /// To be told. Only within a drain.
+    pending: Vec<Pending>,
+    /// The changes that `pending` names, from 1 on; 0 is none. Only within a drain.
+    terms: Vec<Changes>,
     /// Only within a drain.
     withdrawn: Vec<(To, Slot)>,
     /// Not told for being too long: how many, one of them, how long. Only within a drain.
@@ -67,31 +86,50 @@ pub(super) struct Group {
     pub log: Log,
 }
 
-impl Out {
-    pub(super) fn bit(&self, slot: Slot) -> bool {
-        self.sent.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+impl Bits {
+    pub(super) fn get(&self, slot: Slot) -> bool {
+        self.0.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
     }
 
-    fn set_bit(&mut self, slot: Slot, on: bool) {
+    pub(super) fn set(&mut self, slot: Slot, on: bool) {
         let at = slot as usize / 64;
-        if at >= self.sent.len() {
+        if at >= self.0.len() {
             if !on {
                 return;
             }
-            self.sent.resize(at + 1, 0);
+            self.0.resize(at + 1, 0);
         }
-        if let Some(word) = self.sent.get_mut(at) {
+        if let Some(word) = self.0.get_mut(at) {
             *word = *word & !(1 << (slot % 64)) | u64::from(on) << (slot % 64);
         }
     }
 
     /// The slots whose bit is set.
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
-        let words = self.sent.iter().enumerate().filter(|(_, word)| **word != 0);
+        let words = self.0.iter().enumerate().filter(|(_, word)| **word != 0);
         words.flat_map(|(at, word)| {
             let first = u32::try_from(at * 64).unwrap_or(u32::MAX);
             (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + bit)
         })
+    }
+}
+
+impl Out {
+    pub(super) fn bit(&self, slot: Slot) -> bool {
+        self.sent.get(slot)
+    }
+
+    /// A route is to be encoded.
+    fn push(&mut self, telling: Telling, slot: Slot) {
+        let term = telling.changes.map_or(0, |changes| {
+            let known = self.terms.iter().position(|known| *known == *changes);
+            let place = known.unwrap_or_else(|| {
+                self.terms.push(*changes);
+                self.terms.len() - 1
+            });
+            u32::try_from(place + 1).unwrap_or(u32::MAX)
+        });
+        self.pending.push((pack(telling.attrs, telling.source), term, slot));
     }
 }
 
@@ -107,7 +145,7 @@ impl Group {
         }
         let walk = PerFamily { ipv4: 0..core.v4.table.slots(), ipv6: 0..core.v6.table.slots() };
         let Some(peer) = core.peer_mut(id) else { return };
-        (peer.cursor, peer.walk) = (self.log.head(), walk);
+        (peer.cursor, peer.walk, peer.alike) = (self.log.head(), walk, PerFamily::default());
         peer.late.clear();
         for family in AfiSafi::ALL {
             let due = peer.facts.families.contains(&family);
@@ -115,62 +153,94 @@ impl Group {
         }
     }
 
-    /// The set of a route of this family as it would be told now, before any look at its length.
-    fn choose<A: Family>(&self, slot: Slot, best: (AttrId, PeerId), core: &Core) -> Option<(AttrId, PeerId)> {
-        if !self.key.families.contains(&A::FAMILY) {
+    /// A route of this family as it would be told now, before any look at its length.
+    fn choose<A: Family>(&self, slot: Slot, best: (AttrId, PeerId), core: &Core) -> Option<Telling> {
+        let origin = core.origin(best.1);
+        if !self.key.families.contains(&A::FAMILY) || !self.key.style.has_next_hop(A::FAMILY, origin) {
             return None;
         }
-        let (attrs, source) = best;
-        let origin = core.origin(source);
-        if !self.key.style.has_next_hop(A::FAMILY, origin) {
-            return None;
-        }
-        let (external, flags) = (self.key.style.external, core.attrs.key(attrs));
-        let leaks = || self.key.style.leaks(core.attrs.bytes(attrs));
-        match origin {
+        let (attrs, source) = match origin {
             Origin::Own => {
                 let paths = A::plane(core).table.paths(slot).map(|(path, _)| path);
                 let ours =
                     paths.filter(|path| path.peer == LOCAL && self.key.tags.contains(&Tag(path.path_id)));
-                ours.min_by_key(|path| path.path_id).map(|path| (path.attrs, LOCAL))
+                ours.min_by_key(|path| path.path_id).map(|path| (path.attrs, LOCAL))?
             }
-            // RFC 9494 §4.3
-            Origin::External | Origin::Internal(_) if flags.is_long_lived_stale() && !self.key.long_lived => {
-                None
-            }
-            // RFC 1997, RFC 9234 §5.
-            Origin::External | Origin::Internal(_)
-                if flags.has(Key::NO_ADVERTISE) || external && flags.has(Key::NO_EXPORT) || leaks() =>
-            {
-                None
-            }
-            Origin::External => (self.key.transit || self.key.client).then_some(best),
-            Origin::Internal(_) if external => self.key.transit.then_some(best),
+            Origin::External | Origin::Internal(_) => self.hands_on(best, origin, core).then_some(best)?,
+        };
+        let changes = self.filtered::<A>(slot, attrs, origin, core)?;
+        Some(Telling { attrs, source, changes })
+    }
+
+    /// Whether a learned route is a candidate.
+    fn hands_on(&self, (attrs, source): (AttrId, PeerId), origin: Origin, core: &Core) -> bool {
+        let (external, key, bytes) =
+            (self.key.style.external, core.attrs.key(attrs), core.attrs.bytes(attrs));
+        // RFC 9494 §4.3, RFC 1997, RFC 9234 §5, RFC 3765.
+        if key.is_long_lived_stale() && !self.key.long_lived
+            || key.has(Key::NO_ADVERTISE)
+            || external && key.has(Key::NO_EXPORT)
+            || self.key.style.leaks(bytes)
+            || self.key.style.role == Some(Role::Peer) && carries(bytes, NO_PEER, None)
+        {
+            return false;
+        }
+        match origin {
+            Origin::Own => true,
+            Origin::External => self.key.export.transit || self.key.client,
+            Origin::Internal(_) if external => self.key.export.transit,
             // RFC 4271 §9.2: what an internal peer told is not told to internal peers; RFC 4456 §6: from clients and to clients
             // it is.
-            Origin::Internal(_) => (self.key.client || core.is_client(source)).then_some(best),
+            Origin::Internal(_) => self.key.client || core.is_client(source),
         }
+    }
+
+    /// The word of the group's filters on a candidate: what they change, or `None` where they withhold it.
+    fn filtered<A: Family>(
+        &self,
+        slot: Slot,
+        attrs: AttrId,
+        origin: Origin,
+        core: &Core,
+    ) -> Option<Option<Box<Changes>>> {
+        let export = &self.key.export;
+        if export.filter.is_empty() && !export.drained {
+            return Some(None);
+        }
+        let (addr, len) = A::plane(core).table.prefix(slot)?;
+        let bytes = core.attrs.bytes(attrs);
+        let (sources, next_hop) = match origin {
+            Origin::Own => (own_sources(bytes), None),
+            Origin::External => (Source::External.into(), Some(core.next_hop_of(attrs))),
+            Origin::Internal(_) => (Source::Internal.into(), Some(core.next_hop_of(attrs))),
+        };
+        export.judge(&Route { prefix: &addr.prefix(len), sources, next_hop, attributes: bytes }).ok()
+    }
+
+    /// The attributes of a route as they leave.
+    pub(super) fn rewritten<A: Family>(&self, telling: &Telling, core: &Core, out: &mut Vec<u8>) {
+        let Telling { attrs, source, changes } = telling;
+        rewritten::<A>(&self.key.style, (*attrs, *source), changes.as_deref(), core, out);
     }
 
     /// Whether and how a route is told: a pure function of the best path and the group's key.
     pub(super) fn verdict<A: Family>(&self, slot: Slot, best: Best, core: &Core) -> Verdict {
-        let Some((attrs, source)) = best.and_then(|best| self.choose::<A>(slot, best, core)) else {
+        let Some(telling) = best.and_then(|best| self.choose::<A>(slot, best, core)) else {
             return Verdict::Not;
         };
-        let key = core.attrs.key(attrs);
         // Rewriting adds at most our AS, next hops, LOCAL_PREF, and half of the path once more (AS4_PATH).
-        let bound = usize::from(key.len) * 2 + 256;
+        let added = telling.changes.as_ref().map_or(0, |changes| changes.growth());
+        let bound = (usize::from(core.attrs.key(telling.attrs).len) + added) * 2 + 256;
         if bound < update::MAX_MESSAGE {
-            return Verdict::Tell(attrs, source);
+            return Verdict::Tell(telling);
         }
         let mut bytes = Vec::new();
-        let origin = core.origin(source);
-        rewrite::rewrite(core.attrs.bytes(attrs), &key, A::FAMILY, &self.key.style, origin, &mut bytes);
+        self.rewritten::<A>(&telling, core, &mut bytes);
         if update::room::<A>(&rewrite::outgoing(&bytes), self.key.max_message) < update::longest_prefix::<A>()
         {
             return Verdict::TooLong(bytes.len());
         }
-        Verdict::Tell(attrs, source)
+        Verdict::Tell(telling)
     }
 
     /// A prefix was decided: its best path changed from `old` to what it is now.
@@ -183,10 +253,11 @@ impl Group {
         let out = self.out.of_mut(A::FAMILY);
         let (was, from) = (out.bit(slot), old.map_or(LOCAL, |(_, peer)| peer));
         match verdict {
-            Verdict::Tell(attrs, source) => {
-                out.set_bit(slot, true);
+            Verdict::Tell(telling) => {
+                let source = telling.source;
+                out.sent.set(slot, true);
                 if members.iter().any(|member| *member != source) {
-                    out.pending.push((pack(attrs, source), slot));
+                    out.push(telling, slot);
                 }
                 if was && from != source && members.binary_search(&source).is_ok() {
                     // Its own route won: it takes back what it was told.
@@ -195,7 +266,7 @@ impl Group {
             }
             Verdict::Not | Verdict::TooLong(_) => {
                 if was {
-                    out.set_bit(slot, false);
+                    out.sent.set(slot, false);
                     out.withdrawn.push((To::AllBut(from), slot));
                 }
                 if let Verdict::TooLong(length) = verdict {
@@ -210,13 +281,14 @@ impl Group {
         let verdict = self.verdict::<A>(slot, core.best::<A>(slot), core);
         let out = self.out.of_mut(A::FAMILY);
         match verdict {
-            Verdict::Tell(attrs, source) => {
+            Verdict::Tell(telling) => {
+                let is_due = telling.source != to;
                 // The bit is the group's: it stands also where the only member is the source.
-                out.set_bit(slot, true);
-                if source != to {
-                    out.pending.push((pack(attrs, source), slot));
+                out.sent.set(slot, true);
+                if is_due {
+                    out.push(telling, slot);
                 }
-                source != to
+                is_due
             }
             Verdict::Not => false,
             Verdict::TooLong(length) => {
@@ -237,7 +309,7 @@ impl Group {
             log.withdraw(only.map_or(*to, To::Only), run.iter().filter_map(|(_, slot)| table.prefix(*slot)));
         }
         out.pending.sort_unstable();
-        let packed = Packed::pack::<A>(&out.pending, &key.style, core);
+        let packed = Packed::pack::<A>(&out.pending, &out.terms, &key.style, core);
         for run in packed.order.chunk_by(|a, b| a.0 == b.0) {
             let Some((bytes, source)) = run.first().and_then(|(set, _)| packed.set(*set)) else { continue };
             let to = only.map_or(To::AllBut(source), To::Only);
@@ -255,6 +327,7 @@ impl Group {
         });
         out.withdrawn.clear();
         out.pending.clear();
+        out.terms.clear();
         out.withdrawn.shrink_to(4096); // a burst must not pin its queues
         out.pending.shrink_to(4096);
         event
@@ -267,21 +340,32 @@ impl Group {
         core: &'a Core,
     ) -> impl Iterator<Item = Slot> + 'a {
         let others = move |slot: &Slot| core.best::<A>(*slot).is_some_and(|(_, source)| source != peer);
-        self.out.of(A::FAMILY).slots().filter(others)
+        self.out.of(A::FAMILY).sent.slots().filter(others)
     }
 
     /// A member of `old` is about to move here. Of what it was told there, what this group tells too gets its bit, so that the
-    /// member hears of a change that comes before its walk has reached the prefix; the rest is returned: prefixes that it is not
-    /// to be told, or not for sure.
-    pub(super) fn take_over<A: Family>(&mut self, old: &Group, core: &Core) -> Vec<ipnet::IpNet> {
+    /// member hears of a change that comes before its walk has reached the prefix; and of that, what both tell alike goes into
+    /// `alike`, for the walk to pass over. The rest is returned: prefixes that it is not to be told, or not for sure.
+    pub(super) fn take_over<A: Family>(
+        &mut self,
+        old: &Group,
+        core: &Core,
+        alike: &mut Bits,
+    ) -> Vec<ipnet::IpNet> {
         let table = &A::plane(core).table;
         let mut rest = Vec::new();
-        for slot in old.out.of(A::FAMILY).slots() {
+        for slot in old.out.of(A::FAMILY).sent.slots() {
             let dirty = table.entry(slot).is_none_or(|entry| entry.has(Entry::<A>::DIRTY));
-            if !dirty && matches!(self.verdict::<A>(slot, core.best::<A>(slot), core), Verdict::Tell(..)) {
-                self.out.of_mut(A::FAMILY).set_bit(slot, true);
-            } else {
-                rest.extend(table.prefix(slot).map(|(addr, len)| addr.prefix(len)));
+            let best = core.best::<A>(slot);
+            match self.verdict::<A>(slot, best, core) {
+                here @ Verdict::Tell(..) if !dirty => {
+                    self.out.of_mut(A::FAMILY).sent.set(slot, true);
+                    let same = old.key.style == self.key.style && old.verdict::<A>(slot, best, core) == here;
+                    alike.set(slot, same);
+                }
+                Verdict::Tell(..) | Verdict::Not | Verdict::TooLong(_) => {
+                    rest.extend(table.prefix(slot).map(|(addr, len)| addr.prefix(len)));
+                }
             }
         }
         rest
@@ -310,6 +394,27 @@ fn pack(attrs: AttrId, source: PeerId) -> u64 {
     u64::from(attrs) << 32 | u64::from(source.0)
 }
 
+/// How a route of our own came to be here: the octet that stands for its next hop.
+fn own_sources(canonical: &[u8]) -> Sources {
+    let octet = attr::find(canonical, code::NEXT_HOP).and_then(|value| value.first().copied());
+    Sources::from_bits(octet.unwrap_or(0))
+}
+
+/// A set as it leaves, changed and rewritten.
+fn rewritten<A: Family>(
+    style: &Style,
+    (attrs, source): (AttrId, PeerId),
+    changes: Option<&Changes>,
+    core: &Core,
+    out: &mut Vec<u8>,
+) {
+    let (bytes, key, origin) = (core.attrs.bytes(attrs), core.attrs.key(attrs), core.origin(source));
+    match changes {
+        None => rewrite::rewrite(bytes, &key, A::FAMILY, style, origin, out),
+        Some(changes) => rewrite::rewrite_changed(bytes, &key, A::FAMILY, style, origin, changes, out),
+    }
+}
+
 /// Slots by outgoing set.
 struct Packed {
     arena: Vec<u8>,
@@ -320,15 +425,15 @@ struct Packed {
 
 impl Packed {
     #[expect(clippy::cast_possible_truncation, reason = "the halves of a packed key")]
-    fn pack<A: Family>(pending: &[(u64, Slot)], style: &Style, core: &Core) -> Packed {
+    fn pack<A: Family>(pending: &[Pending], terms: &[Changes], style: &Style, core: &Core) -> Packed {
         let mut packed =
             Packed { arena: Vec::new(), sets: Vec::new(), order: Vec::with_capacity(pending.len()) };
         let (mut one, mut seen) = (Vec::new(), HashTable::<(u32, u32)>::new());
-        for run in pending.chunk_by(|a, b| a.0 == b.0) {
-            let Some((key, _)) = run.first() else { continue };
+        for run in pending.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            let Some((key, term, _)) = run.first() else { continue };
             let (attrs, source) = ((key >> 32) as AttrId, PeerId(*key as u16));
-            let (key, origin) = (core.attrs.key(attrs), core.origin(source));
-            rewrite::rewrite(core.attrs.bytes(attrs), &key, A::FAMILY, style, origin, &mut one);
+            let changes = term.checked_sub(1).and_then(|place| terms.get(place as usize));
+            rewritten::<A>(style, (attrs, source), changes, core, &mut one);
             let hash = hash_bytes(&one, u64::from(source.0));
             let same =
                 |known: &(u32, u32)| known.0 == hash && packed.set(known.1) == Some((&one[..], source));
@@ -342,7 +447,7 @@ impl Packed {
                     set
                 }
             };
-            packed.order.extend(run.iter().map(|(_, slot)| (set, *slot)));
+            packed.order.extend(run.iter().map(|(_, _, slot)| (set, *slot)));
         }
         packed.order.sort_unstable();
         packed

@@ -15,7 +15,7 @@ fn facts(id: u8) -> PeerFacts {
     PeerFacts {
         families: [AfiSafi::Ipv4Unicast].into(),
         next_hop_ipv4: Some(Ipv4Addr::new(192, 0, 2, 254)),
-        export: ExportPolicy { transit: true },
+        export: ExportPolicy::new(true),
         ..PeerFacts::new(
             Asn(65100 + u32::from(id)),
             Asn(65000),

@@ -4,14 +4,13 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::attrs::{AttrId, LONGEST};
+use super::attrs::LONGEST;
 use super::core::{Core, Family};
-use super::next_hop::{SELF, is_martian};
+use super::import::Set;
+use super::next_hop::SELF;
 use super::table::{LOCAL, Path, Slot};
 use super::values::{OriginAttributes, Origination, Tag, UpdateOutcome};
-use crate::policy::ImportRejection;
-use crate::types::{AfiSafi, Asn, PeerId};
-use crate::wire::Role;
+use crate::types::{AfiSafi, PeerId};
 use crate::wire::as_path;
 use crate::wire::attr::{self, Key, code, flag};
 use crate::wire::canonical::{self, Parsed, Reach, Receiver, Scratch};
@@ -21,13 +20,6 @@ use crate::wire::verdict::{ErrorAction, Fault, subcode};
 
 /// The path id of an originated route that no tag lets out.
 const UNTOLD: u32 = u32::MAX;
-
-/// An attribute set with what import says of it apart from the prefix.
-#[derive(Clone, Copy)]
-struct Set {
-    id: AttrId,
-    rejected: Option<ImportRejection>,
-}
 
 impl Core {
     fn receiver(&self, peer: PeerId) -> Option<Receiver> {
@@ -174,69 +166,14 @@ impl Core {
     }
 
     fn announce_all<A: Family>(&mut self, from: PeerId, nlri: &[u8], set: Set, outcome: &mut UpdateOutcome) {
-        let Some(peer) = self.peer(from).filter(|peer| !*peer.disabled.of(A::FAMILY)) else { return };
-        let takes_all = peer.takes_all;
+        if self.peer(from).is_none_or(|peer| *peer.disabled.of(A::FAMILY)) {
+            return;
+        }
         nlri::each::<A>(nlri, |addr, len| {
             outcome.announced += 1;
-            let refused = if takes_all { None } else { self.refuses_prefix(from, &addr.prefix(len)) };
-            let rejected = rejection_code(set.rejected.or(refused));
-            let path = Path { attrs: set.id, raw: set.id, path_id: 0, peer: from, flags: 0, rejected };
+            let path = self.imported(from, &set, || addr.prefix(len));
             self.announce::<A>(addr, len, path);
         });
-    }
-
-    fn refuses_prefix(&self, from: PeerId, prefix: &IpNet) -> Option<ImportRejection> {
-        self.peer(from)?.facts.import.refuses(prefix)
-    }
-
-    fn judged(&self, from: PeerId, id: AttrId) -> Set {
-        Set { id, rejected: self.refuses_set(from, id) }
-    }
-
-    /// What import says of a set, whatever the prefix.
-    fn refuses_set(&self, from: PeerId, id: AttrId) -> Option<ImportRejection> {
-        let (key, peer) = (self.attrs.key(id), self.peer(from)?);
-        let import = &peer.facts.import;
-        let foreign_as = peer.facts.local_asn != self.config.asn;
-        if key.has(Key::OWN_AS) || foreign_as {
-            let path = attr::find(self.attrs.bytes(id), code::AS_PATH).unwrap_or_default();
-            let own = |asn| asn == self.config.asn || asn == peer.facts.local_asn;
-            let times = as_path::segments(path, 4)
-                .flat_map(|s| s.asns().filter(|a| own(*a)).collect::<Vec<_>>())
-                .count();
-            if times > usize::from(import.allow_own_asn) {
-                return Some(ImportRejection::AsPathLoop);
-            }
-        }
-        if key.has(Key::ORIGINATOR_LOOP) {
-            return Some(ImportRejection::OriginatorLoop);
-        }
-        if key.has(Key::CLUSTER_LOOP) {
-            return Some(ImportRejection::ClusterLoop);
-        }
-        if peer.facts.role.is_some_and(|role| is_leak(self.attrs.bytes(id), role, peer.facts.remote_asn)) {
-            return Some(ImportRejection::RouteLeak);
-        }
-        let next_hop = self.next_hops.address(key.next_hop);
-        if is_martian(next_hop) {
-            return Some(ImportRejection::NextHopMartian);
-        }
-        if peer.takes_all { None } else { import.refuses_next_hop(next_hop) }
-    }
-
-    /// Runs import again over everything the peer sent in one family.
-    pub(super) fn import_again<A: Family>(&mut self, peer: PeerId) {
-        for slot in 0..A::plane(self).table.slots() {
-            let Some((addr, len)) = A::plane(self).table.prefix(slot) else { continue };
-            let of_peer = A::plane(self).table.paths(slot).filter(|(path, _)| path.peer == peer);
-            for (path, _) in of_peer.collect::<Vec<_>>() {
-                let set = self.judged(peer, path.raw);
-                let rejected = rejection_code(set.rejected.or(self.refuses_prefix(peer, &addr.prefix(len))));
-                if rejected != path.rejected {
-                    self.put_path::<A>(slot, Path { rejected, ..path });
-                }
-            }
-        }
     }
 
     /// Puts the paths of an origination into the table, in place of those of the last one. One path per tag.
@@ -279,17 +216,6 @@ impl Core {
     }
 }
 
-/// RFC 9234 §5, ingress: an ONLY_TO_CUSTOMER that has come up from a customer or a client, or sideways from another AS than the
-/// peer's own.
-fn is_leak(set: &[u8], role: Role, peer: Asn) -> bool {
-    let Some(marked) = attr::find(set, code::ONLY_TO_CUSTOMER) else { return false };
-    match role {
-        Role::Provider | Role::RouteServer => true,
-        Role::Peer => attr::be32(marked) != peer.0,
-        Role::Customer | Role::RouteServerClient => false,
-    }
-}
-
 /// The frame and the IPv4 prefixes: RFC 4271 §6.3, RFC 7606 §5.3. What is wrong here resets the session.
 fn check_fields(body: &[u8]) -> Result<Fields<'_>, Fault> {
     let fault = |subcode, reason, rfc| {
@@ -318,17 +244,7 @@ fn address(next_hop: &[u8]) -> IpAddr {
     }
 }
 
-pub(super) fn rejection_code(rejection: Option<ImportRejection>) -> u8 {
-    let place = rejection.and_then(|r| ImportRejection::ALL.iter().position(|known| *known == r));
-    place.and_then(|place| u8::try_from(place + 1).ok()).unwrap_or(0)
-}
-
-/// What [`rejection_code`] stands for.
-pub(super) fn rejection(code: u8) -> Option<ImportRejection> {
-    ImportRejection::ALL.get(usize::from(code.checked_sub(1)?)).copied()
-}
-
-/// The canonical set of an originated route. Its next hop is empty, so that no set of a peer is equal to it. What its communities
+/// The canonical set of an originated route. Its next hop is the octet of its sources, so that no set of a peer is equal to it. What its communities
 /// ask for is asked of the receivers, not of us.
 fn own_set<A: Address>(attributes: &OriginAttributes, own_as: u32) -> (Vec<u8>, Key) {
     let mut out = Vec::new();
@@ -336,7 +252,7 @@ fn own_set<A: Address>(attributes: &OriginAttributes, own_as: u32) -> (Vec<u8>, 
     as_path::prepend(&[], crate::types::Asn(own_as), attributes.prepend, &mut path);
     attr::put(&mut out, flag::WELL_KNOWN, code::ORIGIN, &[0]);
     attr::put(&mut out, flag::WELL_KNOWN, code::AS_PATH, &path);
-    attr::put(&mut out, flag::WELL_KNOWN, code::NEXT_HOP, &[]);
+    attr::put(&mut out, flag::WELL_KNOWN, code::NEXT_HOP, &[attributes.sources.bits()]);
     if let Some(med) = attributes.med {
         attr::put(&mut out, flag::OPTIONAL_NON_TRANSITIVE, code::MULTI_EXIT_DISC, &med.to_be_bytes());
     }

@@ -3,6 +3,7 @@
 use super::attrs::{AttrId, LONGEST, NIL};
 use super::core::{Core, Family};
 use super::table::Path;
+use crate::policy::carries;
 use crate::types::PeerId;
 use crate::wire::attr::{self, Key, code, flag};
 
@@ -20,7 +21,7 @@ impl Core {
             let paths: Vec<Path> =
                 A::plane(self).table.paths(slot).filter(of_peer).map(|(path, _)| path).collect();
             for path in paths {
-                if carries(self.attrs.bytes(path.raw), NO_LLGR) {
+                if carries(self.attrs.bytes(path.raw), NO_LLGR, None) {
                     if let Some(at) = A::plane(self).table.locate(slot, peer, path.path_id) {
                         self.drop_path::<A>(slot, at);
                     }
@@ -50,14 +51,8 @@ impl Core {
     }
 }
 
-/// Whether a community stands in a set.
-fn carries(set: &[u8], community: u32) -> bool {
-    let communities = attr::find(set, code::COMMUNITIES).unwrap_or_default();
-    communities.chunks_exact(4).any(|known| attr::be32(known) == community)
-}
-
 /// A canonical set with one community more.
-fn with_community(set: &[u8], community: u32) -> Vec<u8> {
+pub(super) fn with_community(set: &[u8], community: u32) -> Vec<u8> {
     let mut out = Vec::with_capacity(set.len() + 7);
     let mut value = attr::find(set, code::COMMUNITIES).unwrap_or_default().to_vec();
     value.extend_from_slice(&community.to_be_bytes());

@@ -16,6 +16,7 @@ mod core;
 mod drain;
 mod group;
 mod hash;
+mod import;
 mod input;
 mod log;
 mod long_lived;
@@ -172,6 +173,7 @@ impl Rib {
                 *peer.refresh.of_mut(family) = Refresh::Due;
             } else {
                 *peer.walk.of_mut(family) = 0..slots;
+                *peer.alike.of_mut(family) = Default::default();
             }
         }
     }

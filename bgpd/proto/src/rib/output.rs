@@ -1,8 +1,10 @@
 //! What goes to the peers: from the group's log, from the walk of a new member, and what a slow one missed.
 
 use super::Rib;
-use super::core::{EndOfRib, Family, Refresh};
+use super::core::{EndOfRib, Family, PerFamily, Refresh};
+use super::group::Bits;
 use super::log::To;
+use super::table::Slot;
 use super::values::RibEvent;
 use crate::types::{AfiSafi, PeerId};
 use crate::wire::nlri::V6;
@@ -80,7 +82,9 @@ impl Rib {
         let step = walk.start..walk.end.min(end).min(walk.start.saturating_add(STEP));
         if !step.is_empty() {
             walk.start = step.end;
-            for slot in step {
+            let alike = peer.alike.of(A::FAMILY);
+            let due: Vec<Slot> = step.filter(|slot| !alike.get(*slot)).collect();
+            for slot in due {
                 group.tell::<A>(slot, id, &self.core);
             }
             let event = group.flush::<A>(&self.core, Some(id));
@@ -88,6 +92,7 @@ impl Rib {
             return true;
         }
         *walk = 0..0;
+        *peer.alike.of_mut(A::FAMILY) = Bits::default();
         let end_of_rib = peer.end_of_rib.of_mut(A::FAMILY);
         match *end_of_rib {
             EndOfRib::Due => {
@@ -157,26 +162,33 @@ impl Rib {
     pub(super) fn regroup(&mut self, id: PeerId) {
         let Some(peer) = self.core.peer(id) else { return };
         let Some(old) = peer.group else { return };
-        let cursor = peer.cursor;
+        let (cursor, walk) = (peer.cursor, peer.walk.clone());
         let next = self.group_for(id);
         if next == Some(old) {
             return;
         }
         let mut late = std::collections::BTreeSet::new();
-        let mut rest = Vec::new();
+        let (mut rest, mut alike) = (Vec::new(), PerFamily::<Bits>::default());
         if let Some(Ok([from, to])) = next.map(|next| self.groups.get_disjoint_mut([old, next])) {
             rest = from.log.unread(id, cursor, |prefix| _ = late.insert(prefix));
-            late.extend(to.take_over::<u32>(from, &self.core));
-            late.extend(to.take_over::<V6>(from, &self.core));
+            late.extend(to.take_over::<u32>(from, &self.core, &mut alike.ipv4));
+            late.extend(to.take_over::<V6>(from, &self.core, &mut alike.ipv6));
         }
         let Some(peer) = self.core.peer_mut(id) else { return };
+        // What its last walk had still to tell is due in any case.
+        for family in AfiSafi::ALL {
+            let passed = std::mem::take(peer.alike.of_mut(family));
+            for slot in walk.of(family).clone().filter(|slot| !passed.get(*slot)) {
+                alike.of_mut(family).set(slot, false);
+            }
+        }
         late.append(&mut peer.late);
         peer.leave_log(rest);
         let sent = peer.end_of_rib;
         self.leave(id);
         self.enter(id, next);
         if let Some(peer) = self.core.peer_mut(id) {
-            peer.late = late;
+            (peer.late, peer.alike) = (late, alike);
             for family in AfiSafi::ALL {
                 if matches!(*sent.of(family), EndOfRib::Sent | EndOfRib::Logged(_)) {
                     *peer.end_of_rib.of_mut(family) = *sent.of(family);

@@ -63,6 +63,7 @@ impl Rib {
             link_local: facts.link_local.map(|address| address.octets()),
             cluster_id: u32::from(self.core.config.router_id.0),
             role: facts.role,
+            next_hop: facts.export.next_hop,
         };
         let client = facts.reflector_client && !facts.is_external();
         let (families, tags) = (facts.families.clone(), facts.tags.clone());
@@ -73,7 +74,7 @@ impl Rib {
             max_message,
             long_lived: facts.long_lived,
             client,
-            transit: facts.export.transit,
+            export: facts.export.clone(),
             tags,
         };
         let live = |group: &Group| !group.members.is_empty();

@@ -21,7 +21,7 @@ fn facts(number: u8) -> PeerFacts {
     PeerFacts {
         next_hop_ipv4: Some(Ipv4Addr::new(203, 0, 113, 9)),
         next_hop_ipv6: Some("2001:db8::9".parse().unwrap()),
-        export: ExportPolicy { transit: true },
+        export: ExportPolicy::new(true),
         tags: [Tag(1)].into(),
         ..PeerFacts::new(
             Asn(65000 + u32::from(number)),

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::decision::BestPathReason;
-use crate::policy::{ExportPolicy, ImportPolicy, ImportRejection};
+use crate::policy::{ExportPolicy, ImportPolicy, ImportRejection, Sources};
 use crate::types::{AfiSafi, Asn, PeerId, RouterId};
 use crate::wire::Role;
 use crate::wire::verdict::{ErrorAction, Fault};
@@ -182,6 +183,8 @@ pub struct OriginAttributes {
     pub med: Option<u32>,
     /// How often our AS is prepended beyond the once that eBGP asks for.
     pub prepend: u8,
+    /// How the route came to be here, for filters.
+    pub sources: Sources,
 }
 
 /// What the RIB wants somebody to know.
@@ -234,8 +237,10 @@ pub struct PathView {
     pub med: u32,
     /// Length of the AS_PATH as the decision counts it.
     pub as_path_len: u32,
-    /// The canonical attributes: [`crate::wire::display`] reads them.
+    /// The canonical attributes, as import changed them: [`crate::wire::display`] reads them.
     pub attributes: Vec<u8>,
+    /// The rule of a filter that decided on import, as people know it.
+    pub rule: Option<Arc<str>>,
 }
 
 /// What became of a path.

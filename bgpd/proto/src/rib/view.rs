@@ -1,10 +1,12 @@
 //! The table as people ask for it. All of it walks the table and sorts by prefix; nothing here is on the way of a route.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
 use super::Rib;
 use super::core::{Core, Family};
-use super::input::rejection;
+use super::import::rejection;
 use super::table::{LOCAL, Path, Slot};
 use super::values::{PathStatus, PathView};
 use crate::decision;
@@ -96,14 +98,11 @@ impl Rib {
             .filter_map(|slot| {
                 let (addr, len) = A::plane(&self.core).table.prefix(slot)?;
                 let best = self.core.best::<A>(slot);
-                let super::group::Verdict::Tell(attrs, source) = group.verdict::<A>(slot, best, &self.core)
-                else {
+                let super::group::Verdict::Tell(telling) = group.verdict::<A>(slot, best, &self.core) else {
                     return None;
                 };
-                let mut bytes = Vec::new();
-                let (canonical, key) = (self.core.attrs.bytes(attrs), self.core.attrs.key(attrs));
-                let origin = self.core.origin(source);
-                rewrite::rewrite(canonical, &key, A::FAMILY, &group.key.style, origin, &mut bytes);
+                let (mut bytes, source) = (Vec::new(), telling.source);
+                group.rewritten::<A>(&telling, &self.core, &mut bytes);
                 let outgoing = rewrite::outgoing(&bytes);
                 Some(AdvertisedRoute {
                     prefix: addr.prefix(len),
@@ -164,12 +163,13 @@ impl Core {
                 PathStatus::Beaten(decision::beaten_by(&selection.best, own))
             }
         };
+        let prefix = addr.prefix(len);
         let paths = table.paths(slot).filter(|(path, _)| wanted(path));
         paths
             .map(|(path, at)| {
                 let key = self.attrs.key(path.attrs);
                 PathView {
-                    prefix: addr.prefix(len),
+                    prefix,
                     peer: (path.peer != LOCAL).then_some(path.peer),
                     status: status(&path, at),
                     stale: path.has(Path::STALE),
@@ -178,8 +178,16 @@ impl Core {
                     med: key.med,
                     as_path_len: key.as_path_len(),
                     attributes: self.attrs.bytes(path.attrs).to_vec(),
+                    rule: self.deciding_rule(&path, &prefix),
                 }
             })
             .collect()
+    }
+
+    /// The import rule that decided on a path, if it was one.
+    fn deciding_rule(&self, path: &Path, prefix: &IpNet) -> Option<Arc<str>> {
+        (path.peer != LOCAL)
+            .then(|| self.judged(path.peer, path.raw))
+            .and_then(|set| self.import_verdict(path.peer, &set, prefix).rule)
     }
 }

@@ -1,6 +1,7 @@
 //! AS_PATH: segments of two- or four-octet AS numbers (RFC 4271 §4.3, RFC 6793).
 
 use crate::types::Asn;
+use crate::wire::attr;
 
 /// A segment of an AS_PATH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +86,19 @@ pub fn narrow(path: &[u8], out: &mut Vec<u8>) -> bool {
 #[must_use]
 pub fn length(path: &[u8], width: usize) -> u32 {
     segments(path, width).map(|segment| segment.length()).sum()
+}
+
+/// The AS numbers in front of a four-octet path, up to its first set.
+pub fn sequence(path: &[u8]) -> impl Iterator<Item = Asn> + '_ {
+    let in_order = segments(path, 4).take_while(|segment| segment.kind == AS_SEQUENCE);
+    in_order.flat_map(|segment| segment.numbers.chunks_exact(4)).map(|number| Asn(attr::be32(number)))
+}
+
+/// The last AS of a four-octet path; none where it ends with a set (RFC 6811 §2).
+#[must_use]
+pub fn origin(path: &[u8]) -> Option<Asn> {
+    let last = segments(path, 4).last().filter(|segment| segment.kind == AS_SEQUENCE)?;
+    last.numbers.last_chunk::<4>().map(|number| Asn(u32::from_be_bytes(*number)))
 }
 
 /// The path that AS_PATH of two-octet numbers and AS4_PATH describe together, appended to `out` (RFC 6793 §4.2.3): what AS_PATH has

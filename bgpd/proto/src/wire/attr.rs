@@ -97,14 +97,14 @@ impl Key {
     pub const NO_EXPORT: u8 = 8;
     /// NO_ADVERTISE.
     pub const NO_ADVERTISE: u8 = 16;
-    /// Our BGP Identifier is the ORIGINATOR_ID.
-    pub const ORIGINATOR_LOOP: u8 = 32;
-    /// Our cluster is in the CLUSTER_LIST.
-    pub const CLUSTER_LOOP: u8 = 64;
+    /// Our BGP Identifier is the ORIGINATOR_ID, or our cluster is in the CLUSTER_LIST (RFC 4456 §8).
+    pub const REFLECTION_LOOP: u8 = 32;
+    /// Import changed it; part of a set's identity, so that no peer's bytes are taken for it.
+    pub const CHANGED: u8 = 64;
     /// There is an ORIGINATOR_ID.
     pub const ORIGINATOR: u8 = 128;
     /// The flags that tell two sets of equal bytes apart.
-    pub const IDENTITY: u8 = Key::EBGP | Key::IPV6;
+    pub const IDENTITY: u8 = Key::EBGP | Key::IPV6 | Key::CHANGED;
 
     /// In `tail`: LLGR_STALE is among the communities (RFC 9494). No path is so long that its length gets there.
     pub const LONG_LIVED_STALE: u32 = 1 << 31;
@@ -201,4 +201,31 @@ pub fn put_header(out: &mut Vec<u8>, flags: u8, code: u8, length: usize) {
 #[must_use]
 pub fn be32(octets: &[u8]) -> u32 {
     octets.first_chunk::<4>().map_or(0, |four| u32::from_be_bytes(*four))
+}
+
+/// Twelve octets as a large community (RFC 8092); zeros where there are fewer.
+#[must_use]
+pub fn large(octets: &[u8]) -> [u32; 3] {
+    let (words, _) = octets.as_chunks::<4>();
+    let word = |at: usize| words.get(at).map_or(0, |four| u32::from_be_bytes(*four));
+    [word(0), word(1), word(2)]
+}
+
+/// A large community as it stands in the attribute.
+#[must_use]
+pub fn large_octets(community: &[u32; 3]) -> [u8; 12] {
+    let mut octets = [0; 12];
+    let words = community.iter().flat_map(|word| word.to_be_bytes());
+    octets.iter_mut().zip(words).for_each(|(to, from)| *to = from);
+    octets
+}
+
+/// What well-known communities ask for (RFC 1997), as flags of a [`Key`].
+#[must_use]
+pub fn community_flags(value: &[u8]) -> u8 {
+    value.chunks_exact(4).map(be32).fold(0, |flags, community| match community {
+        0xFFFF_FF01 | 0xFFFF_FF03 => flags | Key::NO_EXPORT,
+        0xFFFF_FF02 => flags | Key::NO_ADVERTISE,
+        _ => flags,
+    })
 }

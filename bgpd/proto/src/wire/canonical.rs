@@ -320,15 +320,15 @@ impl<'a> Parsed<'a> {
             code::LOCAL_PREF => self.key.local_pref = attr::be32(value),
             code::ORIGINATOR_ID => {
                 let own = attr::be32(value) == receiver.router_id;
-                self.key.flags |= Key::ORIGINATOR | if own { Key::ORIGINATOR_LOOP } else { 0 };
+                self.key.flags |= Key::ORIGINATOR | if own { Key::REFLECTION_LOOP } else { 0 };
             }
             code::CLUSTER_LIST => {
                 self.key.cluster_len = u8::try_from(value.len() / 4).unwrap_or(u8::MAX);
                 let own = value.chunks_exact(4).any(|cluster| attr::be32(cluster) == receiver.router_id);
-                self.key.flags |= if own { Key::CLUSTER_LOOP } else { 0 };
+                self.key.flags |= if own { Key::REFLECTION_LOOP } else { 0 };
             }
             code::COMMUNITIES => {
-                self.key.flags |= community_flags(value);
+                self.key.flags |= attr::community_flags(value);
                 if value.chunks_exact(4).any(|community| attr::be32(community) == LLGR_STALE) {
                     self.key.tail |= Key::LONG_LIVED_STALE;
                 }
@@ -412,15 +412,6 @@ impl Scratch {
         attr::put(&mut self.body, flags, code, value);
         self.items.push(Item { code, start, end: self.body.len() });
     }
-}
-
-/// What well-known communities ask for (RFC 1997).
-fn community_flags(value: &[u8]) -> u8 {
-    value.chunks_exact(4).map(attr::be32).fold(0, |flags, community| match community {
-        0xFFFF_FF01 | 0xFFFF_FF03 => flags | Key::NO_EXPORT,
-        0xFFFF_FF02 => flags | Key::NO_ADVERTISE,
-        _ => flags,
-    })
 }
 
 /// RFC 4271 §5: an unknown transitive attribute is passed on with the Partial bit, a non-transitive one is ignored.

@@ -1,5 +1,6 @@
 //! The attributes as one update group sends them: a pure function of the canonical bytes, the group and the source.
 
+use crate::policy::{Changes, NextHopMode};
 use crate::types::{AfiSafi, Asn};
 use crate::wire::Role;
 use crate::wire::as_path;
@@ -24,6 +25,8 @@ pub struct Style {
     pub cluster_id: u32,
     /// Our role towards them (RFC 9234).
     pub role: Option<Role>,
+    /// Whose address goes with a route.
+    pub next_hop: NextHopMode,
 }
 
 /// Where a set comes from, as far as it shapes what is sent.
@@ -67,9 +70,14 @@ impl Style {
             }
     }
 
-    /// RFC 4271 §5.1.3: ourselves towards external peers and for what we originate.
+    /// RFC 4271 §5.1.3: ourselves for what we originate; of learned routes the mode says it.
     fn sends_self(&self, origin: Origin) -> bool {
-        self.external || origin == Origin::Own
+        origin == Origin::Own
+            || match self.next_hop {
+                NextHopMode::Auto => self.external,
+                NextHopMode::Own => true,
+                NextHopMode::Keep => false,
+            }
     }
 
     /// RFC 9234 §5, egress: what goes to a customer, a lateral peer or a client of ours may go down from there only.
@@ -90,7 +98,7 @@ impl Style {
         guarded && attr::find(canonical, code::ONLY_TO_CUSTOMER).is_some()
     }
 
-    fn next_hop(&self, family: AfiSafi, origin: Origin, received: &[u8]) -> NextHop {
+    fn next_hop_sent(&self, family: AfiSafi, origin: Origin, received: &[u8]) -> NextHop {
         let mut next_hop = NextHop { octets: [0; 32], length: 0 };
         match family {
             AfiSafi::Ipv4Unicast if self.sends_self(origin) => {
@@ -125,6 +133,31 @@ impl NextHop {
     }
 }
 
+/// Like [`rewrite`], with what filters change before. A MULTI_EXIT_DISC that they set is theirs, so it is sent (RFC 4271 §5.1.4);
+/// what they prepend goes to internal peers too.
+pub fn rewrite_changed(
+    canonical: &[u8],
+    key: &Key,
+    family: AfiSafi,
+    style: &Style,
+    origin: Origin,
+    changes: &Changes,
+    out: &mut Vec<u8>,
+) {
+    let mut changed = Vec::with_capacity(canonical.len() + changes.growth());
+    changes.apply(canonical, &mut changed);
+    let key = Key { local_pref: changes.local_pref.unwrap_or(key.local_pref), ..*key };
+    let set = ChangedSet { keeps_med: changes.med.is_some(), prepended: &changes.prepend };
+    write(&changed, &key, family, style, origin, &set, out);
+}
+
+/// What the writer has to know of changes that are in the set already.
+#[derive(Default)]
+struct ChangedSet<'a> {
+    keeps_med: bool,
+    prepended: &'a [Asn],
+}
+
 /// Writes the attributes as sent to `out`: one octet of next-hop length, the next hop for MP_REACH_NLRI, the list in ascending
 /// order. `canonical` is a canonical set with this key.
 pub fn rewrite(
@@ -135,8 +168,21 @@ pub fn rewrite(
     origin: Origin,
     out: &mut Vec<u8>,
 ) {
+    write(canonical, key, family, style, origin, &ChangedSet::default(), out);
+}
+
+fn write(
+    canonical: &[u8],
+    key: &Key,
+    family: AfiSafi,
+    style: &Style,
+    origin: Origin,
+    set: &ChangedSet<'_>,
+    out: &mut Vec<u8>,
+) {
     out.clear();
-    let next_hop = style.next_hop(family, origin, attr::find(canonical, code::NEXT_HOP).unwrap_or_default());
+    let next_hop =
+        style.next_hop_sent(family, origin, attr::find(canonical, code::NEXT_HOP).unwrap_or_default());
     match family {
         AfiSafi::Ipv4Unicast => out.push(0),
         AfiSafi::Ipv6Unicast => {
@@ -163,14 +209,23 @@ pub fn rewrite(
             }
         }
         match attribute.code {
-            code::AS_PATH => put_as_path(attribute.value, style, origin, &mut as4, out),
+            code::AS_PATH if !style.external && origin == Origin::Own => {
+                // RFC 4271 §5.1.2 b: what we originate goes to internal peers with an empty path; our prepending is for others.
+                let mut path = Vec::new();
+                for asn in set.prepended.iter().rev() {
+                    let behind = std::mem::take(&mut path);
+                    as_path::prepend(&behind, *asn, 1, &mut path);
+                }
+                put_as_path(&path, style, &mut as4, out);
+            }
+            code::AS_PATH => put_as_path(attribute.value, style, &mut as4, out),
             code::NEXT_HOP => {
                 if family == AfiSafi::Ipv4Unicast {
                     attr::put(out, flag::WELL_KNOWN, code::NEXT_HOP, next_hop.octets());
                 }
             }
             // RFC 4271 §5.1.4: not received from one AS and passed to another.
-            code::MULTI_EXIT_DISC if style.external && origin != Origin::Own => {}
+            code::MULTI_EXIT_DISC if style.external && origin != Origin::Own && !set.keeps_med => {}
             code::LOCAL_PREF => {}
             code::ORIGINATOR_ID | code::CLUSTER_LIST if style.external => {}
             code::ORIGINATOR_ID => {
@@ -258,23 +313,16 @@ impl As4 {
     }
 }
 
-fn put_as_path(received: &[u8], style: &Style, origin: Origin, as4: &mut As4, out: &mut Vec<u8>) {
-    let path = match (style.external, origin) {
-        (true, Origin::Own | Origin::External | Origin::Internal(_)) => {
-            if style.four_octet_as {
-                return put_prepended(received, style.local_asn, out);
-            }
-            let mut path = Vec::with_capacity(received.len() + 6);
-            as_path::prepend(received, style.local_asn, 1, &mut path);
-            path
-        }
-        // RFC 4271 §5.1.2 b: what we originate goes to internal peers with an empty path; our prepending is for others.
-        (false, Origin::Own) => Vec::new(),
-        (false, Origin::External | Origin::Internal(_)) => received.to_vec(),
-    };
+fn put_as_path(path: &[u8], style: &Style, as4: &mut As4, out: &mut Vec<u8>) {
     if style.four_octet_as {
-        return attr::put(out, flag::WELL_KNOWN, code::AS_PATH, &path);
+        return match style.external {
+            true => put_prepended(path, style.local_asn, out),
+            false => attr::put(out, flag::WELL_KNOWN, code::AS_PATH, path),
+        };
     }
+    let mut whole = Vec::with_capacity(path.len() + 6);
+    as_path::prepend(path, style.local_asn, u8::from(style.external), &mut whole);
+    let path = whole;
     let mut narrow = Vec::with_capacity(path.len());
     let lost = as_path::narrow(&path, &mut narrow);
     attr::put(out, flag::WELL_KNOWN, code::AS_PATH, &narrow);

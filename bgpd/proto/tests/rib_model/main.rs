@@ -9,13 +9,14 @@
     clippy::cast_possible_truncation
 )]
 
+mod filters;
 mod reference;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use bgp_proto::policy::{ExportPolicy, ImportPolicy};
+use bgp_proto::policy::{ExportPolicy, Filter, ImportPolicy, NextHopMode};
 use bgp_proto::rib::{PeerFacts, Rib, RibConfig, RibEvent, Tag, UnknownNextHops};
 use bgp_proto::route::NextHopResolution;
 use bgp_proto::{AfiSafi, Asn, PeerId, RouterId};
@@ -58,6 +59,15 @@ fn prefixes() -> Vec<IpNet> {
     v4.chain(v6).collect()
 }
 
+fn import(choice: u64) -> ImportPolicy {
+    match choice {
+        0 => narrow_import(),
+        1 => ImportPolicy::accept_all(),
+        2 => ImportPolicy { filter: filters::import(), ..narrow_import() },
+        _ => ImportPolicy { filter: filters::import(), ..ImportPolicy::accept_all() },
+    }
+}
+
 fn narrow_import() -> ImportPolicy {
     ImportPolicy {
         within: ["10.0.0.0/15".parse().unwrap(), "2001:db8:1::/48".parse().unwrap()].into(),
@@ -77,7 +87,7 @@ fn facts(i: u8) -> PeerFacts {
         next_hop_ipv6: Some("2001:db8:ffff::9".parse().unwrap()),
         link_local: (i == 0).then(|| "fe80::1".parse().unwrap()),
         import: if i == 1 { narrow_import() } else { ImportPolicy::accept_all() },
-        export: ExportPolicy { transit: i != 2 },
+        export: ExportPolicy::new(i != 2),
         reflector_client: i == 4,
         tags: if i == 2 { [Tag(2)].into() } else { [Tag(1)].into() },
         ..PeerFacts::new(
@@ -174,7 +184,14 @@ impl World {
             },
             med: some(3, u32::from(n)),
             local_pref: if facts.is_external() { some(4, 300) } else { Some(100 + some(3, 1).unwrap_or(0)) },
-            community: some(5, 0xFFFF_FF01).or(some(9, 0xFFFF_FF02)),
+            communities: [
+                some(5, 0xFFFF_FF01).or(some(9, 0xFFFF_FF02)),
+                some(6, 0xFFFF_0000),
+                some(4, 0xFDE9_0001),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
             unknown: some(6, 5).map(|v| v as u8),
             originator: None,
         };
@@ -268,8 +285,15 @@ impl World {
         let (id, choice) = (PeerId(i as u16), self.rng.below(4));
         let facts = &mut self.reference.peers[i].facts;
         match choice {
-            0 => facts.import = if self.rng.one_in(2) { narrow_import() } else { ImportPolicy::accept_all() },
-            1 => facts.export = ExportPolicy { transit: self.rng.one_in(2) },
+            0 => facts.import = import(self.rng.below(4)),
+            1 => {
+                let filter =
+                    if self.rng.one_in(2) { filters::export(self.rng.below(2)) } else { Filter::default() };
+                let next_hop =
+                    [NextHopMode::Auto, NextHopMode::Own, NextHopMode::Keep][self.rng.below(3) as usize];
+                let (transit, drained) = (!self.rng.one_in(3), self.rng.one_in(3));
+                facts.export = ExportPolicy { transit, filter, next_hop, drained };
+            }
             _ => facts.tags = (1..=3).filter(|_| self.rng.one_in(2)).map(Tag).collect(),
         }
         match choice {
@@ -361,7 +385,7 @@ impl World {
             assert_eq!(counts.received as usize, of.clone().count());
             assert_eq!(counts.stale as usize, of.clone().filter(|(_, (_, stale))| *stale).count());
             let accepted =
-                of.filter(|(prefix, (a, _))| Reference::is_accepted(&peer.facts.import, prefix, a));
+                of.filter(|(prefix, (a, _))| Reference::imported(&peer.facts, prefix, a).is_some());
             assert_eq!(counts.accepted as usize, accepted.count());
         }
     }

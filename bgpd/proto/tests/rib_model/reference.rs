@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use bgp_proto::policy::ImportPolicy;
+use bgp_proto::policy::{Action, NextHopMode, Source};
 use bgp_proto::rib::{OriginAttributes, Origination, PeerFacts, Tag};
 use ipnet::IpNet;
 
+use crate::filters;
 use crate::wire::{Attributes, Receiver};
 
 pub(crate) const OWN_AS: u32 = 65000;
@@ -38,9 +39,25 @@ impl Reference {
         self.next_hops.get(&next_hop).copied().unwrap_or(self.assume_reachable.then_some(0))
     }
 
-    pub(crate) fn is_accepted(import: &ImportPolicy, prefix: &IpNet, a: &Attributes) -> bool {
+    /// What import makes of a route; none: it is rejected.
+    pub(crate) fn imported(facts: &PeerFacts, prefix: &IpNet, a: &Attributes) -> Option<Attributes> {
+        let (import, mut a) = (&facts.import, a.clone());
         let inside = |nets: &BTreeSet<IpNet>| nets.iter().any(|net| net.contains(prefix));
-        !a.path.contains(&OWN_AS) && inside(&import.within) && !inside(&import.never)
+        if a.path.contains(&OWN_AS) || inside(&import.never) {
+            return None;
+        }
+        let source = if facts.is_external() { Source::External } else { Source::Internal };
+        if facts.is_external() {
+            a.local_pref = None;
+        }
+        let decided = filters::run(import.filter.rules(), prefix, source.into(), &mut a).0;
+        if decided == Some(Action::Reject) || decided.is_none() && !inside(&import.within) {
+            return None;
+        }
+        if facts.is_external() && a.communities.contains(&0xFFFF_0000) {
+            a.local_pref = Some(0);
+        }
+        Some(a)
     }
 
     /// RFC 4271 §9.1.2.2, the multipath set in order, the best one first.
@@ -51,11 +68,9 @@ impl Reference {
         let mut c: Vec<(usize, Attributes)> = Vec::new();
         for (at, peer) in self.peers.iter().enumerate() {
             let Some((a, _)) = peer.sent.get(prefix) else { continue };
-            if Self::is_accepted(&peer.facts.import, prefix, a) && self.metric(a.next_hop).is_some() {
-                let mut a = a.clone();
-                if peer.facts.is_external() {
-                    a.local_pref = None;
-                }
+            if let Some(a) = Self::imported(&peer.facts, prefix, a)
+                && self.metric(a.next_hop).is_some()
+            {
                 c.push((at, a));
             }
         }
@@ -106,46 +121,72 @@ impl Reference {
             IpNet::V4(_) => facts.next_hop_ipv4.map(IpAddr::V4),
             IpNet::V6(_) => facts.next_hop_ipv6.map(IpAddr::V6),
         };
-        match self.best(prefix)? {
+        let external = facts.is_external();
+        let (mut a, sources, told_next_hop) = match self.best(prefix)? {
             Best::Own => {
                 let exports = &self.own[prefix].exports;
-                let (_, a) = exports.iter().find(|(tag, _)| facts.tags.contains(tag))?;
-                let times = if facts.is_external() { 1 + usize::from(a.prepend) } else { 0 };
-                Some(Attributes {
+                let (_, o) = exports.iter().find(|(tag, _)| facts.tags.contains(tag))?;
+                let a = Attributes {
                     origin: 0,
-                    path: vec![OWN_AS; times],
-                    next_hop: own?,
-                    med: a.med,
-                    local_pref: (!facts.is_external()).then_some(a.local_pref.unwrap_or(100)),
-                    community: a.communities.first().copied(),
+                    path: vec![OWN_AS; usize::from(o.prepend)],
+                    next_hop: IpAddr::from([0, 0, 0, 0]),
+                    med: o.med,
+                    local_pref: o.local_pref,
+                    communities: o.communities.clone(),
                     unknown: None,
                     originator: None,
-                })
+                };
+                (a, o.sources, own?)
             }
             Best::Learned(paths) => {
                 let (source, a) = paths.first()?;
-                let (internal, mut a) = (!self.peers[*source].facts.is_external(), a.clone());
-                let kept = a.community == Some(0xFFFF_FF01) && facts.is_external()
-                    || a.community == Some(0xFFFF_FF02);
+                let internal = !self.peers[*source].facts.is_external();
+                let kept =
+                    a.communities.contains(&0xFFFF_FF01) && external || a.communities.contains(&0xFFFF_FF02);
                 // RFC 4456 §6.
                 let to_client = facts.reflector_client;
-                let allowed = match internal && !facts.is_external() {
+                let allowed = match internal && !external {
                     true => to_client || self.peers[*source].facts.reflector_client,
                     false => facts.export.transit || to_client,
                 };
                 if *source == me || !allowed || kept {
                     return None;
                 }
-                if facts.is_external() {
-                    a.path.insert(0, OWN_AS);
-                    (a.next_hop, a.med, a.local_pref) = (own?, None, None);
-                } else {
-                    a.local_pref = Some(a.local_pref.unwrap_or(100));
-                    a.originator = internal.then_some(u32::from(self.peers[*source].facts.router_id.0));
+                let sends_self = match facts.export.next_hop {
+                    NextHopMode::Auto => external,
+                    NextHopMode::Own => true,
+                    NextHopMode::Keep => false,
+                };
+                let mut a = a.clone();
+                if internal && !external {
+                    a.originator = Some(u32::from(self.peers[*source].facts.router_id.0));
                 }
-                Some(a)
+                let source = if internal { Source::Internal } else { Source::External };
+                let next_hop = if sends_self { own? } else { a.next_hop };
+                (a, source.into(), next_hop)
             }
+        };
+        let is_own = told_next_hop != a.next_hop && a.next_hop == IpAddr::from([0, 0, 0, 0]);
+        let (decided, changes) = filters::run(facts.export.filter.rules(), prefix, sources, &mut a);
+        if decided == Some(Action::Reject) {
+            return None;
         }
+        if facts.export.drained {
+            a.communities.insert(0xFFFF_0000);
+            a.local_pref = Some(0);
+        }
+        a.next_hop = told_next_hop;
+        if is_own && !external {
+            a.path.truncate(changes.prepended);
+        }
+        if external {
+            a.path.insert(0, OWN_AS);
+            a.local_pref = None;
+            a.med = a.med.filter(|_| is_own || changes.has_med);
+        } else {
+            a.local_pref = Some(a.local_pref.unwrap_or(100));
+        }
+        Some(a)
     }
 }
 
@@ -157,6 +198,7 @@ pub(crate) fn origination(choice: u64) -> Origination {
         local_pref: Some(150),
         med: Some(7),
         prepend: 2,
+        sources: Source::Block.into(),
         ..OriginAttributes::default()
     };
     let exports = match choice {

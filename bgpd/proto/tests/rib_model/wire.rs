@@ -1,6 +1,6 @@
 //! A second, naive codec: what the test says to the RIB and how it reads what the RIB says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -13,7 +13,7 @@ pub(crate) struct Attributes {
     pub(crate) next_hop: IpAddr,
     pub(crate) med: Option<u32>,
     pub(crate) local_pref: Option<u32>,
-    pub(crate) community: Option<u32>,
+    pub(crate) communities: BTreeSet<u32>,
     pub(crate) unknown: Option<u8>,
     /// ORIGINATOR_ID of a reflected route.
     pub(crate) originator: Option<u32>,
@@ -82,8 +82,8 @@ pub(crate) fn announce(prefixes: &[IpNet], a: &Attributes, four_octet: bool, shu
     if let Some(local_pref) = a.local_pref {
         add(0x40, 5, &local_pref.to_be_bytes());
     }
-    if let Some(community) = a.community {
-        add(0xC0, 8, &community.to_be_bytes());
+    if !a.communities.is_empty() {
+        add(0xC0, 8, &a.communities.iter().flat_map(|one| one.to_be_bytes()).collect::<Vec<_>>());
     }
     if let Some(unknown) = a.unknown {
         add(0xC0, 99, &[unknown]);
@@ -182,7 +182,7 @@ impl Receiver {
             next_hop: nowhere,
             med: None,
             local_pref: None,
-            community: None,
+            communities: BTreeSet::new(),
             unknown: None,
             originator: None,
         };
@@ -204,7 +204,7 @@ impl Receiver {
                 3 => a.next_hop = IpAddr::from(<[u8; 4]>::try_from(value).unwrap()),
                 4 => a.med = Some(word(value)),
                 5 => a.local_pref = Some(word(value)),
-                8 => a.community = Some(word(value)),
+                8 => a.communities = value.chunks(4).map(word).collect(),
                 9 => a.originator = Some(word(value)),
                 10 => assert_eq!(value, [9, 9, 9, 9], "our cluster alone, behind ORIGINATOR_ID"),
                 14 => {

@@ -156,7 +156,7 @@ pub(crate) fn config(node: usize, peers: &[usize], transit: bool) -> SpeakerConf
             address(*peer),
             RemoteAsn::Exactly(asn(*peer)),
             ImportPolicy::accept_all(),
-            ExportPolicy { transit },
+            ExportPolicy::new(transit),
         );
         to.next_hop.ipv6 = Some(address6(node));
         config.peers.insert(name(*peer), to);

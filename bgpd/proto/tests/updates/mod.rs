@@ -49,7 +49,7 @@ pub(crate) fn facts(number: u8, remote_asn: u32) -> PeerFacts {
     PeerFacts {
         next_hop_ipv4: Some(Ipv4Addr::new(203, 0, 113, number)),
         next_hop_ipv6: Some(format!("2001:db8:ffff::{number:x}").parse().unwrap()),
-        export: ExportPolicy { transit: true },
+        export: ExportPolicy::new(true),
         tags: [Tag(1)].into(),
         ..PeerFacts::new(
             Asn(remote_asn),

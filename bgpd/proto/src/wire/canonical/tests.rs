@@ -363,7 +363,7 @@ fn the_key_says_what_the_attributes_say() {
     assert_eq!((key.neighbor_as, key.cluster_len), (70000, 2));
     let all = [Key::OWN_AS, Key::NO_EXPORT, Key::NO_ADVERTISE, Key::ORIGINATOR];
     assert!(all.into_iter().all(|bit| key.has(bit)), "{key:?}");
-    assert!(key.has(Key::ORIGINATOR_LOOP | Key::CLUSTER_LOOP) && !key.has(Key::EBGP) && !key.has(Key::IPV6));
+    assert!(key.has(Key::REFLECTION_LOOP) && !key.has(Key::EBGP) && !key.has(Key::IPV6));
 }
 
 /// RFC 6793 §4.2.3.

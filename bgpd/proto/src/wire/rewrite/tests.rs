@@ -16,6 +16,7 @@ fn style(external: bool, four_octet_as: bool) -> Style {
         link_local: None,
         cluster_id: 0x0A00_0009,
         role: None,
+        next_hop: NextHopMode::Auto,
     }
 }
 
