@@ -7,6 +7,8 @@ use crate::types::{Asn, RouterId};
 use crate::wire::attr::{self, code};
 use crate::wire::{nlri, update};
 
+mod policy;
+
 const OWN_AS: u32 = 64512;
 const V4: AfiSafi = AfiSafi::Ipv4Unicast;
 
