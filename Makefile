@@ -122,9 +122,11 @@ size: ## no source file over 800 lines (functions: clippy)
 
 generated: rust ## fails where a committed generated file differs from what its source makes
 	@cargo test --locked --profile $(PROFILE) -p manx-crds --test crds
+	@cargo test --locked --profile $(PROFILE) -p bgp-proto --test rfc
 
 golden: rust helm ## writes the generated files again
 	@EXPECTORATE=overwrite cargo test --locked --profile $(PROFILE) -p manx-crds --test crds
+	@EXPECTORATE=overwrite cargo test --locked --profile $(PROFILE) -p bgp-proto --test rfc
 	@EXPECTORATE=overwrite HELM=$(HELM) cargo test --locked --profile $(PROFILE) -p e2e --test chart -- manifest readme
 
 compile: rust ## everything, tests included

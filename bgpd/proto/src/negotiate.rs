@@ -233,7 +233,8 @@ impl Offer<'_> {
     /// The NOTIFICATION to send and a text for our operator.
     pub fn accept(&self, theirs: &Open) -> Result<Negotiated, (Notification, String)> {
         let remote_asn = theirs.asn();
-        self.check_asn(remote_asn)?;
+        // RFC 7607 §2: 0 is nobody's, whatever the capability says.
+        self.check_asn(if theirs.my_as == 0 { Asn(0) } else { remote_asn })?;
         // RFC 6286 §2.1: within an AS identifiers differ; towards another AS equal ones are fine.
         if remote_asn == self.asn && theirs.router_id == self.router_id {
             let data = theirs.router_id.0.octets();

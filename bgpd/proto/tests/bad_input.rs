@@ -134,7 +134,7 @@ fn a_silent_peer() {
     assert_eq!(hand.status().reason, Reason::HoldTimerExpired);
 }
 
-/// RFC 9687: what is kept for it is bounded, however much there is to tell, and then it is given up.
+/// RFC 9687 §3: what is kept for it is bounded, however much there is to tell, and then it is given up.
 #[test]
 fn a_peer_that_never_reads() {
     let mut hand = Hand::new(|_| {});
@@ -219,7 +219,7 @@ fn two_peers_for_one_address() {
     assert_eq!(hand.speaker.peer(&PeerName::from("tor-2")).unwrap().state, State::Idle);
 }
 
-/// 1,000,000 prefixes where 50,000 are allowed: RFC 4486 §4, with AFI, SAFI and the limit as data.
+/// 1,000,000 prefixes where 50,000 are allowed: RFC 4271 §6.7, RFC 4486 §4, with AFI, SAFI and the limit as data.
 #[test]
 fn a_million_prefixes() {
     let mut hand = Hand::new(|_| {});

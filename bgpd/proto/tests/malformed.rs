@@ -137,6 +137,7 @@ fn check_recovery(hand: &mut Hand, case: &Case) {
     }
 }
 
+/// RFC 7606 §2: with the mildest answer that leaves the routes right.
 #[test]
 fn every_malformed_message_is_answered_as_the_rfcs_allow() {
     let cases = cases();
@@ -210,7 +211,7 @@ fn a_disabled_family_comes_back_with_the_next_session() {
     check_recovery(&mut hand, &case);
 }
 
-/// RFC 6793 §6: segments of a confederation are taken out of AS4_PATH, and the rest is used.
+/// RFC 6793 §6: segments of a confederation (RFC 5065) are taken out of AS4_PATH, and the rest is used.
 #[test]
 fn rfc6793_6_confederation_segments_leave_as4_path() {
     let mut hand = hand_of(Session::TwoOctet);

@@ -162,6 +162,7 @@ mod tests {
         assert_eq!(back, [prefix]);
     }
 
+    /// RFC 4271 §4.3: their value is irrelevant.
     #[test]
     fn host_bits_are_cleared() {
         let mut seen = Vec::new();

@@ -85,6 +85,9 @@ pub(super) fn opens() -> Vec<Case> {
         .collect();
     let nobody = open(65002, &capabilities_of(&[1], Some(0)));
     all.push(case(Session::Opening, "RFC 7607 §2", "AS 0", nobody, &[Reset(2, 2)]).uncounted());
+    let field = open(0, &capabilities_of(&[1], Some(65002)));
+    let name = "AS 0 in the field, another one in the capability";
+    all.push(case(Session::Opening, "RFC 7607 §2", name, field, &[Reset(2, 2)]).uncounted());
     all
 }
 

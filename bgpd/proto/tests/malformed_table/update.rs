@@ -222,6 +222,7 @@ pub(super) fn internal() -> Vec<Case> {
     )
 }
 
+/// AGGREGATOR of AS_TRANS (RFC 6793 §9) goes with AS4_AGGREGATOR.
 pub(super) fn two_octet() -> Vec<Case> {
     let trans = (0xC0, 7, vec![0x5B, 0xA0, 10, 0, 0, 9]);
     let beside = |spoil: Spoil| {

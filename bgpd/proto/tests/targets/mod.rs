@@ -68,7 +68,7 @@ fn messages(
     out
 }
 
-/// A stream means the same however it is cut, and what was cut out of it is what was in it.
+/// RFC 4271 §4.1: a stream means the same however it is cut, and what was cut out of it is what was in it.
 fn framing(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
     let extended = first & 1 != 0;
@@ -84,6 +84,7 @@ fn framing(data: &[u8]) {
     assert!(data.starts_with(&again));
 }
 
+/// RFC 4271 §4.2, RFC 5492 §4, RFC 9072 §2: what was read is written so that it reads the same.
 fn open(body: &[u8]) {
     let Ok(open) = Open::decode(body) else { return };
     let mut again = Vec::new();
@@ -105,6 +106,7 @@ fn capability(data: &[u8]) {
     let _ = capability.is_malformed();
 }
 
+/// RFC 4271 §4.5, RFC 9003 §2.
 fn notification(body: &[u8]) {
     if let Some(refresh) = RouteRefresh::decode(body) {
         let mut again = Vec::new();
