@@ -3,7 +3,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-PROFILE := ci
+# make bench-bgp PROFILE=dfz speaks of tables, not of cargo.
+BENCH_PROFILE := $(PROFILE)
+override PROFILE := ci
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BIN := $(TARGET)/$(PROFILE)
 LANE := .ci/lane
@@ -16,6 +18,7 @@ HELM := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/manx/helm-$(HELM_VERSION)/helm
 
 # Packages of a fresh Debian 12: a compiler's linker, the real routers, and what looks at the kernel.
 APT_BUILD := gcc libc6-dev make
+APT_PEERS := openbgpd gobgpd
 APT_TEST := frr bird2 nftables iproute2 iptables iputils-ping containernetworking-plugins conntrack tcpdump util-linux procps
 
 # One selection for every build of the binaries, the demo's own included: another one has other features of the
@@ -164,8 +167,9 @@ controller-test: rust root kubernetes helm ## manx-controller with the chart's r
 TRIPLE := x86_64-unknown-linux-gnu
 IMAGE_PACKAGES := bgpd felix manx-cni manxctl manx-controller
 IMAGE_FLAGS := -C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=manx --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
+IMAGE_BUILD = RUSTFLAGS='$(IMAGE_FLAGS)' cargo build --locked --profile image --target $(TRIPLE) $(addprefix -p ,$(IMAGE_PACKAGES))
 image: rust ## target/image/manx.tar: an OCI archive of static binaries, without a container engine
-	@RUSTFLAGS='$(IMAGE_FLAGS)' cargo build --locked --profile image --target $(TRIPLE) $(addprefix -p ,$(IMAGE_PACKAGES))
+	@$(IMAGE_BUILD)
 	@.ci/image target/image/manx.tar $(IMAGE_NAME) $(addprefix $(TARGET)/$(TRIPLE)/image/,$(IMAGE_BINARIES))
 
 .PHONY: api-server
@@ -189,7 +193,7 @@ store-test: rust root $(if $(KUBERNETES),other-kubernetes,kubernetes) ## CRDs an
 other-kubernetes: root
 	@$(OTHER) $(KUBERNETES)
 
-.PHONY: golden bench-rib fmt
+.PHONY: golden bench-rib bench-bgp peers fmt
 bench-rib: rust ## 1M prefixes in process, beside the figures that the layout was chosen by
 	@cargo bench --locked --profile release -p bgp-proto
 
@@ -203,6 +207,15 @@ test-deep: rust ## thousands of simulated histories, fabrics of 200 speakers, an
 	@BGP_SEEDS=$(or $(SEEDS),3000) $(SIMULATION) --test pair --test convergence
 	@BGP_SPEAKERS=200 BGP_SEEDS=8 $(SIMULATION) --test convergence -- --exact every_speaker_ends_with_the_reference_and_is_quiet
 	@$(if $(RUNS),.ci/fuzz)
+
+# Daemons that are here to be measured and spoken to are never started as services.
+peers: packages
+	@NO_SERVICES=1 .ci/packages $(APT_PEERS)
+
+bench-bgp: rust root peers ## bgpd as it ships beside BIRD, FRR, OpenBGPD and GoBGP: docs/bgp-bench.md, 15 minutes (PROFILE= N= SINKS= DAEMONS= EXTRAS= RUNS=; FULL=1: hours)
+	@$(IMAGE_BUILD) --bin bgpd
+	@cargo build --locked --profile $(PROFILE) $(BUILD) --bin bench-bgp
+	@PROFILE='$(BENCH_PROFILE)' $(BIN)/bench-bgp --bgpd $(TARGET)/$(TRIPLE)/image/bgpd --json target/bench/bgp.json --page docs/bgp-bench.md
 
 fmt: rust
 	@cargo fmt --all

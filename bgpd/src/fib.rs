@@ -54,6 +54,8 @@ pub(crate) struct Report {
 
 /// The driver's end.
 pub(crate) struct Fib {
+    /// Whether learned routes are written at all.
+    installs: bool,
     commands: mpsc::Sender<Command>,
     report: watch::Receiver<Report>,
     /// What the kernel refused when it was last asked.
@@ -65,11 +67,12 @@ pub(crate) struct Fib {
 }
 
 impl Fib {
-    /// Starts the thread; the prefixes of our protocol that the kernel holds from before.
+    /// Starts the thread; the prefixes of our protocol that the kernel holds from before. Learned routes are written if
+    /// this `installs`, blackholes in any case.
     ///
     /// # Errors
     /// Where the kernel cannot be asked.
-    pub(crate) fn start() -> Result<(Self, Vec<IpNet>), NetlinkError> {
+    pub(crate) fn start(installs: bool) -> Result<(Self, Vec<IpNet>), NetlinkError> {
         let socket = RouteSocket::open()?;
         let mut table = RouteTable::new(ROUTE_PROTOCOL_BGP);
         table.adopt(&socket)?;
@@ -77,16 +80,19 @@ impl Fib {
         let (commands, receiver) = mpsc::channel();
         let (reports, report) = watch::channel(report(&table, None));
         thread::spawn(move || Writer { socket, table, reports }.run(&receiver));
-        Ok((Self::with(commands, report), found))
+        Ok((Self::with(installs, commands, report), found))
     }
 
-    fn with(commands: mpsc::Sender<Command>, report: watch::Receiver<Report>) -> Self {
+    fn with(installs: bool, commands: mpsc::Sender<Command>, report: watch::Receiver<Report>) -> Self {
         let (learned, blackholes, gateways) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         let refused = BTreeMap::new();
-        Self { commands, report, refused, learned, blackholes, gateways }
+        Self { installs, commands, report, refused, learned, blackholes, gateways }
     }
 
     pub(crate) fn learned(&mut self, change: FibChange) {
+        if !self.installs {
+            return;
+        }
         let FibChange { prefix, route } = change;
         let changed = match route {
             Some(route) => {
@@ -302,7 +308,7 @@ mod tests {
     fn fib() -> (Fib, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel();
         let (_, report) = watch::channel(Report::default());
-        (Fib::with(commands, report), receiver)
+        (Fib::with(true, commands, report), receiver)
     }
 
     /// What the commands so far leave in the kernel.
@@ -328,6 +334,19 @@ mod tests {
         assert_eq!(last(&commands), Some(true));
         fib.learned(change(prefix, false));
         assert_eq!(last(&commands), None);
+    }
+
+    #[test]
+    fn what_forwards_nothing_writes_its_blackholes_alone() {
+        let (mut fib, commands) = fib();
+        fib.installs = false;
+        let prefix: IpNet = "10.244.0.0/26".parse().unwrap();
+        fib.learned(change(prefix, true));
+        assert_eq!(last(&commands), None);
+        fib.blackholes(&BTreeSet::from([prefix]));
+        assert_eq!(last(&commands), Some(true));
+        fib.blackholes(&BTreeSet::new());
+        assert!(matches!(commands.try_iter().last(), Some(Command::Withdraw(_))));
     }
 
     #[test]

@@ -43,20 +43,24 @@ use crate::driver::{Driver, Sources};
 struct Command {
     #[command(flatten)]
     options: Options,
+    /// Hand on what is learned and write none of it to the kernel: for a speaker that forwards no packets
+    #[arg(long)]
+    no_kernel_routes: bool,
 }
 
 /// Sessions and writes that wait for the store's writer.
 const WRITES: usize = 1024;
 
 fn main() -> std::process::ExitCode {
-    let options = Command::parse().options;
+    let Command { options, no_kernel_routes } = Command::parse();
+    let installs = !no_kernel_routes;
     let outcome = options.node_name().context("the host name, where --node is not given").and_then(|node| {
         manx_daemon::log::start("bgpd", &node, &options.log)?;
         // Before any thread: capabilities belong to threads and are inherited.
         let kept = capability::keep_only(capability::BGPD);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         match kept {
-            Ok(()) => runtime.block_on(run(&options, node)),
+            Ok(()) => runtime.block_on(run(&options, node, installs)),
             Err(CapabilityError::Missing(missing)) => {
                 runtime.block_on(denied::without_capability(&options, &node, &missing));
                 Err(missing.into())
@@ -73,14 +77,14 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-async fn run(options: &Options, node: String) -> anyhow::Result<()> {
+async fn run(options: &Options, node: String, installs: bool) -> anyhow::Result<()> {
     private_directory(&options.run_dir)?;
     private_directory(&options.state_dir)?;
     let store = AnyStore::open(&options.store).await.context("the datastore")?;
     let questions =
         manx_daemon::control::listen(&options.run_dir.join(BGPD_SOCKET)).context("the control socket")?;
     options.serve_health(BGPD_SOCKET).await.context("probes")?;
-    let (monitor, (fib, found)) = kernel(&store, &node).await?;
+    let (monitor, (fib, found)) = kernel(&store, &node, installs).await?;
     let started = Instant::now();
     let mut speaker = Speaker::new(seed()?, started);
     // RFC 4724 §4.1: the F bit says that forwarding went on while we were away.
@@ -124,11 +128,15 @@ async fn run(options: &Options, node: String) -> anyhow::Result<()> {
 
 /// What the kernel says of links and routes, where routes are written, and the prefixes that were found there. Where the
 /// kernel denies it, the FabricNode says so.
-async fn kernel(store: &AnyStore, node: &str) -> anyhow::Result<(Monitor, (fib::Fib, Vec<ipnet::IpNet>))> {
+async fn kernel(
+    store: &AnyStore,
+    node: &str,
+    installs: bool,
+) -> anyhow::Result<(Monitor, (fib::Fib, Vec<ipnet::IpNet>))> {
     let open = || {
         let monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL])
             .context("the kernel's links and routes")?;
-        Ok((monitor, fib::Fib::start().context("the kernel's routes")?))
+        Ok((monitor, fib::Fib::start(installs).context("the kernel's routes")?))
     };
     let opened = open();
     if let Err(error) = &opened {

@@ -26,22 +26,33 @@ pub fn installed() -> Result<PathBuf> {
 impl Bird {
     /// Starts it in `netns`; `directory` keeps its configuration, socket and log.
     pub fn start(name: &str, netns: &Netns, directory: &Path, config: &str) -> Result<Self> {
+        Self::start_with(name, netns, directory, config, &[])
+    }
+
+    /// As [`Bird::start`], with more arguments, such as `-R` for a restart.
+    pub fn start_with(
+        name: &str,
+        netns: &Netns,
+        directory: &Path,
+        config: &str,
+        more: &[&str],
+    ) -> Result<Self> {
         let program = installed()?;
         fs::create_dir_all(directory)?;
         let file = directory.join(format!("{name}.bird.conf"));
         let socket = directory.join(format!("{name}.bird.ctl"));
         fs::write(&file, config)?;
+        // What a killed one left would look like an answer.
+        let _ = fs::remove_file(&socket);
         let mut process = Launch {
             label: format!("BIRD {name}"),
             netns: netns.clone(),
             program,
-            arguments: vec![
-                "-f".to_owned(),
-                "-c".to_owned(),
-                file.to_string_lossy().into_owned(),
-                "-s".to_owned(),
-                socket.to_string_lossy().into_owned(),
-            ],
+            arguments: ["-f", "-c", &file.to_string_lossy(), "-s", &socket.to_string_lossy()]
+                .iter()
+                .chain(more)
+                .map(|&word| word.to_owned())
+                .collect(),
             capabilities: None,
             log: directory.join(format!("{name}.bird.log")),
         }

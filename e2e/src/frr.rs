@@ -25,6 +25,15 @@ pub struct Frr {
     bgpd: Process,
 }
 
+/// What its daemons are given beside what they always get.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Arguments<'a> {
+    /// Such as `-K 120`: routes found in the kernel are kept for that long.
+    pub zebra: &'a [&'a str],
+    /// Such as `-n`: no kernel routes.
+    pub bgpd: &'a [&'a str],
+}
+
 /// The version that is installed, such as `8.4.4`.
 pub fn version() -> Result<String> {
     let mut command = Command::new(Path::new(DAEMONS).join("bgpd"));
@@ -36,13 +45,24 @@ pub fn version() -> Result<String> {
 impl Frr {
     /// Starts zebra and bgpd in `netns` and gives them `config`, a combined frr.conf.
     pub fn start(name: &str, netns: &Netns, logs: &Path, config: &str) -> Result<Self> {
+        Self::start_with(name, netns, logs, config, Arguments::default())
+    }
+
+    /// As [`Frr::start`], with more arguments.
+    pub fn start_with(
+        name: &str,
+        netns: &Netns,
+        logs: &Path,
+        config: &str,
+        more: Arguments<'_>,
+    ) -> Result<Self> {
         version()?;
         let run = Path::new(RUN).join(name);
         prepare(name, &run)?;
-        let zebra = daemon("zebra", name, netns, logs, &run)?;
+        let zebra = daemon("zebra", name, netns, logs, &run, more.zebra)?;
         wait_for(Duration::from_secs(10), || run.join("zserv.api").exists().then_some(()))
             .with_context(|| format!("zebra of {name} opened no zserv.api; log {}", logs.display()))?;
-        let bgpd = daemon("bgpd", name, netns, logs, &run)?;
+        let bgpd = daemon("bgpd", name, netns, logs, &run, more.bgpd)?;
         for socket in ["zebra.vty", "bgpd.vty"] {
             wait_for(Duration::from_secs(10), || run.join(socket).exists().then_some(()))
                 .with_context(|| format!("{name} opened no {socket}; log {}", logs.display()))?;
@@ -137,7 +157,14 @@ fn prepare(name: &str, run: &Path) -> Result<()> {
     Ok(())
 }
 
-fn daemon(program: &str, name: &str, netns: &Netns, logs: &Path, run: &Path) -> Result<Process> {
+fn daemon(
+    program: &str,
+    name: &str,
+    netns: &Netns,
+    logs: &Path,
+    run: &Path,
+    more: &[&str],
+) -> Result<Process> {
     let pid_file = run.join(format!("{program}.pid"));
     let arguments = [
         "-N",
@@ -161,7 +188,7 @@ fn daemon(program: &str, name: &str, netns: &Netns, logs: &Path, run: &Path) -> 
         label: format!("FRR {program} of {name}"),
         netns: netns.clone(),
         program: PathBuf::from(DAEMONS).join(program),
-        arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
+        arguments: arguments.iter().chain(more).map(|&word| word.to_owned()).collect(),
         capabilities: None,
         log: logs.join(format!("{name}.{program}.log")),
     }

@@ -2,13 +2,16 @@
 //!
 //! DESIGN.md of this folder says how the parts hang together.
 
+pub mod bench;
 pub mod bird;
 pub mod cluster;
 pub mod demo;
 pub mod frr;
+pub mod gobgp;
 pub mod interrupt;
 pub mod manx_router;
 pub mod netns;
+pub mod openbgpd;
 pub mod pod;
 pub mod probe;
 pub mod process;

@@ -105,6 +105,9 @@ impl Speaker {
             Input::NextHop { address, resolution } => {
                 self.unanswered.remove(&address);
                 self.rib.set_next_hop(address, resolution);
+                // Answers come by the thousand, and each looks at the whole table: one look serves all that came.
+                self.more_work = self.rib.is_dirty();
+                return;
             }
             Input::LinkDown { peer, text } => self.with_named(&peer, |peer, ctx| peer.link_down(&text, ctx)),
             Input::Reset { peer, message } => self.with_named(&peer, |peer, ctx| peer.reset(&message, ctx)),
