@@ -44,6 +44,8 @@ pub struct Speaker {
     fib_complete_due: bool,
     /// Next hops asked for and not answered once.
     unanswered: BTreeSet<IpAddr>,
+    /// Next hops were answered since the RIB was last asked what follows.
+    answered: bool,
     outputs: VecDeque<Output>,
     /// The RIB has more to decide than fits one step.
     more_work: bool,
@@ -72,6 +74,7 @@ impl Speaker {
             selection: Selection::NotStarted,
             fib_complete_due: false,
             unanswered: BTreeSet::new(),
+            answered: false,
             outputs: VecDeque::new(),
             more_work: false,
             stopped: false,
@@ -105,8 +108,9 @@ impl Speaker {
             Input::NextHop { address, resolution } => {
                 self.unanswered.remove(&address);
                 self.rib.set_next_hop(address, resolution);
-                // Answers come by the thousand, and each looks at the whole table: one look serves all that came.
-                self.more_work = self.rib.is_dirty();
+                // Answers come by the thousand, and each would look at the whole table: one look serves all, when the
+                // outputs are taken.
+                self.answered = true;
                 return;
             }
             Input::LinkDown { peer, text } => self.with_named(&peer, |peer, ctx| peer.link_down(&text, ctx)),
@@ -232,10 +236,16 @@ impl Speaker {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
-        while let Some(event) = self.rib.poll_event() {
-            if let Some(output) = self.rib_event(event) {
-                return Some(output);
+        loop {
+            while let Some(event) = self.rib.poll_event() {
+                if let Some(output) = self.rib_event(event) {
+                    return Some(output);
+                }
             }
+            if !std::mem::take(&mut self.answered) {
+                break;
+            }
+            self.advance();
         }
         if let Some(change) = self.rib.poll_fib() {
             return Some(Output::Fib(change));
