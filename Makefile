@@ -193,7 +193,7 @@ store-test: rust root $(if $(KUBERNETES),other-kubernetes,kubernetes) ## CRDs an
 other-kubernetes: root
 	@$(OTHER) $(KUBERNETES)
 
-.PHONY: golden bench-rib bench-bgp peers fmt
+.PHONY: golden bench-rib bench-bgp interop peers fmt
 bench-rib: rust ## 1M prefixes in process, beside the figures that the layout was chosen by
 	@cargo bench --locked --profile release -p bgp-proto
 
@@ -211,6 +211,9 @@ test-deep: rust ## thousands of simulated histories, fabrics of 200 speakers, an
 # Daemons that are here to be measured and spoken to are never started as services.
 peers: packages
 	@NO_SERVICES=1 .ci/packages $(APT_PEERS)
+
+interop: rust root peers build ## every capability against FRR, BIRD, GoBGP and OpenBGPD: docs/interop.md, 30 minutes (ROW=, PEER=: words of names; EVIDENCE=1)
+	@cargo test --locked --profile $(PROFILE) -p e2e -p bgpd --test interop -- --nocapture
 
 bench-bgp: rust root peers ## bgpd as it ships beside BIRD, FRR, OpenBGPD and GoBGP: docs/bgp-bench.md, 15 minutes (PROFILE= N= SINKS= DAEMONS= EXTRAS= RUNS=; FULL=1: hours)
 	@$(IMAGE_BUILD) --bin bgpd

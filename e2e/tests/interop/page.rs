@@ -1,0 +1,112 @@
+//! docs/interop.md, and the outcomes between two runs of different parts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use e2e::{frr, gobgp, openbgpd};
+use serde::{Deserialize, Serialize};
+
+use crate::rows::Row;
+use crate::setup::Kind;
+
+/// A cell; never empty.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    Pass,
+    /// The peer cannot, and how that is known.
+    Lacks(String),
+    Fail(String),
+    /// bgpd cannot yet, or nothing tests it.
+    NotYet(String),
+}
+
+impl Outcome {
+    /// Of what a check said.
+    pub(crate) fn of(text: &str) -> Self {
+        let first = text.lines().next().unwrap_or_default().to_owned();
+        if text.starts_with("not in bgpd yet") { Self::NotYet(first) } else { Self::Fail(first) }
+    }
+
+    /// Whether it is an error of this run, and not one that is known of bgpd.
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self, Self::Fail(_))
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pass => write!(f, "pass"),
+            Self::Lacks(_) => write!(f, "peer lacks it"),
+            Self::Fail(text) | Self::NotYet(text) => write!(f, "fail: {text}"),
+        }
+    }
+}
+
+/// All outcomes by row and peer.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Cells(BTreeMap<String, BTreeMap<String, Outcome>>);
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn kept() -> PathBuf {
+    root().join("target/interop.json")
+}
+
+impl Cells {
+    pub(crate) fn load() -> Self {
+        fs::read_to_string(kept()).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    }
+
+    pub(crate) fn set(&mut self, row: &str, peer: &str, outcome: Outcome) {
+        self.0.entry(row.to_owned()).or_default().insert(peer.to_owned(), outcome);
+    }
+
+    /// Writes the page, and what the next run of another part adds to.
+    pub(crate) fn write(&self, rows: &[Row]) {
+        fs::write(kept(), serde_json::to_string_pretty(self).unwrap()).unwrap();
+        fs::create_dir_all(root().join("docs")).unwrap();
+        fs::write(root().join("docs/interop.md"), self.page(rows)).unwrap();
+    }
+
+    fn page(&self, rows: &[Row]) -> String {
+        let mut page = format!(
+            "# bgpd and its peers\n\nWritten by `make interop`. Each check ran twice: as it should pass, and spoilt (another AS, \
+             key, setting), where the same check had to fail.\n\nVersions: {}.\n\n| | FRR | BIRD | GoBGP | OpenBGPD |\n\
+             |---|---|---|---|---|\n",
+            versions().join(", ")
+        );
+        let mut notes = Vec::new();
+        for row in rows {
+            page += &format!("| {} |", row.name);
+            for kind in Kind::ALL {
+                let outcome = self.0.get(row.name).and_then(|peers| peers.get(kind.name()));
+                let text = outcome.map_or("fail: not run".to_owned(), ToString::to_string);
+                page += &format!(" {} |", text.replace('|', "\\|"));
+                if let Some(Outcome::Lacks(source)) = outcome {
+                    notes.push(format!("- {}, {}: {source}", kind.name(), row.name));
+                }
+            }
+            page.push('\n');
+        }
+        page += &format!("\n## What a peer lacks, and how that is known\n\n{}\n", notes.join("\n"));
+        page
+    }
+}
+
+fn versions() -> Vec<String> {
+    let bird = Command::new("bird").arg("--version").output().unwrap();
+    let bird = String::from_utf8_lossy(&[bird.stdout, bird.stderr].concat()).into_owned();
+    vec![
+        format!("Manx {}", env!("CARGO_PKG_VERSION")),
+        format!("FRR {}", frr::version().unwrap()),
+        format!("BIRD {}", bird.split_whitespace().last().unwrap_or_default()),
+        format!("GoBGP {}", gobgp::version().unwrap()),
+        format!("OpenBGPD {}", openbgpd::version().unwrap()),
+    ]
+}

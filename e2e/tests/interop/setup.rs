@@ -1,0 +1,116 @@
+//! How one check is set up at both ends: what is said to bgpd, and what to the peer, whoever it is.
+
+use std::collections::BTreeSet;
+
+/// What bgpd announces and what the peer announces inside the pools.
+pub(crate) const OWN: [&str; 2] = ["10.244.0.0/26", "fd00:10:244::/122"];
+pub(crate) const THEIRS: [&str; 2] = ["10.244.7.0/26", "fd00:10:244::700/122"];
+
+/// Told by the peer as well, so that a limit of one prefix is passed.
+pub(crate) const MORE: &str = "10.244.8.0/26";
+
+/// The columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Frr,
+    Bird,
+    GoBgp,
+    OpenBgpd,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 4] = [Self::Frr, Self::Bird, Self::GoBgp, Self::OpenBgpd];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Frr => "FRR",
+            Self::Bird => "BIRD",
+            Self::GoBgp => "GoBGP",
+            Self::OpenBgpd => "OpenBGPD",
+        }
+    }
+}
+
+/// What a peer is told to do beside having a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Feature {
+    /// Sends no capabilities at all.
+    NoCapabilities,
+    /// Has two-octet AS numbers only.
+    OldAs,
+    Passive,
+    /// Speaks from 10.99.0.1, with a router in between.
+    Multihop,
+    Gtsm,
+    GracefulRestart,
+    ExtendedMessages,
+}
+
+/// One session, described for both ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) manx_asn: u32,
+    /// The AS that bgpd expects.
+    pub(crate) expects: u32,
+    /// Where bgpd finds the peer.
+    pub(crate) remote: &'static str,
+    /// Further lines of the BGPPeer's spec, two spaces deep.
+    pub(crate) spec: String,
+    /// The password in the Secret, and with it `session.auth`.
+    pub(crate) manx_password: Option<&'static str>,
+    /// Attributes of the BGPAdvertisement, as a flow mapping.
+    pub(crate) attributes: &'static str,
+    /// The AS that the peer is.
+    pub(crate) asn: u32,
+    /// The AS that the peer expects.
+    pub(crate) expects_manx: u32,
+    pub(crate) password: Option<&'static str>,
+    pub(crate) features: BTreeSet<Feature>,
+    /// What stands in the BGPPeer instead of an address.
+    pub(crate) place: Option<&'static str>,
+    /// The peer's processes are stopped once the session is up.
+    pub(crate) falls_silent: bool,
+    /// Said when the session is shut down.
+    pub(crate) text: &'static str,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            manx_asn: 4_200_000_001,
+            expects: 65001,
+            remote: "10.9.0.1",
+            spec: String::new(),
+            manx_password: None,
+            attributes: "{}",
+            asn: 65001,
+            expects_manx: 4_200_000_001,
+            password: None,
+            features: BTreeSet::new(),
+            place: None,
+            falls_silent: false,
+            text: "",
+        }
+    }
+}
+
+impl Setup {
+    pub(crate) fn has(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
+    }
+
+    pub(crate) fn with(mut self, features: &[Feature]) -> Self {
+        self.features.extend(features);
+        self
+    }
+
+    /// Where the peer finds bgpd.
+    pub(crate) fn manx_address(&self) -> &'static str {
+        if self.remote.contains(':') { "fd09::2" } else { "10.9.0.2" }
+    }
+
+    /// From where the peer speaks.
+    pub(crate) fn peer_address(&self) -> &'static str {
+        self.remote
+    }
+}
