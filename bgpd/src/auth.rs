@@ -5,8 +5,9 @@
 
 use bgp_proto::config::{AdminState, PeerConfig};
 use bgp_proto::output::Reason;
+use ipnet::IpNet;
 use manx_crds::v1alpha1::EffectiveSession;
-use manx_daemon::secrets::{SessionKey, references};
+use manx_daemon::secrets::references;
 
 use crate::desire::Desire;
 use crate::objects::Objects;
@@ -15,11 +16,13 @@ use crate::objects::Objects;
 pub(crate) type SecretKey = (String, String);
 
 /// Puts the key of a session into `desire`, or the reason why it is not tried into `config`. `field` is where its `auth`
-/// stands.
+/// stands,
+/// `signers` are those who use the key.
 pub(crate) fn require(
     session: &EffectiveSession,
     field: &str,
     objects: &Objects,
+    signers: IpNet,
     config: &mut PeerConfig,
     desire: &mut Desire,
 ) {
@@ -33,27 +36,29 @@ pub(crate) fn require(
             Ok(key) => Some(key),
             Err(missing) => {
                 let text = format!("{field}.md5.secretRef: {}", missing.message);
-                withhold(config, Reason::SecretMissing, text)
+                withhold(config, Reason::SecretMissing, text);
+                None
             }
         },
         (_, Some(_)) => {
             let text = format!(
                 "{field}.tcpAO is not supported by this version: use md5 on both sides, or upgrade the agents first"
             );
-            withhold(config, Reason::AuthUnsupported, text)
+            withhold(config, Reason::AuthUnsupported, text);
+            None
         }
         (None, None) => {
             let text = format!("{field} names no method that this version knows: upgrade the agents first");
-            withhold(config, Reason::AuthUnsupported, text)
+            withhold(config, Reason::AuthUnsupported, text);
+            None
         }
     };
-    desire.keys.insert(config.remote, key);
+    desire.keys.insert(signers, key);
 }
 
 /// Not tried. One that is shut down stays so.
-fn withhold(config: &mut PeerConfig, reason: Reason, text: String) -> Option<SessionKey> {
+pub(crate) fn withhold(config: &mut PeerConfig, reason: Reason, text: String) {
     if config.admin == AdminState::Up {
         config.admin = AdminState::Withheld { reason, text };
     }
-    None
 }

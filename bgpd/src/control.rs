@@ -33,12 +33,7 @@ fn status(driver: &Driver) -> BgpdStatus {
     let desire = &driver.desire;
     let report = driver.fib.report();
     let ready = session_status::ready(&driver.speaker, desire, &report, None, wall);
-    let live: Vec<_> = desire
-        .speaker
-        .iter()
-        .flat_map(|config| config.peers.keys())
-        .filter_map(|peer| driver.speaker.peer(peer))
-        .collect();
+    let live: Vec<_> = driver.speaker.peers().filter_map(|(peer, _, _)| driver.speaker.peer(peer)).collect();
     let own = |v4: bool| driver.originated.prefixes().filter(|p| p.addr().is_ipv4() == v4).count() as u64;
     let mut message = vec![ready.message, driver.inputs.remark()];
     message.extend(driver.deaf.iter().map(|(address, error)| format!("cannot listen on {address}: {error}")));
@@ -78,19 +73,22 @@ fn status(driver: &Driver) -> BgpdStatus {
 fn peers(driver: &Driver) -> BgpdPeers {
     let (now, wall) = (Instant::now(), Timestamp::now());
     let mut sessions = Vec::new();
-    for (peer, config) in driver.desire.speaker.iter().flat_map(|config| &config.peers) {
+    for (peer, config, range) in driver.speaker.peers() {
         let Some(live) = driver.speaker.peer(peer) else { continue };
-        let status = session_status::of(&live, config, None, now, wall);
+        let status = {
+            let why = driver.desire.source_reasons.get(range.unwrap_or(peer));
+            session_status::of(&live, config, why, None, None, now, wall)
+        };
         sessions.push(SessionRow {
             node: driver.node.clone(),
-            peer: driver.desire.class_of(peer).to_owned(),
+            peer: driver.desire.class_of(range.unwrap_or(peer)).to_owned(),
             remote: config.remote.to_string(),
             asn: live.negotiated.as_ref().map(|n| n.remote_asn.0).or(session_status::expected_asn(config)),
             state: session_status::state(live.state),
             since: status.since,
             reason: Some(session_status::reason(live.reason).to_owned()),
             message: Some(live.message.clone()).filter(|text| !text.is_empty()),
-            bfd: None,
+            bfd: driver.bfd.view(peer).map(|view| view.state()),
             families: live
                 .families
                 .iter()

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use bgp_proto::bfd::Timing;
 use bgp_proto::config::{
     AdminState, GracefulRestart, GracefulRestartMode, MaxPrefixes, MaxPrefixesAction, NextHopSelf,
-    PeerConfig, RemoteAsn, SpeakerConfig,
+    PeerConfig, RangeConfig, RemoteAsn, SpeakerConfig,
 };
-use bgp_proto::policy::{ExportPolicy, Filter, ImportPolicy};
+use bgp_proto::policy::{ExportPolicy, Filter, ImportPolicy, NextHopMode};
 use bgp_proto::wire::Role;
 use bgp_proto::{AfiSafi, Asn, PeerName};
 use ipnet::IpNet;
@@ -21,6 +22,8 @@ use manx_crds::v1alpha1::{BGPPeer, EffectiveSession, FabricConfiguration, TOPOLO
 use manx_daemon::secrets::SessionKey;
 
 use crate::auth::{self, SecretKey};
+use crate::bfd;
+use crate::filters;
 use crate::mesh::{self, Identity, Link, Mesh};
 use crate::objects::Objects;
 use crate::originate::{Export, Facts};
@@ -32,7 +35,7 @@ pub(crate) struct Desire {
     pub(crate) speaker: Option<SpeakerConfig>,
     pub(crate) problem: Option<Refusal>,
     /// `problem` is a conflict with an older node: sessions that run go on as they are, none is started.
-    is_twin: bool,
+    pub(crate) is_twin: bool,
     /// Where to listen; 0 nowhere.
     pub(crate) port: u16,
     pub(crate) export: Export,
@@ -42,12 +45,25 @@ pub(crate) struct Desire {
     pub(crate) blackholes: BTreeSet<IpNet>,
     /// Node-to-node sessions, by the name of the peer in `speaker`.
     pub(crate) mesh: BTreeMap<PeerName, Link>,
+    /// Addresses of nodes whose routes reflectors tell.
+    pub(crate) reflected: BTreeSet<IpAddr>,
     /// Whose segments are signed, and with what; none: the key is missing, and the session is not tried.
-    pub(crate) keys: BTreeMap<IpAddr, Option<SessionKey>>,
+    pub(crate) keys: BTreeMap<IpNet, Option<SessionKey>>,
+    /// Why each session runs from the address that it runs from.
+    pub(crate) source_reasons: BTreeMap<PeerName, String>,
+    /// How the sessions are timed whose path BFD watches.
+    pub(crate) bfd: BTreeMap<PeerName, Timing>,
+    /// Sessions whose BFDProfile is not there, with what is missing; empty once it was decided what follows.
+    pub(crate) bfd_missing: BTreeMap<PeerName, String>,
     /// What sessions of this node read of Secrets.
     pub(crate) secrets: BTreeSet<SecretKey>,
     /// What starts no session: BGPPeers of this node by name, and `topology`.
     pub(crate) refused: BTreeMap<String, Refusal>,
+    /// Sessions whose filters are not there, as they would be without any; of those that run the last filters stay in force.
+    pub(crate) unfiltered: BTreeMap<PeerName, PeerConfig>,
+    pub(crate) unfiltered_ranges: BTreeMap<PeerName, RangeConfig>,
+    /// A person drains this node (RFC 8326).
+    pub(crate) is_drained: bool,
     /// Why there can be no node-to-node session from here.
     pub(crate) homeless: Option<String>,
     /// Facts that are worth a sentence in BGPReady though nothing is wrong with a session.
@@ -63,9 +79,12 @@ impl Desire {
     /// withdraw what its pods are reached by. A node that met its older twin keeps its sessions, and still tells them
     /// what it has.
     pub(crate) fn or_last_good(mut self, last: &Self) -> Self {
+        self.keep_filters(last);
+        bfd::resolve_missing(&mut self, last);
         if self.is_twin {
             self.speaker = last.speaker.clone();
             self.port = last.port;
+            self.bfd = last.bfd.clone();
             let newest = |address| self.keys.get(address).cloned();
             self.keys =
                 last.keys.iter().map(|(a, key)| (*a, newest(a).unwrap_or_else(|| key.clone()))).collect();
@@ -77,9 +96,32 @@ impl Desire {
         Self { problem: self.problem, generation: self.generation, ..last.clone() }
     }
 
-    /// The other nodes' addresses: next hops that their sessions prove.
+    /// A session whose filters went keeps those that it had: without them it would let in and out what they withhold. One that
+    /// never had them is not started.
+    fn keep_filters(&mut self, last: &Self) {
+        let Some(speaker) = &mut self.speaker else { return };
+        for (name, mut config) in std::mem::take(&mut self.unfiltered) {
+            let Some(before) = last.speaker.as_ref().and_then(|speaker| speaker.peers.get(&name)) else {
+                continue;
+            };
+            config.import.filter = before.import.filter.clone();
+            config.export.filter = before.export.filter.clone();
+            speaker.peers.insert(name, config);
+        }
+        for (name, mut range) in std::mem::take(&mut self.unfiltered_ranges) {
+            let Some(before) = last.speaker.as_ref().and_then(|speaker| speaker.ranges.get(&name)) else {
+                continue;
+            };
+            range.peer.import.filter = before.peer.import.filter.clone();
+            range.peer.export.filter = before.peer.export.filter.clone();
+            speaker.ranges.insert(name, range);
+        }
+    }
+
+    /// The other nodes' addresses: next hops that their sessions prove, or those of their reflectors.
     pub(crate) fn mesh_addresses(&self) -> BTreeSet<IpAddr> {
-        self.mesh.values().flat_map(|link| link.addresses.iter().copied()).collect()
+        let links = self.mesh.values().flat_map(|link| link.addresses.iter());
+        links.chain(&self.reflected).copied().collect()
     }
 
     /// Whether this end writes the session's BGPSession: between two of our nodes the one that dials does.
@@ -88,21 +130,45 @@ impl Desire {
     }
 
     /// A session's peer as people name it: a BGPPeer, or `topology`.
-    pub(crate) fn class_of<'a>(&self, peer: &'a PeerName) -> &'a str {
-        if self.mesh.contains_key(peer) { TOPOLOGY_PEER } else { peer.as_str() }
+    pub(crate) fn class_of<'a>(&'a self, peer: &'a PeerName) -> &'a str {
+        self.mesh.get(peer).map_or(peer.as_str(), |link| link.class.as_str())
     }
 }
 
-/// Our addresses on the interface by which a peer is reached.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Our addresses on one interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct LinkAddresses {
+    /// The interface; none: no route leads to the peer.
+    pub(crate) name: Option<String>,
     pub(crate) ipv4: Option<Ipv4Addr>,
     /// Global, never link-local.
     pub(crate) ipv6: Option<Ipv6Addr>,
 }
 
-/// `links` answers for the address of a peer.
-pub(crate) fn desire(objects: &Objects, node_name: &str, links: &dyn Fn(IpAddr) -> LinkAddresses) -> Desire {
+impl LinkAddresses {
+    fn of(&self, family: AfiSafi) -> Option<IpAddr> {
+        match family {
+            AfiSafi::Ipv4Unicast => self.ipv4.map(IpAddr::V4),
+            AfiSafi::Ipv6Unicast => self.ipv6.map(IpAddr::V6),
+        }
+    }
+}
+
+/// This node's interfaces, as the kernel has them now.
+pub(crate) struct Links<'a> {
+    /// The one by which an address is reached.
+    pub(crate) towards: &'a dyn Fn(IpAddr) -> LinkAddresses,
+    /// The one of this name.
+    pub(crate) named: &'a dyn Fn(&str) -> Option<LinkAddresses>,
+}
+
+/// `running` are the node-to-node sessions of before.
+pub(crate) fn desire(
+    objects: &Objects,
+    node_name: &str,
+    links: &Links<'_>,
+    running: &BTreeMap<PeerName, Link>,
+) -> Desire {
     let configuration = objects.configuration.iter().next();
     let fabric_node = objects.fabric_nodes.named(node_name);
     let node = objects.nodes.named(node_name);
@@ -116,6 +182,7 @@ pub(crate) fn desire(objects: &Objects, node_name: &str, links: &dyn Fn(IpAddr) 
         blackholes: blocks.keys().copied().collect(),
         addresses: addresses.values().copied().collect(),
         is_excluded: services::excludes(&labels),
+        is_drained: effective.admin_state == api::AdminState::Drained,
         generation: fabric_node.and_then(|node| node.metadata.generation),
         ..Desire::default()
     };
@@ -141,13 +208,14 @@ pub(crate) fn desire(objects: &Objects, node_name: &str, links: &dyn Fn(IpAddr) 
         addresses: &addresses,
         blocks: &blocks,
         links,
+        running,
     };
     let chosen: Vec<&BGPPeer> = objects
         .peers
         .iter()
         .filter(|peer| api::selector::selects_opt(peer.spec.node_selector.as_ref(), &labels))
         .collect();
-    desire.speaker = Some(world.speaker(&identity, node_name, &chosen, &mut desire));
+    desire.speaker = Some(world.speaker(&identity, node_name, &labels, &chosen, &mut desire));
     desire.export = Export::of(&Facts {
         objects,
         configuration,
@@ -172,13 +240,21 @@ fn oldest_first<'a>(peers: &[&'a BGPPeer]) -> Vec<&'a BGPPeer> {
     peers
 }
 
+/// What has a BGPPeer already, by name: the older one of two is served.
+#[derive(Default)]
+struct Taken {
+    addresses: BTreeMap<IpAddr, String>,
+    ranges: BTreeMap<IpNet, String>,
+}
+
 struct World<'a> {
     objects: &'a Objects,
     configuration: Option<&'a FabricConfiguration>,
     effective: &'a EffectiveNode,
     addresses: &'a BTreeMap<AfiSafi, IpAddr>,
     blocks: &'a BTreeMap<IpNet, String>,
-    links: &'a dyn Fn(IpAddr) -> LinkAddresses,
+    links: &'a Links<'a>,
+    running: &'a BTreeMap<PeerName, Link>,
 }
 
 impl World<'_> {
@@ -187,92 +263,124 @@ impl World<'_> {
         &self,
         identity: &Identity,
         node_name: &str,
+        labels: &BTreeMap<String, String>,
         chosen: &[&BGPPeer],
         desire: &mut Desire,
     ) -> SpeakerConfig {
         let mut config = SpeakerConfig::new(identity.asn, identity.router_id);
         config.max_paths = settings::max_paths(self.configuration);
-        let mut taken: BTreeMap<IpAddr, String> = BTreeMap::new();
+        let mut taken = Taken::default();
         for peer in oldest_first(chosen) {
-            match self.peer(peer, &mut taken) {
-                Ok(mut one) => {
-                    let session = EffectiveSession::of_peer(peer, self.configuration);
-                    auth::require(&session, "spec.session.auth", self.objects, &mut one, desire);
-                    config.peers.insert(PeerName::from(peer.name_any().as_str()), one);
-                }
-                Err(refusal) => drop(desire.refused.insert(peer.name_any(), refusal)),
+            if let Err(refusal) = self.add(peer, &mut taken, &mut config, desire) {
+                desire.refused.insert(peer.name_any(), refusal);
             }
         }
-        let Mesh { links, conflict, homeless, remarks } = self.mesh(identity, node_name, desire);
+        let Mesh { mut links, reflected, conflict, homeless, remarks } =
+            self.mesh(identity, node_name, labels, desire);
+        if self.awaits_reflectors() {
+            let of_topology = self.running.iter().filter(|(_, link)| link.class == TOPOLOGY_PEER);
+            links.extend(of_topology.map(|(name, link)| (name.clone(), link.clone())));
+        }
+        desire.reflected = reflected;
         desire.remarks.extend(remarks);
         desire.homeless = homeless;
         desire.is_twin = conflict.is_some();
         desire.problem = conflict;
-        let import = self.node_import();
-        let session = EffectiveSession::of_topology(self.configuration);
         for (name, link) in links {
             // A person's word on that neighbour.
-            if let Some(peer) = taken.get(&link.remote) {
+            if let Some(peer) = taken.addresses.get(&link.remote) {
                 desire.remarks.push(format!("node {} is spoken to as BGPPeer {peer} says", link.node));
                 continue;
             }
-            let mut one = self.node_peer(&link, import.clone());
-            auth::require(&session, "spec.topology.session.auth", self.objects, &mut one, desire);
-            config.peers.insert(name.clone(), one);
-            desire.mesh.insert(name, link);
+            self.add_node(name, link, &mut config, desire);
         }
         config
     }
 
-    fn mesh(&self, identity: &Identity, node_name: &str, desire: &mut Desire) -> Mesh {
-        let accepted = acceptance::topology(self.configuration);
-        let open =
-            accepted.is_ok() && settings::topology_mode(self.configuration) == api::TopologyMode::FullMesh;
-        if let Err(refusal) = accepted {
-            desire.refused.insert(TOPOLOGY_PEER.to_owned(), refusal);
-        }
-        mesh::mesh(self.configuration, identity, node_name, self.objects.fabric_nodes.iter(), open)
-    }
-
-    /// Another node of ours, over the nodes' addresses.
-    fn node_peer(&self, link: &Link, import: ImportPolicy) -> PeerConfig {
-        let session = EffectiveSession::of_topology(self.configuration);
-        // Learned routes are told to no node: api.md §5.
-        let export = ExportPolicy::new(false);
-        let mut config = PeerConfig::new(link.remote, RemoteAsn::Exactly(link.asn), import, export);
-        config.port = link.port;
-        config.passive = !link.dials;
-        // Nodes may be any number of subnets apart.
-        config.max_hops = u8::MAX;
-        config.local_address = Some(link.local);
-        config.next_hop = self.next_hop(link.remote, config.max_hops);
-        apply(&session, &mut config);
-        config.admin = self.admin(&api::AdminState::Up, None);
-        config
-    }
-
-    fn peer(&self, peer: &BGPPeer, taken: &mut BTreeMap<IpAddr, String>) -> Result<PeerConfig, Refusal> {
+    /// What a BGPPeer asks for on this node. Nodes as neighbours come with the node-to-node sessions.
+    fn add(
+        &self,
+        peer: &BGPPeer,
+        taken: &mut Taken,
+        config: &mut SpeakerConfig,
+        desire: &mut Desire,
+    ) -> Result<(), Refusal> {
         acceptance::bgp_peer(peer, self.configuration)?;
+        let session = EffectiveSession::of_peer(peer, self.configuration);
+        let name = PeerName::from(peer.name_any().as_str());
+        let filters = filters::filters(&peer.spec.filters, self.objects, self.configuration);
+        let own = peer.spec.session.as_ref().is_some_and(|own| own.bfd_profile.is_some());
+        let profile = bfd::profile_field(own, "spec.session.bfdProfile");
+        match peer.spec.neighbor() {
+            Some(api::Neighbor::Address(remote)) => {
+                let (mut one, source) = self.peer(peer, remote, taken)?;
+                let whose = IpNet::from(remote);
+                auth::require(&session, "spec.session.auth", self.objects, whose, &mut one, desire);
+                desire.source_reasons.insert(name.clone(), source);
+                bfd::require(&session, profile, self.objects, &name, desire);
+                match filters {
+                    Ok(filters) => drop(config.peers.insert(name, filters.put_into(one))),
+                    Err(refusal) => {
+                        desire.unfiltered.insert(name, one);
+                        return Err(refusal);
+                    }
+                }
+            }
+            Some(api::Neighbor::ListenRange(range)) => {
+                let (mut range, source) = self.range(peer, range.net(), taken)?;
+                let whose = range.prefix;
+                auth::require(&session, "spec.session.auth", self.objects, whose, &mut range.peer, desire);
+                desire.source_reasons.insert(name.clone(), source);
+                match filters {
+                    Ok(filters) => {
+                        range.peer = filters.put_into(range.peer);
+                        config.ranges.insert(name, range);
+                    }
+                    Err(refusal) => {
+                        desire.unfiltered_ranges.insert(name, range);
+                        return Err(refusal);
+                    }
+                }
+            }
+            Some(api::Neighbor::Nodes(_)) => {}
+            Some(api::Neighbor::Interface(_)) | None => {
+                let text = "exactly one of address, interface, listenRange, peerNodeSelector must be set";
+                return Err(refusal("UnknownValue", text.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The session of a BGPPeer with an address, and why it runs from the address that it runs from.
+    fn peer(
+        &self,
+        peer: &BGPPeer,
+        remote: IpAddr,
+        taken: &mut Taken,
+    ) -> Result<(PeerConfig, String), Refusal> {
         let spec = &peer.spec;
-        let Some(remote) = spec.address.map(IpAddr::from) else {
-            return Err(refusal("UnknownValue", "spec.address is missing".to_owned()));
-        };
         if self.addresses.values().any(|own| *own == remote) {
             return Err(refusal(
                 "AddressIsOurs",
                 format!("spec.address {remote} is this node's own address"),
             ));
         }
-        if let Some(older) = taken.get(&remote) {
+        if let Some(older) = taken.addresses.get(&remote) {
             let text = format!("spec.address {remote} is served by the older BGPPeer {older}");
             return Err(refusal("OverlapsPeer", text));
         }
-        let passive_only = spec.passive && self.effective.bgp_port == 0;
-        if passive_only {
-            let text =
-                "spec.passive waits for the peer to dial, but node.bgpPort 0 listens nowhere".to_owned();
-            return Err(refusal("NoListener", text));
+        if spec.passive && self.effective.bgp_port == 0 {
+            let text = "spec.passive waits for the peer to dial, but node.bgpPort 0 listens nowhere";
+            return Err(refusal("NoListener", text.to_owned()));
         }
+        let settings = self.settings(peer, remote)?;
+        taken.addresses.insert(remote, peer.name_any());
+        Ok(settings)
+    }
+
+    /// The settings of a session with one neighbour, and why it runs from the address that it runs from.
+    fn settings(&self, peer: &BGPPeer, remote: IpAddr) -> Result<(PeerConfig, String), Refusal> {
+        let spec = &peer.spec;
         let remote_asn = match (&spec.asn, &spec.asn_type) {
             (Some(asn), _) => RemoteAsn::Exactly(Asn(asn.0)),
             (None, Some(api::AsnType::External)) => RemoteAsn::External,
@@ -281,19 +389,15 @@ impl World<'_> {
                 return Err(refusal("UnknownValue", "exactly one of asn, asnType must be set".to_owned()));
             }
         };
-        taken.insert(remote, peer.name_any());
-        let mut config =
-            PeerConfig::new(remote, remote_asn, self.import(peer), ExportPolicy::new(spec.transit));
+        let mut config = PeerConfig::new(remote, remote_asn, self.import(peer), self.export(spec));
         config.port = spec.port.unwrap_or(settings::DEFAULT_BGP_PORT);
         config.local_asn = spec.local_asn.map(|asn| Asn(asn.0));
         config.families = families(spec);
         config.passive = spec.passive;
         config.max_hops = self.hops(spec, remote_asn);
-        if config.max_hops > 1 {
-            // More than one hop away the node is its address; one hop away, the interface of the route.
-            config.local_address = self.addresses.get(&AfiSafi::of_address(remote)).copied();
-        }
-        config.next_hop = self.next_hop(remote, config.max_hops);
+        config.admin = self.admin(&spec.admin_state, spec.admin_message.as_ref());
+        let (source, link) = self.source(spec, &mut config);
+        config.next_hop = self.next_hop(&link);
         // A change of next hop resets the session: an address of a family that is not offered must not.
         if !config.families.contains(&AfiSafi::Ipv4Unicast) {
             config.next_hop.ipv4 = None;
@@ -305,8 +409,7 @@ impl World<'_> {
         config.role = spec.role.as_ref().and_then(role);
         config.role_strict = spec.role_strict.unwrap_or(false);
         config.reflector_client = spec.reflector_client;
-        config.admin = self.admin(&spec.admin_state, spec.admin_message.as_ref());
-        Ok(config)
+        Ok((config, source))
     }
 
     fn hops(&self, spec: &api::BGPPeerSpec, remote_asn: RemoteAsn) -> u8 {
@@ -321,8 +424,7 @@ impl World<'_> {
 
     /// A peer one hop away is told our address on the link to it, of either family (RFC 4271 §5.1.3, RFC 2545 §3);
     /// one further away, or a link without an address of the family, the node's.
-    fn next_hop(&self, remote: IpAddr, max_hops: u8) -> NextHopSelf {
-        let link = if max_hops == 1 { (self.links)(remote) } else { LinkAddresses::default() };
+    fn next_hop(&self, link: &LinkAddresses) -> NextHopSelf {
         let node_v4 = match self.addresses.get(&AfiSafi::Ipv4Unicast) {
             Some(IpAddr::V4(ip)) => Some(*ip),
             Some(IpAddr::V6(_)) | None => None,
@@ -347,6 +449,18 @@ impl World<'_> {
         AdminState::Up
     }
 
+    /// Own routes, and with `transit` learned ones; the filters are put in by whoever has them.
+    fn export(&self, spec: &api::BGPPeerSpec) -> ExportPolicy {
+        let next_hop = match spec.next_hop {
+            api::NextHop::Own => NextHopMode::Own,
+            api::NextHop::Keep => NextHopMode::Keep,
+            // A newer schema's is refused by acceptance.
+            api::NextHop::Auto | api::NextHop::Unknown(_) => NextHopMode::Auto,
+        };
+        let drained = [&self.effective.admin_state, &spec.admin_state].contains(&&api::AdminState::Drained);
+        ExportPolicy { transit: spec.transit, next_hop, drained, ..ExportPolicy::default() }
+    }
+
     /// Addresses inside the pools and the default route; nothing inside an own block, no own address.
     fn import(&self, peer: &BGPPeer) -> ImportPolicy {
         ImportPolicy {
@@ -357,25 +471,6 @@ impl World<'_> {
             allow_own_asn: peer.spec.allow_own_asn.unwrap_or(0),
             filter: Filter::default(),
         }
-    }
-
-    /// Blocks of other nodes, and what some BGPAdvertisement with `interNode` may make them tell.
-    fn node_import(&self) -> ImportPolicy {
-        let mut within: BTreeSet<IpNet> = self.pools().collect();
-        let advertisements =
-            self.objects.advertisements.iter().filter(|a| {
-                a.spec.inter_node && acceptance::bgp_advertisement(a, self.configuration).is_ok()
-            });
-        for advertisement in advertisements {
-            within.extend(advertisement.spec.prefixes.iter().map(|prefix| prefix.cidr.net()));
-            match &advertisement.spec.services {
-                Some(services) if services.cidrs.is_empty() => within.extend(everything()),
-                Some(services) => within.extend(services.cidrs.iter().map(|cidr| cidr.net())),
-                None => {}
-            }
-        }
-        let default_route = advertised_default(self.objects);
-        ImportPolicy { within, default_route, never: self.own(), ..ImportPolicy::default() }
     }
 
     fn pools(&self) -> impl Iterator<Item = IpNet> {
@@ -389,17 +484,8 @@ impl World<'_> {
     }
 }
 
-fn everything() -> [IpNet; 2] {
-    [IpNet::from(ipnet::Ipv4Net::default()), IpNet::from(ipnet::Ipv6Net::default())]
-}
-
-/// Whether somebody tells our nodes a default route on purpose.
-fn advertised_default(objects: &Objects) -> bool {
-    let between_nodes = objects.advertisements.iter().filter(|a| a.spec.inter_node);
-    between_nodes.flat_map(|a| &a.spec.prefixes).any(|prefix| prefix.cidr.net().prefix_len() == 0)
-}
-
 fn apply(session: &EffectiveSession, config: &mut PeerConfig) {
+    config.ttl_security = session.ttl_security;
     config.hold_time = session.hold;
     config.keepalive = Some(session.keepalive).filter(|k| !k.is_zero());
     config.connect_retry = session.connect_retry;
@@ -468,5 +554,10 @@ fn refusal(reason: &'static str, message: String) -> Refusal {
     Refusal { reason, message }
 }
 
+mod nodes;
+#[cfg(test)]
+mod policy_tests;
+mod range;
+mod source;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //!         ──► Services ──► index ────┤                     │
 //!   sockets ─────────► NetEvent ─────┤    ┌─────────┐      ├─► Fib     kernel routes, on a thread
 //!   kernel ──► NextHops ─────────────┼──► │ Speaker │ ─────┼─► NextHops track
+//!   BFD's thread ──► Bfd ────────────┤    │         │      │
 //!   timer ───────────────────────────┤    └─────────┘      ├─► Status  objects and Events, throttled
 //!   control socket, signals ─────────┘                     └─► log
 //! ```
@@ -21,10 +22,11 @@ use manx_daemon::inputs::keeper::Keeper;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::desire::{self, Desire};
+use crate::bfd::{self, Bfd, News};
+use crate::desire::{self, Desire, Links};
 use crate::fib::Fib;
 use crate::inputs::Sweep;
-use crate::net::{Net, NetEvent, Target};
+use crate::net::{Distance, Net, NetEvent, Target};
 use crate::nexthop::{self, Answer, NextHops};
 use crate::objects::{Change, Objects};
 use crate::originate::Originated;
@@ -46,6 +48,7 @@ pub(crate) struct Driver {
     pub(crate) node: String,
     pub(crate) speaker: Speaker,
     pub(crate) net: Net,
+    pub(crate) bfd: Bfd,
     pub(crate) fib: Fib,
     pub(crate) monitor: Monitor,
     pub(crate) next_hops: NextHops,
@@ -86,6 +89,8 @@ impl Driver {
                 Some(change) = sources.changes.recv() => self.change(change),
                 Some(change) = self.services.next() => self.service_change(change),
                 events = self.monitor.changed() => self.kernel(&events?),
+                // Before bytes: a path that failed has none to offer.
+                news = self.bfd.news() => self.bfd_news(news),
                 Some(event) = sources.net.recv() => self.net_event(event),
                 () = self.fib.refusals() => self.status.touch(),
                 Some(question) = sources.questions.recv() => control::answer(&self, question),
@@ -107,7 +112,7 @@ impl Driver {
             if self.speaker.poll_timeout().is_some_and(|at| at <= now) {
                 self.speaker.handle_input(Input::Timeout, now);
             }
-            self.status.tick(&self.speaker, &self.desire, &self.fib, now);
+            self.status.tick(&self.speaker, &self.desire, &self.bfd, &self.fib, now);
         }
     }
 
@@ -145,8 +150,12 @@ impl Driver {
             return;
         }
         let facts = self.monitor.facts();
-        let links = |remote| nexthop::link_addresses(facts, remote);
-        let desire = desire::desire(&self.objects, &self.node, &links).or_last_good(&self.desire);
+        let links = Links {
+            towards: &|remote| nexthop::link_addresses(facts, remote),
+            named: &|name| nexthop::named(facts, name),
+        };
+        let desire =
+            desire::desire(&self.objects, &self.node, &links, &self.desire.mesh).or_last_good(&self.desire);
         self.services.want(&desire.export.services, desire.is_excluded);
         let remembered = self.inputs.is_recalled();
         if self.speaker.config().is_none() && !self.services.in_sync() && !remembered {
@@ -169,8 +178,10 @@ impl Driver {
         self.fib.blackholes(&self.desire.blackholes);
         self.next_hops.set_proven(self.desire.mesh_addresses());
         self.resolve(now);
+        self.bfd.want(&self.desire, self.monitor.facts());
         let is_other = before.speaker != self.desire.speaker;
         if let Some(config) = self.desire.speaker.as_ref().filter(|_| is_other) {
+            self.net.set_distances(config);
             self.speaker.handle_input(Input::Configure(config.clone()), now);
         }
         if self.objects.in_sync() {
@@ -239,6 +250,19 @@ impl Driver {
                 Some((name.clone(), text))
             })
             .collect()
+    }
+
+    /// A path that failed takes its session along, whatever graceful restart was agreed (api.md §3).
+    fn bfd_news(&mut self, news: Vec<(PeerName, News)>) {
+        let now = Instant::now();
+        for (peer, News { status, failure }) in news {
+            events::bfd(&peer, &status);
+            if let Some(failure) = failure {
+                let text = bfd::why(&failure);
+                self.speaker.handle_input(Input::BfdDown { peer, text }, now);
+            }
+        }
+        self.status.touch();
     }
 
     fn net_event(&mut self, event: NetEvent) {
@@ -342,8 +366,9 @@ impl Driver {
 
     fn obey(&mut self, output: Output) {
         match output {
-            Output::Dial { peer, remote, local, max_hops } => {
-                self.net.dial(peer, Target { remote, local, max_hops });
+            Output::Dial { peer, remote, local, max_hops, ttl_security } => {
+                let distance = Distance { max_hops, is_proven: ttl_security };
+                self.net.dial(peer, Target { remote, local, distance });
             }
             Output::CancelDial { peer } => self.net.cancel_dial(&peer),
             Output::Close { conn, last_bytes } => self.closing.extend(self.net.close(conn, last_bytes)),
@@ -379,6 +404,8 @@ impl Driver {
         for task in std::mem::take(&mut self.closing) {
             task.await?;
         }
+        // Last: a peer that takes AdminDown for a failure has by then seen the session end, and keeps the routes.
+        self.bfd.stop().await;
         Ok(())
     }
 }

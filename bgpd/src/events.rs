@@ -1,10 +1,13 @@
 //! What happened, as log lines: INFO is the timeline, WARN degraded and retrying (ux.md §8).
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use bgp_proto::bfd::{self, SessionStatus};
 use bgp_proto::config::AdminState;
 use bgp_proto::fsm::State;
+use bgp_proto::output::Rejection;
 use bgp_proto::{PeerName, SessionEvent, Speaker};
 use manx_daemon::log::took;
 
@@ -12,24 +15,44 @@ use crate::desire::Desire;
 use crate::session_status;
 
 /// What was last said of each peer that does not come up: a failing attempt is retried for hours and said once.
-pub(crate) type Said = BTreeMap<PeerName, String>;
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    peers: BTreeMap<PeerName, String>,
+    /// Connections that were refused, by why and from whom; past [`NAMED`] of these, together.
+    rejected: BTreeMap<(Rejection, Option<IpAddr>), u64>,
+}
+
+/// How many that dial in vain are counted one by one: whoever wants can dial from any number of addresses.
+const NAMED: usize = 256;
+
+impl Said {
+    /// The first of many says it, and each doubling after that: which one this is, where it should be said.
+    fn rejected(&mut self, why: Rejection, from: IpAddr) -> Option<u64> {
+        let is_named = self.rejected.len() < NAMED || self.rejected.contains_key(&(why, Some(from)));
+        let count = self.rejected.entry((why, is_named.then_some(from))).or_default();
+        *count += 1;
+        count.is_power_of_two().then_some(*count)
+    }
+}
 
 pub(crate) fn log(event: &SessionEvent, speaker: &Speaker, said: &mut Said) {
+    // Of a range anybody may come and go: the same is said once for all its neighbours.
+    let whose = |peer: &PeerName| speaker.range(peer).unwrap_or(peer).clone();
     match event {
         SessionEvent::StateChanged { peer, from, to, reason } => {
             if *to == State::Established {
-                said.remove(peer);
+                said.peers.remove(&whose(peer));
             }
             state(peer, *from, *to, *reason, speaker);
         }
         SessionEvent::Error { peer, error } => {
             let reason = session_status::reason(error.reason);
             let text = format!("{reason} {error}");
-            if said.get(peer) == Some(&text) {
+            if said.peers.get(&whose(peer)) == Some(&text) {
                 tracing::debug!(%peer, reason, error = %error, from = ?error.from, "session error");
             } else {
                 tracing::warn!(%peer, reason, error = %error, from = ?error.from, "session error");
-                said.insert(peer.clone(), text);
+                said.peers.insert(whose(peer), text);
             }
         }
         SessionEvent::EndOfRibReceived { peer, family } => {
@@ -58,7 +81,20 @@ pub(crate) fn log(event: &SessionEvent, speaker: &Speaker, said: &mut Said) {
         }
         SessionEvent::PeerRefused { peer, why } => tracing::warn!(%peer, why, "peer refused"),
         SessionEvent::ConnectionRejected { remote, local, why } => {
-            tracing::warn!(source = %remote, %local, reason = ?why, "connection rejected");
+            if let Some(n) = said.rejected(*why, remote.ip()) {
+                tracing::warn!(source = %remote, %local, reason = ?why, n, "connection rejected");
+            }
+        }
+    }
+}
+
+/// A BFD session changed its state.
+pub(crate) fn bfd(peer: &PeerName, status: &SessionStatus) {
+    match status.state {
+        bfd::State::Up => tracing::info!(%peer, detection = status.detection_time.map(took), "BFD up"),
+        bfd::State::Down => tracing::warn!(%peer, diagnostic = crate::bfd::why(status), "BFD down"),
+        bfd::State::Init | bfd::State::AdminDown => {
+            tracing::debug!(%peer, state = %status.state, "BFD state");
         }
     }
 }
@@ -91,7 +127,9 @@ pub(crate) fn prefixes(status: &bgp_proto::status::PeerStatus) -> u32 {
 
 /// Sessions that are not tried, by the peer that people know, with why.
 fn withheld(desire: &Desire) -> BTreeMap<&str, (&'static str, &str)> {
-    let peers = desire.speaker.iter().flat_map(|config| &config.peers);
+    let ranges =
+        desire.speaker.iter().flat_map(|config| &config.ranges).map(|(name, range)| (name, &range.peer));
+    let peers = desire.speaker.iter().flat_map(|config| &config.peers).chain(ranges);
     let withheld = peers.filter_map(|(name, peer)| match &peer.admin {
         AdminState::Withheld { reason, text } => {
             Some((desire.class_of(name), (session_status::reason(*reason), text.as_str())))
@@ -126,5 +164,21 @@ pub(crate) fn log_refusals(before: &Desire, after: &Desire) {
         let effect =
             if after.speaker.is_some() { "the last good settings stay" } else { "this node speaks no BGP" };
         tracing::warn!(reason = problem.reason, problem.message, effect, "BGP of this node");
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_thousand_refusals_are_a_few_lines_and_little_memory() {
+        let mut said = Said::default();
+        let address = |n: u32| IpAddr::V4(std::net::Ipv4Addr::from(0x0a00_0000 + n));
+        let lines = (0..10_000).filter_map(|n| said.rejected(Rejection::UnknownPeer, address(n))).count();
+        assert_eq!(lines, 256 + 14, "one by one at first, then 1, 2, 4 … 8192");
+        assert_eq!(said.rejected.len(), 257);
+        assert_eq!(said.rejected(Rejection::UnknownPeer, address(3)), Some(2), "who is known is still named");
     }
 }

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use bgp_proto::AfiSafi;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Secret};
-use manx_crds::v1alpha1::{BGPAdvertisement, BGPPeer, FabricConfiguration, FabricNode, IPBlock, IPPool};
+use manx_crds::v1alpha1::{
+    BFDProfile, BGPAdvertisement, BGPFilter, BGPPeer, FabricConfiguration, FabricNode, IPBlock, IPPool,
+};
 use manx_daemon::inputs::keeper::Gather;
 use manx_daemon::inputs::{Draft, Inputs, Refusal};
 
@@ -32,7 +34,9 @@ pub(crate) struct Memory {
     fabric_nodes: Vec<FabricNode>,
     nodes: Vec<Node>,
     peers: Vec<BGPPeer>,
+    filters: Vec<BGPFilter>,
     advertisements: Vec<BGPAdvertisement>,
+    bfd_profiles: Vec<BFDProfile>,
     pools: Vec<IPPool>,
     blocks: Vec<IPBlock>,
     /// The keys that sessions of this node use, and nothing else.
@@ -48,7 +52,9 @@ impl Memory {
             fabric_nodes: inputs.take()?,
             nodes: inputs.take()?,
             peers: inputs.take()?,
+            filters: inputs.take()?,
             advertisements: inputs.take()?,
+            bfd_profiles: inputs.take()?,
             pools: inputs.take()?,
             blocks: inputs.take()?,
             secrets: inputs.take()?,
@@ -64,7 +70,9 @@ impl Objects {
         let fabric_nodes = self.fabric_nodes.share();
         let nodes = self.nodes.share();
         let peers = self.peers.share();
+        let filters = self.filters.share();
         let advertisements = self.advertisements.share();
+        let bfd_profiles = self.bfd_profiles.share();
         let pools = self.pools.share();
         let blocks = self.blocks.share();
         let secrets = self.secrets.excerpt(keys);
@@ -74,7 +82,9 @@ impl Objects {
             draft.kind(fabric_nodes.1, whole(&fabric_nodes.0))?;
             draft.kind(nodes.1, whole(&nodes.0))?;
             draft.kind(peers.1, whole(&peers.0))?;
+            draft.kind(filters.1, whole(&filters.0))?;
             draft.kind(advertisements.1, whole(&advertisements.0))?;
+            draft.kind(bfd_profiles.1, whole(&bfd_profiles.0))?;
             draft.kind(pools.1, whole(&pools.0))?;
             draft.kind(blocks.1, whole(&blocks.0))?;
             draft.kind(None, secrets)?;
@@ -89,7 +99,9 @@ impl Objects {
         self.fabric_nodes.remember(memory.fabric_nodes);
         self.nodes.remember(memory.nodes);
         self.peers.remember(memory.peers);
+        self.filters.remember(memory.filters);
         self.advertisements.remember(memory.advertisements);
+        self.bfd_profiles.remember(memory.bfd_profiles);
         self.pools.remember(memory.pools);
         self.blocks.remember(memory.blocks);
         self.secrets.kind.remember(memory.secrets);

@@ -17,11 +17,13 @@ use std::time::{Duration, Instant};
 
 use felix_kernel::socket;
 use futures::FutureExt as _;
+use ipnet::IpNet;
 use manx_daemon::secrets::SessionKey;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::by_prefix::ByPrefix;
 use crate::net::NetEvent;
 
 /// The pause after a listening socket could not be made, or refused to accept.
@@ -51,12 +53,14 @@ pub(crate) struct Listeners {
     events: mpsc::Sender<NetEvent>,
     port: Option<u16>,
     sockets: BTreeMap<SocketAddr, Listener>,
-    keys: BTreeMap<IpAddr, Keyed>,
+    keys: ByPrefix<Keyed>,
+    /// The lowest TTL that any peer may come with, of IPv4 and IPv6.
+    min_ttl: [u8; 2],
 }
 
 impl Listeners {
     pub(crate) fn new(events: mpsc::Sender<NetEvent>) -> Self {
-        Self { events, port: None, sockets: BTreeMap::new(), keys: BTreeMap::new() }
+        Self { events, port: None, sockets: BTreeMap::new(), keys: ByPrefix::default(), min_ttl: [0; 2] }
     }
 
     /// Listens on this port of both families; 0 listens nowhere. Returns what became of each socket; one that cannot be
@@ -91,13 +95,16 @@ impl Listeners {
 
     fn open(&mut self, address: SocketAddr) -> io::Result<()> {
         let mut refused = Vec::new();
-        let keys = self.keys.iter().filter_map(|(peer, keyed)| Some((*peer, keyed.key.as_ref()?)));
+        let keys = self.keys.iter().filter_map(|(peers, keyed)| Some((peers, keyed.key.as_ref()?)));
+        let min_ttl = self.min_ttl(address.is_ipv4());
         let made = socket::listen_with(address, |socket| {
-            for (peer, key) in keys.filter(|(peer, _)| peer.is_ipv4() == address.is_ipv4()) {
-                if let Err(error) = socket::set_md5_key(socket, peer, None, key.bytes()) {
-                    refused.push((peer, error));
+            for (peers, key) in keys.filter(|(peers, _)| peers.addr().is_ipv4() == address.is_ipv4()) {
+                if let Err(error) = set_md5_key(socket, peers, key.bytes()) {
+                    refused.push((*peers, error));
                 }
             }
+            // A peer that wants 255 (RFC 5082) wants it of our SYN-ACK, too.
+            say_ttl(socket::set_ttl_security(socket, address.ip(), min_ttl));
         });
         match made.and_then(TcpListener::from_std) {
             Ok(socket) => {
@@ -105,8 +112,8 @@ impl Listeners {
                 let task = tokio::spawn(accept(address, Arc::clone(&socket), self.events.clone()));
                 let listener = Listener { socket: Some(socket), task: task.abort_handle() };
                 self.sockets.insert(address, listener);
-                for (peer, error) in refused {
-                    self.lock_out(peer, &error);
+                for (peers, error) in refused {
+                    self.lock_out(peers, &error);
                 }
                 Ok(())
             }
@@ -126,15 +133,36 @@ impl Listeners {
         self.sockets.insert(address, Listener { socket: None, task: task.abort_handle() });
     }
 
+    fn min_ttl(&self, ipv4: bool) -> u8 {
+        let [of_ipv4, of_ipv6] = self.min_ttl;
+        if ipv4 { of_ipv4 } else { of_ipv6 }
+    }
+
+    /// No peer of the family may come with a lower TTL: who does gets no answer at all.
+    pub(crate) fn set_min_ttl(&mut self, ipv4: bool, min_ttl: u8) {
+        let [of_ipv4, of_ipv6] = &mut self.min_ttl;
+        let before = std::mem::replace(if ipv4 { of_ipv4 } else { of_ipv6 }, min_ttl);
+        let of_family =
+            self.sockets.iter().filter(|(address, _)| address.is_ipv4() == ipv4 && before != min_ttl);
+        for (address, socket) in of_family.filter_map(|(address, l)| Some((address, l.socket.as_ref()?))) {
+            say_ttl(socket::set_min_ttl(socket.as_ref(), address.ip(), min_ttl));
+        }
+    }
+
+    /// The prefix by which a peer must sign, if it must.
+    pub(crate) fn signer(&self, peer: IpAddr) -> Option<IpNet> {
+        self.keys.prefix_of(peer)
+    }
+
     /// What segments from and to this address are signed with; `Some(None)`: with a key that nobody has.
     pub(crate) fn key(&self, peer: IpAddr) -> Option<Option<&SessionKey>> {
-        self.keys.get(&peer).map(|keyed| keyed.key.as_ref())
+        self.keys.of(peer).map(|keyed| keyed.key.as_ref())
     }
 
     /// Whether a connection that was accepted then may be one of this peer.
     pub(crate) fn lets_in(&self, peer: IpAddr, accepted: Instant) -> bool {
         self.keys
-            .get(&peer)
+            .of(peer)
             .is_none_or(|keyed| keyed.key.is_some() && keyed.since.is_some_and(|since| since <= accepted))
     }
 
@@ -142,9 +170,10 @@ impl Listeners {
     /// so that nobody gets in without any.
     pub(crate) fn set_keys(
         &mut self,
-        wanted: &BTreeMap<IpAddr, Option<SessionKey>>,
-    ) -> Vec<(IpAddr, SessionKey)> {
-        let gone: Vec<IpAddr> = self.keys.keys().filter(|peer| !wanted.contains_key(peer)).copied().collect();
+        wanted: &BTreeMap<IpNet, Option<SessionKey>>,
+    ) -> Vec<(IpNet, SessionKey)> {
+        let known = self.keys.iter().map(|(peer, _)| *peer);
+        let gone: Vec<IpNet> = known.filter(|peer| !wanted.contains_key(peer)).collect();
         for peer in gone {
             self.keys.remove(&peer);
             // There is nothing to remove where a socket never had it.
@@ -171,7 +200,7 @@ impl Listeners {
     }
 
     /// From here on whoever is accepted has signed: who waits unsigned, whoever it is, is turned away and may try again.
-    fn begin(&mut self, peer: IpAddr) {
+    fn begin(&mut self, peer: IpNet) {
         for socket in self.sockets.values().filter_map(|listener| listener.socket.as_ref()) {
             while let Some(Ok(waiting)) = socket.accept().now_or_never() {
                 drop(waiting);
@@ -182,16 +211,16 @@ impl Listeners {
         }
     }
 
-    fn set_key(&self, peer: IpAddr, key: &[u8]) -> io::Result<()> {
-        let of_family = self.sockets.iter().filter(|(address, _)| address.is_ipv4() == peer.is_ipv4());
+    fn set_key(&self, peer: IpNet, key: &[u8]) -> io::Result<()> {
+        let of_family = self.sockets.iter().filter(|(address, _)| address.is_ipv4() == peer.addr().is_ipv4());
         for socket in of_family.filter_map(|(_, listener)| listener.socket.as_ref()) {
-            socket::set_md5_key(socket.as_ref(), peer, None, key)?;
+            set_md5_key(socket.as_ref(), &peer, key)?;
         }
         Ok(())
     }
 
     /// A listening socket without the key would let anybody in: the peer can only be dialled.
-    fn lock_out(&mut self, peer: IpAddr, error: &io::Error) {
+    fn lock_out(&mut self, peer: IpNet, error: &io::Error) {
         if let Some(keyed) = self.keys.get_mut(&peer) {
             keyed.since = None;
         }
@@ -202,6 +231,19 @@ impl Listeners {
             r#do = "raise sysctl net.core.optmem_max where the error is about memory; meanwhile bgpd only dials this peer",
             "cannot listen with the session's key"
         );
+    }
+}
+
+/// On a listening socket: the key of one peer, or of all in a range.
+fn set_md5_key(socket: impl std::os::fd::AsFd, peers: &IpNet, key: &[u8]) -> io::Result<()> {
+    let length = (peers.prefix_len() < peers.max_prefix_len()).then(|| peers.prefix_len());
+    socket::set_md5_key(socket, peers.addr(), length, key)
+}
+
+/// Every accepted connection is given its own limit all the same.
+fn say_ttl(outcome: io::Result<()>) {
+    if let Err(error) = outcome {
+        tracing::warn!(%error, "the listening socket takes no TTL");
     }
 }
 

@@ -1,12 +1,15 @@
 //! bgpd: BGP sessions of this node, and the kernel routes that follow from them.
 
 mod auth;
+mod bfd;
+mod by_prefix;
 mod control;
 mod denied;
 mod desire;
 mod driver;
 mod events;
 mod fib;
+mod filters;
 mod inputs;
 mod listen;
 mod mesh;
@@ -92,6 +95,7 @@ async fn run(options: &Options, node: String, installs: bool) -> anyhow::Result<
     tracing::info!(version = manx_daemon::VERSION, adopted = found.len(), "bgpd starts");
     speaker.handle_input(Input::KernelRoutesFound(families), started);
     let (net, net_events) = net::Net::new();
+    let bfd = bfd::Bfd::start(seed()?).context("the thread of BFD")?;
     let (writes, written) = mpsc::channel(WRITES);
     tokio::spawn(writer::run(store.clone(), node.clone(), written));
     let sources = Sources {
@@ -107,6 +111,7 @@ async fn run(options: &Options, node: String, installs: bool) -> anyhow::Result<
         node,
         speaker,
         net,
+        bfd,
         fib,
         monitor,
         next_hops: nexthop::NextHops::default(),
@@ -117,7 +122,7 @@ async fn run(options: &Options, node: String, installs: bool) -> anyhow::Result<
         desire: desire::Desire::default(),
         originated: originate::Originated::default(),
         deaf: BTreeMap::new(),
-        said: events::Said::new(),
+        said: events::Said::default(),
         look_at: None,
         objects_changed: false,
         started,

@@ -1,13 +1,14 @@
-//! Node-to-node sessions (topology.mode FullMesh): who of our nodes speaks to whom, as a pure function of FabricNodes.
+//! Node-to-node sessions (topology.mode FullMesh and RouteReflector, peerNodeSelector): who of our nodes speaks to whom, as a
+//! pure function of FabricNodes and of the reflectors that were elected.
 //!
-//! "Both ends ours" (api.md §5.1): both ends work out the same, from the same objects. The higher router id dials, the
-//! other end waits; a node without a listener dials, whatever the ids. One session carries both families, between the
+//! "Both ends ours" (api.md §5.1): both ends work out the same, from the same objects. A client dials its reflector; else the
+//! higher router id dials, the other end waits; a node without a listener dials, whatever the ids. One session carries both families, between the
 //! IPv4 addresses where both nodes have one, else between the IPv6 ones.
 //!
 //! A node of which no address or no ASN is known yet gets no session. Of two nodes with one address or one router id the
 //! younger has none, with anybody: with both, the others could not tell whom they speak to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp_proto::{AfiSafi, Asn, PeerName, RouterId};
@@ -33,6 +34,8 @@ pub(crate) struct Identity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) node: String,
+    /// Whose session it is: a BGPPeer's, or the topology's.
+    pub(crate) class: String,
     pub(crate) remote: IpAddr,
     pub(crate) local: IpAddr,
     pub(crate) asn: Asn,
@@ -41,13 +44,17 @@ pub(crate) struct Link {
     pub(crate) dials: bool,
     /// All its addresses: the next hops of what it tells.
     pub(crate) addresses: Vec<IpAddr>,
+    /// We reflect routes to it (RFC 4456).
+    pub(crate) client: bool,
 }
 
 /// What follows from all nodes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mesh {
-    /// By name of the session's peer, `topology.<remote>`.
+    /// By name of the session's peer, `<class>.<remote>`.
     pub(crate) links: BTreeMap<PeerName, Link>,
+    /// Addresses of nodes whose routes a reflector tells: next hops without a session.
+    pub(crate) reflected: BTreeSet<IpAddr>,
     /// Set: this node is the younger of two with one address or router id, and starts no session.
     pub(crate) conflict: Option<Refusal>,
     /// Set: this node has no address that a session could run on.
@@ -112,6 +119,26 @@ fn identity(configuration: Option<&FabricConfiguration>, node: &FabricNode) -> O
     Some(Identity { asn, router_id, addresses, port: effective.bgp_port })
 }
 
+/// Which sessions between nodes there are to be.
+pub(crate) struct Wanted<'a> {
+    /// Some pair of nodes may have one.
+    pub(crate) any: bool,
+    /// Whose session the one with this node is; none: there is none.
+    pub(crate) class: &'a dyn Fn(&FabricNode) -> Option<String>,
+    /// Who reflects routes between the nodes of the topology, by name; empty: nobody does.
+    pub(crate) reflectors: &'a BTreeSet<String>,
+}
+
+impl Wanted<'_> {
+    /// Whether we are a reflector on a session of this class, and whether the other node is.
+    fn reflect(&self, class: &str, own_name: &str, other: &str) -> (bool, bool) {
+        match class == TOPOLOGY_PEER {
+            true => (self.reflectors.contains(own_name), self.reflectors.contains(other)),
+            false => (false, false),
+        }
+    }
+}
+
 /// What is taken already, and by whom.
 #[derive(Default)]
 struct Taken {
@@ -137,15 +164,16 @@ impl Taken {
     }
 }
 
-/// Works out the links of node `own_name`, whose identity is `own`. `open`: whether sessions are wanted; conflicts of
-/// identity count either way.
+/// Works out the links of node `own_name`, whose identity is `own`. Conflicts of identity count whether sessions are wanted
+/// or not.
 pub(crate) fn mesh<'a>(
     configuration: Option<&FabricConfiguration>,
     own: &Identity,
     own_name: &str,
     nodes: impl Iterator<Item = &'a FabricNode>,
-    open: bool,
+    wanted: &Wanted<'_>,
 ) -> Mesh {
+    let open = wanted.any;
     let mut mesh = Mesh::default();
     let mut taken = Taken::default();
     for (name, node) in oldest_first(nodes) {
@@ -162,10 +190,16 @@ pub(crate) fn mesh<'a>(
             continue;
         }
         taken.take(&name, &identity);
-        if !is_own && open {
-            match link(own, &name, &identity) {
+        if !wanted.reflectors.is_empty() {
+            mesh.reflected.extend(identity.addresses.values());
+        }
+        let class = if is_own { None } else { (wanted.class)(node) };
+        if let Some(class) = class {
+            let reflects = wanted.reflect(&class, own_name, &name);
+            mesh.remarks.extend(other_as(own, &name, &identity, reflects));
+            match link(own, &name, class, &identity, reflects) {
                 Ok(link) => {
-                    let peer = BGPSession::peer_of_class(TOPOLOGY_PEER, link.remote);
+                    let peer = BGPSession::peer_of_class(&link.class, link.remote);
                     mesh.links.insert(PeerName::from(peer.as_str()), link);
                 }
                 Err(why) => mesh.remarks.push(why),
@@ -205,7 +239,25 @@ fn oldest_first<'a>(nodes: impl Iterator<Item = &'a FabricNode>) -> Vec<(String,
     nodes.into_iter().map(|(_, name, node)| (name, node)).collect()
 }
 
-fn link(own: &Identity, name: &str, other: &Identity) -> Result<Link, String> {
+/// A reflector reflects within its AS (RFC 4456 §6): between several nothing is told on.
+fn other_as(own: &Identity, name: &str, other: &Identity, reflects: (bool, bool)) -> Option<String> {
+    (reflects != (false, false) && own.asn != other.asn).then(|| {
+        format!(
+            "{name} is in AS {}, this node in AS {}: route reflectors serve one AS; use topology.mode FullMesh, or None \
+             with BGPPeers",
+            other.asn, own.asn
+        )
+    })
+}
+
+/// `reflects`: whether we are a reflector, and whether the other node is.
+fn link(
+    own: &Identity,
+    name: &str,
+    class: String,
+    other: &Identity,
+    reflects: (bool, bool),
+) -> Result<Link, String> {
     let both = AfiSafi::ALL
         .into_iter()
         .find_map(|family| Some((*own.addresses.get(&family)?, *other.addresses.get(&family)?)));
@@ -216,10 +268,16 @@ fn link(own: &Identity, name: &str, other: &Identity) -> Result<Link, String> {
         (0, 0) => return Err(format!("no session with {name}: node.bgpPort 0 listens at neither end")),
         (0, _) => true,
         (_, 0) => false,
-        (_, _) => own.router_id > other.router_id,
+        (_, _) => match reflects {
+            (true, false) => false,
+            (false, true) => true,
+            (true, true) | (false, false) => own.router_id > other.router_id,
+        },
     };
+    let client = reflects == (true, false);
     let addresses = other.addresses.values().copied().collect();
-    Ok(Link { node: name.to_owned(), remote, local, asn: other.asn, port: other.port, dials, addresses })
+    let (node, asn, port) = (name.to_owned(), other.asn, other.port);
+    Ok(Link { node, class, remote, local, asn, port, dials, addresses, client })
 }
 
 #[cfg(test)]

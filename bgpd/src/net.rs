@@ -7,14 +7,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bgp_proto::config::PeerConfig;
 use bgp_proto::input::TransportErrorKind;
-use bgp_proto::{ConnId, PeerName};
-use felix_kernel::socket::DialOptions;
+use bgp_proto::{ConnId, PeerName, SpeakerConfig};
+use felix_kernel::socket::{self, DialOptions};
+use ipnet::IpNet;
 use manx_daemon::secrets::SessionKey;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::by_prefix::ByPrefix;
 use crate::listen::Listeners;
 
 /// One read, and with it the most that the speaker handles before its timers are looked at.
@@ -78,13 +81,42 @@ impl Drop for Connection {
     }
 }
 
+/// How far away a peer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Distance {
+    pub(crate) max_hops: u8,
+    /// Its packets must prove it (RFC 5082).
+    pub(crate) is_proven: bool,
+}
+
+impl Distance {
+    /// "the receiver … checks that the TTL is within 255 - TrustRadius" (RFC 5082 §3): each router on the way takes one, and a
+    /// neighbour on the link is one hop away. 0 lets everything in.
+    fn min_ttl(self) -> u8 {
+        if self.is_proven { u8::MAX - (self.max_hops.max(1) - 1) } else { 0 }
+    }
+
+    /// What a socket sends, and takes, from here on.
+    fn set_on(self, stream: &TcpStream, peer: IpAddr) -> io::Result<()> {
+        match self.is_proven {
+            true => socket::set_ttl_security(stream, peer, self.min_ttl()),
+            false => {
+                // It may have come from a listening socket that asked for more.
+                socket::set_min_ttl(stream, peer, 0)?;
+                // Nothing of ours travels further than the peer may be away.
+                socket::set_ttl(stream, peer, self.max_hops.max(1))
+            }
+        }
+    }
+}
+
 /// Where a connection is made to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target {
     pub(crate) remote: SocketAddr,
     /// From where; left to the kernel if none.
     pub(crate) local: Option<IpAddr>,
-    pub(crate) max_hops: u8,
+    pub(crate) distance: Distance,
 }
 
 struct Attempt {
@@ -98,6 +130,7 @@ pub(crate) struct Net {
     connections: BTreeMap<ConnId, Connection>,
     attempts: BTreeMap<PeerName, Attempt>,
     listeners: Listeners,
+    distances: ByPrefix<Distance>,
     /// Connections and attempts are numbered and no number is used twice.
     next: u64,
 }
@@ -109,6 +142,7 @@ impl Net {
             connections: BTreeMap::new(),
             attempts: BTreeMap::new(),
             listeners: Listeners::new(events.clone()),
+            distances: ByPrefix::default(),
             next: 1,
             events,
         };
@@ -137,17 +171,31 @@ impl Net {
 
     /// Takes the keys of all peers; none: the key is missing. Another key is on every socket of its peer at once, and
     /// nothing is reset: TCP repeats what the far end refuses until it has the key too.
-    pub(crate) fn set_keys(&mut self, keys: &BTreeMap<IpAddr, Option<SessionKey>>) {
-        for (peer, key) in self.listeners.set_keys(keys) {
-            for connection in self.connections.values().filter(|connection| connection.remote == peer) {
-                sign(&connection.stream, peer, &key);
+    pub(crate) fn set_keys(&mut self, keys: &BTreeMap<IpNet, Option<SessionKey>>) {
+        for (peers, key) in self.listeners.set_keys(keys) {
+            let is_its = |remote: IpAddr| self.listeners.signer(remote) == Some(peers);
+            for connection in self.connections.values().filter(|connection| is_its(connection.remote)) {
+                sign(&connection.stream, connection.remote, &key);
             }
-            let attempts = self.attempts.iter().filter(|(_, attempt)| attempt.target.remote.ip() == peer);
+            let attempts = self.attempts.iter().filter(|(_, attempt)| is_its(attempt.target.remote.ip()));
             let again: Vec<(PeerName, Target)> =
                 attempts.map(|(name, attempt)| (name.clone(), attempt.target)).collect();
             for (name, target) in again {
                 self.dial(name, target);
             }
+        }
+    }
+
+    /// Takes over how far away the peers may be. What is connected stays as it is: the speaker resets whose distance changed.
+    pub(crate) fn set_distances(&mut self, config: &SpeakerConfig) {
+        let distance = |peer: &PeerConfig| Distance { max_hops: peer.max_hops, is_proven: peer.ttl_security };
+        let peers = config.peers.values().map(|peer| (IpNet::from(peer.remote), distance(peer)));
+        let ranges = config.ranges.values().map(|range| (range.prefix, distance(&range.peer)));
+        self.distances = ranges.chain(peers).collect();
+        for ipv4 in [true, false] {
+            let of_family = self.distances.iter().filter(|(peers, _)| peers.addr().is_ipv4() == ipv4);
+            let least = of_family.map(|(_, distance)| distance.min_ttl()).min();
+            self.listeners.set_min_ttl(ipv4, least.unwrap_or(0));
         }
     }
 
@@ -200,6 +248,9 @@ impl Net {
         if !self.listeners.lets_in(remote, at) {
             let text = format!("{remote} must sign, and its key is missing or the connection older");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        if let Some(distance) = self.distances.of(remote) {
+            distance.set_on(&stream, remote)?;
         }
         self.adopt(stream)
     }
@@ -306,22 +357,28 @@ async fn read_all(conn: ConnId, stream: Arc<TcpStream>, events: mpsc::Sender<Net
     drop(events.send(NetEvent::Closed { conn, error }).await);
 }
 
-/// Nothing of ours travels further than the peer may be away. `key`: the peer must sign; with which key, if it is there.
+/// Nothing of ours travels further than the peer may be away, unless it has to prove that it came from here. `key`: the peer
+/// must sign; with which key, if it is there.
 async fn connect(target: Target, key: Option<Option<SessionKey>>) -> io::Result<TcpStream> {
-    let Target { remote, local, max_hops } = target;
+    let Target { remote, local, distance } = target;
     let md5_key = match key {
         None => None,
         Some(Some(key)) => Some(key.bytes().to_vec()),
         Some(None) => return Err(io::Error::other("the session's key is missing")),
     };
-    let options =
-        DialOptions { source: local, ttl: Some(max_hops.max(1)), md5_key, ..DialOptions::default() };
-    felix_kernel::socket::dial(remote.ip(), &options)?.connect(remote).await
+    let options = DialOptions {
+        source: local,
+        ttl: Some(distance.max_hops.max(1)),
+        min_ttl: distance.is_proven.then(|| distance.min_ttl()),
+        md5_key,
+        ..DialOptions::default()
+    };
+    socket::dial(remote.ip(), &options)?.connect(remote).await
 }
 
 /// What is sent and taken on a connection is signed with this from here on.
 fn sign(stream: &TcpStream, peer: IpAddr, key: &SessionKey) {
-    if let Err(error) = felix_kernel::socket::set_md5_key(stream, peer, None, key.bytes()) {
+    if let Err(error) = socket::set_md5_key(stream, peer, None, key.bytes()) {
         tracing::error!(
             %error, source = %peer, effect = "the session ends when its peer has another key",
             "the key of a session cannot be changed"

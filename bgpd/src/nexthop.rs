@@ -77,13 +77,23 @@ fn resolve(facts: &Facts, address: IpAddr, is_proven: bool) -> Answer {
 /// Our addresses on the interface by which `remote` is reached, the one that the kernel would use first.
 pub(crate) fn link_addresses(facts: &Facts, remote: IpAddr) -> LinkAddresses {
     let Some(found) = facts.resolve(remote, None) else { return LinkAddresses::default() };
-    let mut link = LinkAddresses::default();
-    let source = found.source.into_iter();
+    addresses(facts, found.ifindex, found.source)
+}
+
+/// Our addresses on the interface of this name; none: there is no such interface.
+pub(crate) fn named(facts: &Facts, name: &str) -> Option<LinkAddresses> {
+    Some(addresses(facts, facts.link_by_name(name)?.index, None))
+}
+
+fn addresses(facts: &Facts, ifindex: u32, preferred: Option<IpAddr>) -> LinkAddresses {
+    let name = facts.link(ifindex).map(|link| link.name.clone());
+    let mut link = LinkAddresses { name, ..LinkAddresses::default() };
     let held = facts
         .addresses()
-        .filter(|held| held.ifindex == found.ifindex && !held.link_scope && held.usable)
-        .map(|held| held.address.addr());
-    for address in source.chain(held) {
+        .filter(|held| held.ifindex == ifindex && !held.link_scope && held.usable)
+        .map(|held| held.address.addr())
+        .filter(|address| !address.is_loopback());
+    for address in preferred.into_iter().chain(held) {
         match address {
             IpAddr::V4(ip) => drop(link.ipv4.get_or_insert(ip)),
             IpAddr::V6(ip) if ip.is_unicast_link_local() => {}

@@ -3,7 +3,9 @@
 use k8s_openapi::api::core::v1::{Node, Secret};
 use manx_crds::store::follow;
 use manx_crds::store::{Selection, Store};
-use manx_crds::v1alpha1::{BGPAdvertisement, BGPPeer, FabricConfiguration, FabricNode, IPBlock, IPPool};
+use manx_crds::v1alpha1::{
+    BFDProfile, BGPAdvertisement, BGPFilter, BGPPeer, FabricConfiguration, FabricNode, IPBlock, IPPool,
+};
 use manx_daemon::kind::{Invalid, Shared, Taken, follow, with_field};
 use manx_daemon::secrets::Secrets;
 use tokio::sync::mpsc;
@@ -15,7 +17,9 @@ pub(crate) enum Change {
     FabricNode(follow::Change<FabricNode>),
     Node(follow::Change<Node>),
     Peer(follow::Change<BGPPeer>),
+    Filter(follow::Change<BGPFilter>),
     Advertisement(follow::Change<BGPAdvertisement>),
+    BfdProfile(follow::Change<BFDProfile>),
     Pool(follow::Change<IPPool>),
     Block(follow::Change<IPBlock>),
     Secret(follow::Change<Secret>),
@@ -29,7 +33,9 @@ pub(crate) struct Objects {
     /// This node's own.
     pub(crate) nodes: Shared<Node>,
     pub(crate) peers: Shared<BGPPeer>,
+    pub(crate) filters: Shared<BGPFilter>,
     pub(crate) advertisements: Shared<BGPAdvertisement>,
+    pub(crate) bfd_profiles: Shared<BFDProfile>,
     pub(crate) pools: Shared<IPPool>,
     /// Of this node only.
     pub(crate) blocks: Shared<IPBlock>,
@@ -48,7 +54,9 @@ impl Objects {
             Change::FabricNode(change) => self.fabric_nodes.take(change, invalid),
             Change::Node(change) => self.nodes.take(change, invalid),
             Change::Peer(change) => self.peers.take(change, invalid),
+            Change::Filter(change) => self.filters.take(change, invalid),
             Change::Advertisement(change) => self.advertisements.take(change, invalid),
+            Change::BfdProfile(change) => self.bfd_profiles.take(change, invalid),
             Change::Pool(change) => self.pools.take(change, invalid),
             Change::Block(change) => self.blocks.take(change, invalid),
             Change::Secret(change) => {
@@ -73,7 +81,9 @@ impl Objects {
             && self.fabric_nodes.in_sync()
             && self.nodes.in_sync()
             && self.peers.in_sync()
+            && self.filters.in_sync()
             && self.advertisements.in_sync()
+            && self.bfd_profiles.in_sync()
             && self.pools.in_sync()
             && self.blocks.in_sync()
             && (self.secrets.kind.in_sync() || !self.asks_for_keys())
@@ -85,7 +95,9 @@ impl Objects {
             && self.fabric_nodes.known()
             && self.nodes.known()
             && self.peers.known()
+            && self.filters.known()
             && self.advertisements.known()
+            && self.bfd_profiles.known()
             && self.pools.known()
             && self.blocks.known()
             && (self.secrets.kind.known() || self.is_without_secrets || !self.asks_for_keys())
@@ -99,7 +111,9 @@ pub(crate) fn watch<S: Store>(store: &S, node: &str, secrets_namespace: &str) ->
     follow(store, Selection::default(), &changes, Change::FabricNode);
     follow(store, with_field("metadata.name", node), &changes, Change::Node);
     follow(store, Selection::default(), &changes, Change::Peer);
+    follow(store, Selection::default(), &changes, Change::Filter);
     follow(store, Selection::default(), &changes, Change::Advertisement);
+    follow(store, Selection::default(), &changes, Change::BfdProfile);
     follow(store, Selection::default(), &changes, Change::Pool);
     follow(store, with_field("spec.nodeName", node), &changes, Change::Block);
     follow(store, Secrets::selection(secrets_namespace), &changes, Change::Secret);

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use bgp_proto::policy::{Source, Sources};
 use bgp_proto::route::{Audience, OwnRoute};
 use bgp_proto::{Input, PeerName};
 use ipnet::IpNet;
@@ -71,7 +72,8 @@ impl Export {
         for block in facts.blocks.keys() {
             export.prefixes.entry(*block).or_default().insert(Origin::Block);
         }
-        let blocks = Teller { peers: facts.node_sessions.clone(), attributes: OwnRoute::default() };
+        let attributes = OwnRoute { sources: Source::Block.into(), ..OwnRoute::default() };
+        let blocks = Teller { peers: facts.node_sessions.clone(), attributes };
         export.tellers.insert(Origin::Block, blocks);
         for advertisement in facts.objects.advertisements.iter() {
             if !selects_opt(advertisement.spec.node_selector.as_ref(), facts.labels)
@@ -160,7 +162,7 @@ impl Facts<'_> {
     }
 
     fn attributes(&self, advertisement: &BGPAdvertisement) -> OwnRoute {
-        let mut route = OwnRoute::default();
+        let mut route = OwnRoute { sources: sources(&advertisement.spec), ..OwnRoute::default() };
         let Some(attributes) = &advertisement.spec.attributes else { return route };
         for community in &attributes.communities {
             match community::resolve(community, self.configuration) {
@@ -177,10 +179,22 @@ impl Facts<'_> {
     }
 }
 
-/// Communities are united; the rest stays as the first set it.
+/// How what an advertisement originates came to be here, for filters.
+fn sources(spec: &api::BGPAdvertisementSpec) -> Sources {
+    let all = [
+        spec.pools.as_ref().map(|_| Source::Block),
+        spec.services.as_ref().map(|_| Source::Service),
+        spec.node_addresses.as_ref().map(|_| Source::NodeAddress),
+        (!spec.prefixes.is_empty()).then_some(Source::Static),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// Communities and sources are united; the rest stays as the first set it.
 fn unite(route: &mut OwnRoute, with: &OwnRoute) {
     route.communities.extend(&with.communities);
     route.large_communities.extend(&with.large_communities);
+    route.sources = route.sources.union(with.sources);
     route.local_pref = route.local_pref.or(with.local_pref);
     route.med = route.med.or(with.med);
     if route.prepend == 0 {

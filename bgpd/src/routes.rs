@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bgp_proto::policy::ImportRejection;
 use bgp_proto::rib::{PathStatus, PathView};
 use bgp_proto::wire::display;
 use bgp_proto::{AfiSafi, PeerId};
@@ -74,11 +75,17 @@ fn row(
         }
     };
     let status = match view.status {
-        PathStatus::Rejected(rejection) => rejection.text().to_owned(),
+        PathStatus::Rejected(rejection) => match &view.rule {
+            Some(rule) if rejection == ImportRejection::Filter => rule.to_string(),
+            Some(_) | None => rejection.text().to_owned(),
+        },
         PathStatus::Best(_)
         | PathStatus::Multipath
         | PathStatus::Beaten(_)
-        | PathStatus::NextHopUnreachable => view.status.to_string(),
+        | PathStatus::NextHopUnreachable => match &view.rule {
+            Some(rule) => format!("{}; accepted by {rule}", view.status),
+            None => view.status.to_string(),
+        },
     };
     let why = match refused {
         Some(error) if selected => format!("{status}; the kernel refuses it: {error}"),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bgp_proto::config::{PeerConfig, SpeakerConfig};
+use bgp_proto::config::{AdminState, PeerConfig, SpeakerConfig};
 use bgp_proto::fsm::State;
 use bgp_proto::output::{ErrorFrom, Reason};
 use bgp_proto::status::{PeerStatus, Synchronized};
@@ -14,6 +14,7 @@ use manx_crds::v1alpha1::{
     BGPSessionStatus, ErrorSource, FamilyCounts, NodeBgpStatus, SessionError, SessionState, TOPOLOGY_PEER,
 };
 
+use crate::bfd::View;
 use crate::desire::Desire;
 use crate::fib::Report;
 use crate::status::condition;
@@ -22,6 +23,8 @@ use crate::status::condition;
 pub(crate) fn of(
     live: &PeerStatus,
     config: &PeerConfig,
+    source_reason: Option<&String>,
+    bfd: Option<&View>,
     before: Option<&BGPSessionStatus>,
     now: Instant,
     wall: Timestamp,
@@ -36,7 +39,7 @@ pub(crate) fn of(
         local_asn: negotiated.map(|n| n.local_asn.0),
         remote_asn: negotiated.map(|n| n.remote_asn.0).or(expected_asn(config)),
         remote_router_id: negotiated.map(|n| api::RouterId(n.remote_router_id.0)),
-        source_reason: live.local.map(|_| source_reason(config)),
+        source_reason: live.local.and(source_reason).cloned(),
         negotiated: negotiated.map(|n| api::Negotiated {
             hold_time: Some(api::Duration::from_secs(n.hold_time.into())),
             capabilities: n.capabilities.iter().map(|name| (*name).to_owned()).collect(),
@@ -64,12 +67,17 @@ pub(crate) fn of(
             name: if error.name().is_empty() { "Transport".to_owned() } else { error.name() },
             text: Some(error.text.clone()).filter(|text| !text.is_empty()),
         }),
-        bfd: None,
-        conditions: conditions(live, before, wall),
+        bfd: bfd.map(|view| view.report(now, wall)),
+        conditions: conditions(live, bfd, before, wall),
     }
 }
 
-fn conditions(live: &PeerStatus, before: Option<&BGPSessionStatus>, wall: Timestamp) -> Vec<Condition> {
+fn conditions(
+    live: &PeerStatus,
+    bfd: Option<&View>,
+    before: Option<&BGPSessionStatus>,
+    wall: Timestamp,
+) -> Vec<Condition> {
     let known = |kind: &str| before.and_then(|b| b.conditions.iter().find(|c| c.type_ == kind));
     let up = live.state == State::Established;
     let (synchronized, why) = match live.synchronized {
@@ -79,10 +87,15 @@ fn conditions(live: &PeerStatus, before: Option<&BGPSessionStatus>, wall: Timest
         Synchronized::LongLivedStale => (false, "LongLivedStale"),
         Synchronized::NotEstablished => (false, "NotEstablished"),
     };
-    vec![
+    let mut all = vec![
         condition("Established", up, reason(live.reason), live.message.clone(), known("Established"), wall),
         condition("Synchronized", synchronized, why, String::new(), known("Synchronized"), wall),
-    ]
+    ];
+    all.extend(bfd.map(|view| {
+        let (is_up, reason, message) = view.condition();
+        condition("BFDUp", is_up, reason, message, known("BFDUp"), wall)
+    }));
+    all
 }
 
 /// `status.bgp` of the FabricNode.
@@ -107,6 +120,8 @@ pub(crate) fn ready(
         (None, Some(config)) => sessions(speaker, config, desire),
         (None, None) => (false, "NoneEstablished", vec!["the objects were not read yet".to_owned()]),
     };
+    // api.md §4.2: a drained node is not ready, whatever its sessions.
+    let (up, reason) = if up && desire.is_drained { (false, "Drained") } else { (up, reason) };
     sentences.extend(desire.homeless.iter().chain(desire.remarks.iter().take(5)).cloned());
     for (peer, refusal) in desire.refused.iter().take(5) {
         sentences.push(match peer.as_str() {
@@ -124,14 +139,23 @@ pub(crate) fn ready(
 }
 
 fn sessions(speaker: &Speaker, config: &SpeakerConfig, desire: &Desire) -> (bool, &'static str, Vec<String>) {
-    let live: Vec<(&PeerName, PeerStatus)> =
-        config.peers.keys().filter_map(|name| Some((name, speaker.peer(name)?))).collect();
+    // Whoever of a range begins to speak is no session that should be up.
+    let counts =
+        |status: &PeerStatus, range: Option<&PeerName>| range.is_none() || status.state == State::Established;
+    let live: Vec<(&PeerName, PeerStatus)> = speaker
+        .peers()
+        .filter_map(|(name, _, range)| Some((name, speaker.peer(name).filter(|peer| counts(peer, range))?)))
+        .collect();
     let up = live.iter().filter(|(_, peer)| peer.state == State::Established).count();
     let down: Vec<String> = live
         .iter()
         .filter(|(_, peer)| peer.state != State::Established)
-        .take(5)
         .map(|(name, peer)| format!("{name} {}", reason(peer.reason)))
+        .chain(config.ranges.iter().filter_map(|(name, range)| match &range.peer.admin {
+            AdminState::Withheld { reason: why, .. } => Some(format!("{name} {}", reason(*why))),
+            AdminState::Up | AdminState::Shutdown { .. } => None,
+        }))
+        .take(5)
         .collect();
     let shut = live.iter().all(|(_, peer)| peer.reason == Reason::AdminShutdown);
     let text = format!("{up} of {} sessions Established", live.len());
@@ -141,6 +165,14 @@ fn sessions(speaker: &Speaker, config: &SpeakerConfig, desire: &Desire) -> (bool
         return (false, "AwaitingEndOfRIB", vec![waits.to_owned(), text, down.join(", ")]);
     }
     match (live.len(), up) {
+        (0, _) if !config.ranges.is_empty() => {
+            let waits = "no neighbour of a listenRange has dialled yet".to_owned();
+            (
+                down.is_empty(),
+                if down.is_empty() { "NoPeers" } else { "SomeDown" },
+                vec![waits, down.join(", ")],
+            )
+        }
         (0, _) if desire.homeless.is_some() => (false, "NoneEstablished", Vec::new()),
         (0, _) if desire.refused.is_empty() => {
             (true, "NoPeers", vec!["no BGPPeer selects this node, and no other node is known".to_owned()])
@@ -211,17 +243,11 @@ pub(crate) fn reason(reason: Reason) -> &'static str {
         Reason::AuthUnsupported => "AuthUnsupported",
         Reason::BadPeerAS => "BadPeerAS",
         Reason::HoldTimerExpired => "HoldTimerExpired",
+        Reason::BFDDown => "BFDDown",
         Reason::NotificationSent => "NotificationSent",
         Reason::NotificationReceived => "NotificationReceived",
         Reason::MaxPrefixesReached => "MaxPrefixesReached",
         Reason::AdminShutdown => "AdminShutdown",
-    }
-}
-
-fn source_reason(config: &PeerConfig) -> String {
-    match config.local_address {
-        Some(_) => "the node's address: the peer is more than one hop away".to_owned(),
-        None => "address of the interface of the route to the peer".to_owned(),
     }
 }
 

@@ -11,14 +11,18 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use bgp_proto::config::PeerConfig;
 use bgp_proto::fsm::State;
 use bgp_proto::{PeerName, SessionEvent, Speaker};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use manx_crds::v1alpha1::{BGPSession, BGPSessionSpec, BGPSessionStatus, SessionError, SessionState};
+use manx_crds::v1alpha1::{
+    BGPSession, BGPSessionSpec, BGPSessionStatus, BfdState, SessionError, SessionState,
+};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use crate::bfd::Bfd;
 use crate::desire::Desire;
 use crate::fib::Fib;
 use crate::session_status;
@@ -128,6 +132,8 @@ impl Status {
         if last.is_some_and(|last| now.duration_since(*last) < EVENT_EVERY) {
             return;
         }
+        // Neighbours of a range may be any number in the course of time.
+        self.said.retain(|_, at| now.duration_since(*at) < EVENT_EVERY);
         self.said.insert((peer.clone(), reason), now);
         let event = Write::Event { session: self.name(peer), reason, warning, note };
         // An Event that finds the writer busy is lost; the log has it.
@@ -139,13 +145,13 @@ impl Status {
     }
 
     /// Works out the wishes where something happened, and hands over what is due.
-    pub(crate) fn tick(&mut self, speaker: &Speaker, desire: &Desire, fib: &Fib, now: Instant) {
+    pub(crate) fn tick(&mut self, speaker: &Speaker, desire: &Desire, bfd: &Bfd, fib: &Fib, now: Instant) {
         if self.drift_at.is_some_and(|at| at <= now) {
             self.dirty = true;
         }
         if std::mem::take(&mut self.dirty) {
             self.drift_at = now.checked_add(DRIFT);
-            self.wish(speaker, desire, fib, now);
+            self.wish(speaker, desire, bfd, fib, now);
         }
         self.hand_over(now);
         let dues = self.sessions.values().filter_map(|tracked| tracked.due);
@@ -153,27 +159,35 @@ impl Status {
         self.next = dues.chain(node).chain(self.drift_at).min();
     }
 
-    fn wish(&mut self, speaker: &Speaker, desire: &Desire, fib: &Fib, now: Instant) {
+    fn wish(&mut self, speaker: &Speaker, desire: &Desire, bfd: &Bfd, fib: &Fib, now: Instant) {
         let Some(config) = &desire.speaker else {
             self.forget(|_| false);
             self.node_wish(speaker, desire, fib, now);
             return;
         };
-        let is_ours = |peer: &PeerName| config.peers.contains_key(peer) && desire.reports(peer);
-        self.forget(is_ours);
+        let ours: BTreeMap<&PeerName, (&PeerConfig, Option<&PeerName>)> = speaker
+            .peers()
+            .filter(|(peer, _, range)| {
+                (range.is_some() || config.peers.contains_key(peer)) && desire.reports(peer)
+            })
+            .map(|(peer, peer_config, range)| (peer, (peer_config, range)))
+            .collect();
+        self.forget(|peer| ours.contains_key(peer));
         if !self.introduced && self.may_introduce {
-            let wanted = config.peers.keys().filter(|p| is_ours(p)).map(|peer| self.name(peer)).collect();
+            let wanted = ours.keys().map(|peer| self.name(peer)).collect();
             self.introduced = self.writes.try_send(Write::Keep(wanted)).is_ok();
         }
-        for (peer, peer_config) in config.peers.iter().filter(|(peer, _)| is_ours(peer)) {
+        for (peer, (peer_config, range)) in ours {
             let Some(live) = speaker.peer(peer) else { continue };
             let before = self.sessions.get(peer).map(|tracked| &tracked.wish.1);
             let spec = BGPSessionSpec {
                 node_name: self.node.clone(),
-                peer: desire.class_of(peer).to_owned(),
+                peer: desire.class_of(range.unwrap_or(peer)).to_owned(),
                 remote: peer_config.remote.to_string(),
             };
-            let status = session_status::of(&live, peer_config, before, now, Timestamp::now());
+            let why = desire.source_reasons.get(range.unwrap_or(peer));
+            let (view, wall) = (bfd.view(peer), Timestamp::now());
+            let status = session_status::of(&live, peer_config, why, view.as_ref(), before, now, wall);
             let settled = live.state == State::Established;
             let tracked = self.sessions.entry(peer.clone()).or_insert_with(|| Tracked {
                 wish: (spec.clone(), BGPSessionStatus::default()),
@@ -286,6 +300,8 @@ fn fails_as_before(before: &BGPSessionStatus, after: &BGPSessionStatus) -> bool 
         since: None,
         local_address: None,
         source_reason: None,
+        // Down and Init take turns while one end alone hears the other.
+        bfd: status.bfd.clone().filter(|bfd| bfd.state == BfdState::Up),
         last_error: status
             .last_error
             .clone()

@@ -18,6 +18,7 @@ use crate::judge::{self, About, Notice, Offer};
 use crate::load_balancer::pool::Pools;
 use crate::load_balancer::{LoadBalancer, Outcome as Addresses, World, request};
 use crate::objects::{Change, Objects, Stale, name};
+use crate::reflectors::Reflectors;
 use crate::wish::{Kind, Outcome, Part, Slot, Wish, Wishes};
 
 /// Changes are taken together for this long: at a start, or when a node goes, thousands come at once.
@@ -66,6 +67,8 @@ pub struct Core {
     told: BTreeMap<Group, BTreeMap<(About, &'static str), String>>,
     conflicts: Conflicts,
     conflicts_at: Option<Duration>,
+    reflectors: Reflectors,
+    elect_at: Option<Duration>,
     load_balancer: LoadBalancer,
     pools: Pools,
     /// What each Service should have.
@@ -125,6 +128,9 @@ impl Core {
         if self.conflicts_at.is_some_and(|due| due <= at) {
             self.nodes_judged(at);
         }
+        if self.elect_at.is_some_and(|due| due <= at) {
+            self.configuration_judged(at);
+        }
         if self.load_balancer.deadline().is_some_and(|due| due <= at) {
             self.services(at);
         }
@@ -138,9 +144,10 @@ impl Core {
     }
 
     fn conclude(&mut self, stale: Stale, at: Duration) {
+        if stale.fabric || stale.sessions {
+            self.configuration_judged(at);
+        }
         if stale.fabric {
-            let offers = judge::configuration::judge(&self.objects);
-            self.offer(Kind::FabricConfiguration, offers);
             let (offers, notices) = judge::advertisement::judge(&self.objects);
             self.offer(Kind::BGPAdvertisement, offers);
             self.tell(Group::Advertisements, notices);
@@ -170,6 +177,18 @@ impl Core {
             let notices = judge::policy::judge(&self.objects);
             self.tell(Group::Policies, notices);
         }
+    }
+
+    /// Whatever the election found is said at once: clients dial by it.
+    fn configuration_judged(&mut self, at: Duration) {
+        let elected = self.reflectors.elect(&self.objects, at);
+        self.elect_at = self.reflectors.deadline(at);
+        for (reason, note) in &elected.events {
+            let about = About::Object(Kind::FabricConfiguration, Key::cluster("default"));
+            self.events.push(about, false, reason, note.clone());
+        }
+        let offers = judge::configuration::judge(&self.objects, &elected);
+        self.offer(Kind::FabricConfiguration, offers);
     }
 
     fn nodes_judged(&mut self, at: Duration) {
@@ -353,6 +372,7 @@ impl Core {
             settle,
             self.wishes.deadline(),
             self.conflicts_at,
+            self.elect_at,
             self.load_balancer.deadline(),
             self.garbage_at,
             told,

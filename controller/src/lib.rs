@@ -20,6 +20,7 @@ pub mod judge;
 pub mod leadership;
 pub mod load_balancer;
 pub mod objects;
+pub mod reflectors;
 mod run;
 pub mod wish;
 mod writer;

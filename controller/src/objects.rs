@@ -134,7 +134,11 @@ impl Objects {
             }
             Change::Policy(change) => stale.policies |= changed(self.policies.take(change, invalid)),
             Change::ServiceCidr(change) => stale.pools |= changed(self.service_cidrs.take(change, invalid)),
-            Change::Filter(change) => stale.later |= changed(self.filters.take(*change, invalid)),
+            Change::Filter(change) => {
+                let changed = changed(self.filters.take(*change, invalid));
+                stale.later |= changed;
+                stale.fabric |= changed;
+            }
             Change::Tier(change) => stale.later |= changed(self.tiers.take(change, invalid)),
             Change::OwnPolicy(change) => stale.later |= changed(self.own_policies.take(*change, invalid)),
             Change::GlobalPolicy(change) => {

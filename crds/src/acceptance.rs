@@ -7,10 +7,10 @@
 use kube::ResourceExt as _;
 
 use crate::v1alpha1::{
-    AdminState, Assignment, BGPAdvertisement, BGPPeer, EffectiveSession, Encapsulation, FabricConfiguration,
-    FixedTier, IPPool, LoadBalancerPool, NatOutgoing, Neighbor, NextHop, ServiceAddressType,
-    ServiceAdvertisement, ServiceAnnounce, Session, TOPOLOGY_PEER, Tier, TopologyMode, WhenNoEndpoints,
-    settings,
+    AdminState, Assignment, BGPAdvertisement, BGPFilter, BGPPeer, BGPPeerSpec, Community, EffectiveSession,
+    Encapsulation, FabricConfiguration, FilterAction, FixedTier, IPPool, LoadBalancerPool, NatOutgoing,
+    Neighbor, NextHop, Role, RouteSource, ServiceAddressType, ServiceAdvertisement, ServiceAnnounce,
+    TOPOLOGY_PEER, Tier, TopologyMode, WhenNoEndpoints, settings,
 };
 
 /// Why an object is not accepted.
@@ -61,23 +61,28 @@ pub fn bgp_peer(peer: &BGPPeer, configuration: Option<&FabricConfiguration>) -> 
     let spec = &peer.spec;
     let session = EffectiveSession::of_peer(peer, configuration);
     let neighbor = match spec.neighbor() {
-        Some(Neighbor::Address(_)) => None,
+        Some(Neighbor::Address(_) | Neighbor::ListenRange(_)) => None,
         Some(Neighbor::Interface(_)) => Some("spec.interface"),
-        Some(Neighbor::ListenRange(_)) => Some("spec.listenRange"),
-        Some(Neighbor::Nodes(_)) | None => Some("spec.peerNodeSelector"),
+        Some(Neighbor::Nodes(_)) => of_both_ends(spec)?,
+        None => Some("spec.peerNodeSelector"),
     };
+    let watches_range = session.bfd_profile.is_some() && spec.listen_range.is_some();
     let later = [
         neighbor,
-        spec.source_interface.is_some().then_some("spec.sourceInterface"),
-        session_field(&session, spec.session.as_ref(), &PEER_SESSION),
-        (!spec.filters.is_empty()).then_some("spec.filters"),
-        (spec.next_hop != NextHop::Auto).then_some("spec.nextHop"),
-        spec.reflector_client.then_some("spec.reflectorClient"),
-        spec.role.is_some().then_some("spec.role"),
-        (!matches!(spec.admin_state, AdminState::Up | AdminState::Shutdown)).then_some("spec.adminState"),
+        watches_range.then_some("spec.session.bfdProfile with spec.listenRange"),
+        adds_paths(&session).then_some("spec.session.addPath"),
     ];
     if let Some(field) = later.into_iter().flatten().next() {
         return Err(Refusal::later(field));
+    }
+    if let Some(Role::Unknown(role)) = &spec.role {
+        return Err(Refusal::unknown("spec.role", role));
+    }
+    if let NextHop::Unknown(value) = &spec.next_hop {
+        return Err(Refusal::unknown("spec.nextHop", value));
+    }
+    if let AdminState::Unknown(value) = &spec.admin_state {
+        return Err(Refusal::unknown("spec.adminState", value));
     }
     let name = peer.name_any();
     // The session of BGPPeer `topology.10.0.0.1` would have the name of a node-to-node session.
@@ -93,6 +98,26 @@ pub fn bgp_peer(peer: &BGPPeer, configuration: Option<&FabricConfiguration>) -> 
     }
 }
 
+/// Both ends of a session between our nodes are made, so that what one end alone would say has no meaning.
+fn of_both_ends(spec: &BGPPeerSpec) -> Result<Option<&'static str>, Refusal> {
+    let one_sided = [
+        ("spec.localASN", spec.local_asn.is_some()),
+        ("spec.port", spec.port.is_some()),
+        ("spec.passive", spec.passive),
+        ("spec.sourceInterface", spec.source_interface.is_some()),
+        ("spec.reflectorClient", spec.reflector_client),
+    ];
+    match one_sided.into_iter().find(|(_, is_set)| *is_set) {
+        Some((field, _)) => Err(Refusal {
+            reason: "UnknownValue",
+            message: format!(
+                "{field} does not apply to peerNodeSelector: both ends are made, from each node's settings"
+            ),
+        }),
+        None => Ok(None),
+    }
+}
+
 /// Whether node-to-node sessions may be opened as `topology` asks for.
 ///
 /// # Errors
@@ -100,54 +125,18 @@ pub fn bgp_peer(peer: &BGPPeer, configuration: Option<&FabricConfiguration>) -> 
 pub fn topology(configuration: Option<&FabricConfiguration>) -> Result<(), Refusal> {
     match settings::topology_mode(configuration) {
         TopologyMode::None => return Ok(()),
-        TopologyMode::FullMesh => {}
-        TopologyMode::RouteReflector => return Err(Refusal::later("spec.topology.mode RouteReflector")),
+        TopologyMode::FullMesh | TopologyMode::RouteReflector => {}
         TopologyMode::Unknown(mode) => return Err(Refusal::unknown("spec.topology.mode", &mode)),
     }
-    let own = configuration.and_then(|c| c.spec.topology.as_ref()?.session.as_ref());
-    match session_field(&EffectiveSession::of_topology(configuration), own, &TOPOLOGY_SESSION) {
-        Some(field) => Err(Refusal::later(field)),
-        None => Ok(()),
+    match adds_paths(&EffectiveSession::of_topology(configuration)) {
+        true => Err(Refusal::later("addPath of spec.topology.session or spec.session")),
+        false => Ok(()),
     }
 }
 
-/// How the settings of a session are called: where they stand themselves, and where they are inherited from.
-struct SessionFields {
-    bfd: [&'static str; 2],
-    ttl: [&'static str; 2],
-    long_lived: &'static str,
-    add_path: &'static str,
-}
-
-const PEER_SESSION: SessionFields = SessionFields {
-    bfd: ["spec.session.bfdProfile", "spec.session.bfdProfile of FabricConfiguration default"],
-    ttl: ["spec.session.ttlSecurity", "spec.session.ttlSecurity of FabricConfiguration default"],
-    long_lived: "spec.session.gracefulRestart.longLivedStaleTime",
-    add_path: "spec.session.addPath",
-};
-const TOPOLOGY_SESSION: SessionFields = SessionFields {
-    bfd: ["spec.topology.session.bfdProfile", "spec.session.bfdProfile"],
-    ttl: ["spec.topology.session.ttlSecurity", "spec.session.ttlSecurity"],
-    long_lived: "gracefulRestart.longLivedStaleTime of spec.topology.session or spec.session",
-    add_path: "addPath of spec.topology.session or spec.session",
-};
-
-/// The first setting of a session that this version does not honour.
-fn session_field(
-    session: &EffectiveSession,
-    own: Option<&Session>,
-    fields: &SessionFields,
-) -> Option<&'static str> {
-    let from = |is_own: bool, [own, inherited]: [&'static str; 2]| if is_own { own } else { inherited };
-    let bfd = own.is_some_and(|s| s.bfd_profile.is_some());
-    let ttl = own.is_some_and(|s| s.ttl_security.is_some());
-    let later = [
-        session.bfd_profile.is_some().then(|| from(bfd, fields.bfd)),
-        session.ttl_security.then(|| from(ttl, fields.ttl)),
-        (!session.long_lived_stale_time.is_zero()).then_some(fields.long_lived),
-        (session.add_path_receive || session.add_path_send.is_some()).then_some(fields.add_path),
-    ];
-    later.into_iter().flatten().next()
+/// Whether a session is to carry several paths per prefix.
+fn adds_paths(session: &EffectiveSession) -> bool {
+    session.add_path_receive || session.add_path_send.is_some()
 }
 
 /// Whether a BGPAdvertisement is originated.
@@ -165,16 +154,63 @@ pub fn bgp_advertisement(
     if spec.prefixes.iter().any(|prefix| prefix.gate.is_some()) {
         return Err(Refusal::later("spec.prefixes[].gate"));
     }
-    for community in spec.attributes.iter().flat_map(|a| &a.communities) {
-        crate::community::resolve(community, configuration).ok_or_else(|| Refusal {
+    let communities = spec.attributes.iter().flat_map(|a| &a.communities);
+    known_communities("spec.attributes.communities", communities, configuration)
+}
+
+fn known_communities<'a>(
+    field: &str,
+    communities: impl IntoIterator<Item = &'a Community>,
+    configuration: Option<&FabricConfiguration>,
+) -> Result<(), Refusal> {
+    let unknown = communities.into_iter().find(|one| crate::community::resolve(one, configuration).is_none());
+    unknown.map_or(Ok(()), |community| {
+        Err(Refusal {
             reason: "UnknownCommunity",
             message: format!(
-                "spec.attributes.communities: {community} is neither well-known nor in spec.communities of \
-                 FabricConfiguration default: add it there"
+                "{field}: {community} is neither well-known nor in spec.communities of FabricConfiguration default: \
+                 add it there"
             ),
-        })?;
+        })
+    })
+}
+
+/// Whether a BGPFilter may be used.
+///
+/// # Errors
+/// `UnknownValue` for an action or a source of a newer schema, `UnknownCommunity` for a name that nobody defined: a rule that is
+/// not understood could let through what it withholds.
+pub fn bgp_filter(filter: &BGPFilter, configuration: Option<&FabricConfiguration>) -> Result<(), Refusal> {
+    for (direction, rules) in [("import", &filter.spec.import), ("export", &filter.spec.export)] {
+        for (index, rule) in rules.iter().flatten().enumerate() {
+            let field = format!("spec.{direction}[{index}]");
+            if let FilterAction::Unknown(action) = &rule.action {
+                return Err(Refusal::unknown(&format!("{field}.action"), action));
+            }
+            let matching = rule.matching.iter();
+            for source in matching.clone().flat_map(|matching| &matching.sources) {
+                if let RouteSource::Unknown(source) = source {
+                    return Err(Refusal::unknown(&format!("{field}.match.sources"), source));
+                }
+            }
+            let set =
+                rule.set.iter().flat_map(|set| set.add_communities.iter().chain(&set.remove_communities));
+            let communities = matching.flat_map(|matching| &matching.communities).chain(set);
+            known_communities(&field, communities, configuration)?;
+        }
     }
     Ok(())
+}
+
+/// Why a BGPPeer that names a BGPFilter which is not there starts no session.
+pub fn filter_not_found(name: &str) -> Refusal {
+    Refusal {
+        reason: "BGPFilterNotFound",
+        message: format!(
+            "spec.filters: there is no BGPFilter {name}: create it, or take the name out of the list; a session that runs keeps \
+             its last filters, and none is started"
+        ),
+    }
 }
 
 /// A value that a newer schema knows must not be taken for one of ours: what is announced attracts traffic.
@@ -234,7 +270,7 @@ pub fn load_balancer_pool(pool: &LoadBalancerPool) -> Result<(), Refusal> {
 }
 
 /// Kinds with a status that a later version will act on.
-const LATER_KINDS: [&str; 4] = ["BGPFilter", "GlobalNetworkPolicy", "HostEndpoint", "NetworkPolicy"];
+const LATER_KINDS: [&str; 3] = ["GlobalNetworkPolicy", "HostEndpoint", "NetworkPolicy"];
 
 /// Whether this version acts on objects of a kind of ours at all.
 ///
@@ -270,20 +306,39 @@ mod tests {
     #[test]
     fn a_field_of_a_later_version_is_named_and_never_ignored() {
         assert_eq!(bgp_peer(&peer("address: 10.0.0.1"), None), Ok(()));
+        for honoured in [
+            "address: 10.0.0.1, session: {ttlSecurity: true}",
+            "address: 10.0.0.1, sourceInterface: lo, maxHops: 2",
+            "listenRange: 10.0.0.0/24",
+        ] {
+            assert_eq!(bgp_peer(&peer(honoured), None), Ok(()), "{honoured}");
+        }
         // The session itself says what of `auth` is missing or not supported.
         let signed = "address: 10.0.0.1, session: {auth: {md5: {secretRef: {name: a, key: b}}}}";
         assert_eq!(bgp_peer(&peer(signed), None), Ok(()));
+        let honoured =
+            "address: 10.0.0.1, role: Customer, session: {gracefulRestart: {longLivedStaleTime: 1h}}";
+        assert_eq!(bgp_peer(&peer(honoured), None), Ok(()));
+        let newer = bgp_peer(&peer("address: 10.0.0.1, role: Sibling"), None).unwrap_err();
+        assert!(newer.message.starts_with("spec.role \"Sibling\" is not known"), "{newer:?}");
+        let policy = "address: 10.0.0.1, filters: [a], nextHop: Keep, adminState: Drained";
+        assert_eq!(bgp_peer(&peer(policy), None), Ok(()));
+        for (extra, text) in [
+            ("address: 10.0.0.1, nextHop: Other", "spec.nextHop \"Other\" is not known"),
+            ("address: 10.0.0.1, adminState: Asleep", "spec.adminState \"Asleep\" is not known"),
+        ] {
+            let refusal = bgp_peer(&peer(extra), None).unwrap_err();
+            assert!(refusal.message.starts_with(text), "{extra}: {refusal:?}");
+        }
+        // So it is with a profile that is not there.
+        assert_eq!(bgp_peer(&peer("address: 10.0.0.1, session: {bfdProfile: fast}"), None), Ok(()));
         for (extra, field) in [
             ("interface: eth0", "spec.interface"),
-            ("listenRange: 10.0.0.0/24", "spec.listenRange"),
-            ("address: 10.0.0.1, session: {bfdProfile: fast}", "spec.session.bfdProfile"),
-            ("address: 10.0.0.1, session: {ttlSecurity: true}", "spec.session.ttlSecurity"),
+            (
+                "listenRange: 10.0.0.0/24, session: {bfdProfile: fast}",
+                "spec.session.bfdProfile with spec.listenRange",
+            ),
             ("address: 10.0.0.1, session: {addPath: {receive: true}}", "spec.session.addPath"),
-            ("address: 10.0.0.1, filters: [a]", "spec.filters"),
-            ("address: 10.0.0.1, nextHop: Self", "spec.nextHop"),
-            ("address: 10.0.0.1, role: Customer", "spec.role"),
-            ("address: 10.0.0.1, sourceInterface: lo", "spec.sourceInterface"),
-            ("address: 10.0.0.1, adminState: Drained", "spec.adminState"),
         ] {
             let refusal = bgp_peer(&peer(extra), None).unwrap_err();
             assert_eq!(refusal.reason, "UnknownValue");
@@ -295,15 +350,38 @@ mod tests {
     }
 
     #[test]
-    fn an_inherited_bfd_profile_is_refused_where_it_stands() {
+    fn what_one_end_alone_would_say_is_refused_where_both_are_made() {
+        let of = |rest: &str| {
+            let mut peer = peer(&format!("peerNodeSelector: {{matchLabels: {{rr: a}}}}{rest}"));
+            peer.spec.asn = None;
+            bgp_peer(&peer, None)
+        };
+        assert_eq!(of(""), Ok(()));
+        assert_eq!(of(", transit: true, maxHops: 3, session: {ttlSecurity: true}"), Ok(()));
+        for (rest, field) in [
+            (", localASN: 65009", "spec.localASN"),
+            (", port: 1179", "spec.port"),
+            (", passive: true", "spec.passive"),
+            (", sourceInterface: lo", "spec.sourceInterface"),
+        ] {
+            let refusal = of(rest).unwrap_err();
+            assert!(
+                refusal.message.starts_with(&format!("{field} does not apply to peerNodeSelector")),
+                "{refusal:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_inherited_setting_counts() {
         let configuration: FabricConfiguration = serde_saphyr::from_str(
             "{apiVersion: manx.dev/v1alpha1, kind: FabricConfiguration, metadata: {name: default},
-              spec: {session: {bfdProfile: fast}}}",
+              spec: {session: {addPath: {receive: true}}}}",
         )
         .unwrap();
         let refusal = bgp_peer(&peer("address: 10.0.0.1"), Some(&configuration)).unwrap_err();
-        assert!(refusal.message.contains("FabricConfiguration default"), "{refusal:?}");
-        let off = peer("address: 10.0.0.1, session: {bfdProfile: ''}");
+        assert!(refusal.message.starts_with("spec.session.addPath is not"), "{refusal:?}");
+        let off = peer("address: 10.0.0.1, session: {addPath: {receive: false}}");
         assert_eq!(bgp_peer(&off, Some(&configuration)), Ok(()));
     }
 
@@ -318,17 +396,20 @@ mod tests {
         assert_eq!(topology(None), Ok(()));
         for spec in [
             "topology: {mode: FullMesh, session: {timers: {hold: 9s}}}",
+            "topology: {mode: RouteReflector, routeReflectors: {count: 2}}",
             "topology: {mode: None}, session: {bfdProfile: fast}",
+            "topology: {session: {ttlSecurity: true, bfdProfile: fast}}",
+            "session: {bfdProfile: fast}",
             "topology: {session: {auth: {md5: {secretRef: {name: a, key: b}}}}}",
         ] {
             assert_eq!(topology(Some(&configuration(spec))), Ok(()), "{spec}");
         }
         for (spec, text) in [
-            ("topology: {mode: RouteReflector}", "spec.topology.mode RouteReflector is not supported"),
             ("topology: {mode: Star}", "spec.topology.mode \"Star\" is not known"),
-            ("topology: {session: {bfdProfile: fast}}", "spec.topology.session.bfdProfile is not"),
-            ("session: {bfdProfile: fast}", "spec.session.bfdProfile is not"),
-            ("topology: {session: {ttlSecurity: true}}", "spec.topology.session.ttlSecurity is not"),
+            (
+                "topology: {session: {addPath: {send: 2}}}",
+                "addPath of spec.topology.session or spec.session is not",
+            ),
         ] {
             let refusal = topology(Some(&configuration(spec))).unwrap_err();
             assert!(refusal.message.starts_with(text), "{spec}: {refusal:?}");

@@ -12,7 +12,7 @@ use manx_crds::host::{BGPD_SOCKET, FELIX_SOCKET};
 use manx_crds::report::{Answer, Header, Source};
 use manx_crds::store::any::{AnyStore, Place};
 use manx_crds::store::kube::KubeStore;
-use manx_crds::store::{Object, Selection, Store as _, StoreError};
+use manx_crds::store::{Key, Object, Selection, Store as _, StoreError};
 use manx_crds::v1alpha1::FabricNode;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -132,6 +132,34 @@ impl Fabric {
         match &self.store {
             Some(store) => Ok(store.list::<K>(&Selection::default()).await?.items),
             None => Ok(Vec::new()),
+        }
+    }
+
+    /// Changes an object, where `change` says that there is something to change; again where somebody else was faster.
+    pub(crate) async fn change<K: Object>(
+        &self,
+        name: &str,
+        mut change: impl FnMut(&mut K) -> bool,
+    ) -> Result<K, Failure> {
+        let Some(store) = &self.store else {
+            return Err(Failure::new(
+                "there is no datastore to write to",
+                "no --store, no MANX_STORE",
+                "one of them",
+                "manxctl --store /etc/manx/objects node drain NODE",
+            ));
+        };
+        let key = Key::cluster(name);
+        loop {
+            let mut object = store.get::<K>(&key).await?;
+            if !change(&mut object) {
+                return Ok(object);
+            }
+            match store.replace(&object).await {
+                Ok(object) => return Ok(object),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

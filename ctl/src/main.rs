@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use manx_crds::store::any::Place;
+use manx_crds::v1alpha1::AdminState;
 use serde::Serialize;
 
 use crate::error::Failure;
@@ -83,6 +84,11 @@ enum Verb {
     Status,
     /// Lists the nodes
     Nodes,
+    /// One node
+    Node {
+        #[command(subcommand)]
+        what: NodeVerb,
+    },
     /// Sessions and routes
     Bgp {
         #[command(subcommand)]
@@ -137,6 +143,19 @@ struct Patience {
     /// How long to wait, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 240)]
     timeout: u64,
+}
+
+#[derive(Subcommand)]
+enum NodeVerb {
+    /// Asks the neighbours to send elsewhere what they send here (RFC 8326); sessions stay up
+    Drain {
+        node: String,
+        /// Why; neighbours read it should the sessions end
+        #[arg(short, long)]
+        message: Option<String>,
+    },
+    /// Takes the traffic back
+    Undrain { node: String },
 }
 
 #[derive(Subcommand)]
@@ -205,6 +224,12 @@ async fn run(global: &Global, verb: Verb) -> Result<bool, Failure> {
         Verb::Install { .. } | Verb::Uninstall { .. } | Verb::Ask { .. } => Ok(true),
         Verb::Status => command::status::run(&fabric, global).await,
         Verb::Nodes => command::nodes::run(&fabric, global).await,
+        Verb::Node { what: NodeVerb::Drain { node, message } } => {
+            command::drain::run(&fabric, &node, AdminState::Drained, message.as_deref()).await
+        }
+        Verb::Node { what: NodeVerb::Undrain { node } } => {
+            command::drain::run(&fabric, &node, AdminState::Up, None).await
+        }
         Verb::Bgp { what: Bgp::Peers { peer } } => {
             command::peers::run(&fabric, global, peer.as_deref()).await
         }

@@ -23,6 +23,8 @@ pub struct Frr {
     name: String,
     zebra: Process,
     bgpd: Process,
+    /// Its other daemons.
+    more: Vec<Process>,
 }
 
 /// What its daemons are given beside what they always get.
@@ -32,6 +34,8 @@ pub struct Arguments<'a> {
     pub zebra: &'a [&'a str],
     /// Such as `-n`: no kernel routes.
     pub bgpd: &'a [&'a str],
+    /// Other daemons beside zebra and bgpd, such as `bfdd`.
+    pub beside: &'a [&'a str],
 }
 
 /// The version that is installed, such as `8.4.4`.
@@ -48,23 +52,26 @@ impl Frr {
         Self::start_with(name, netns, logs, config, Arguments::default())
     }
 
-    /// As [`Frr::start`], with more arguments.
+    /// As [`Frr::start`], with more arguments and daemons.
     pub fn start_with(
         name: &str,
         netns: &Netns,
         logs: &Path,
         config: &str,
-        more: Arguments<'_>,
+        with: Arguments<'_>,
     ) -> Result<Self> {
         version()?;
         let run = Path::new(RUN).join(name);
         prepare(name, &run)?;
-        let zebra = daemon("zebra", name, netns, logs, &run, more.zebra)?;
+        let zebra = daemon("zebra", name, netns, logs, &run, with.zebra)?;
         wait_for(Duration::from_secs(10), || run.join("zserv.api").exists().then_some(()))
             .with_context(|| format!("zebra of {name} opened no zserv.api; log {}", logs.display()))?;
-        let bgpd = daemon("bgpd", name, netns, logs, &run, more.bgpd)?;
-        for socket in ["zebra.vty", "bgpd.vty"] {
-            wait_for(Duration::from_secs(10), || run.join(socket).exists().then_some(()))
+        let bgpd = daemon("bgpd", name, netns, logs, &run, with.bgpd)?;
+        let started = with.beside.iter().map(|program| daemon(program, name, netns, logs, &run, &[]));
+        let more = started.collect::<Result<Vec<_>>>()?;
+        for program in ["zebra", "bgpd"].iter().chain(with.beside) {
+            let socket = format!("{program}.vty");
+            wait_for(Duration::from_secs(10), || run.join(&socket).exists().then_some(()))
                 .with_context(|| format!("{name} opened no {socket}; log {}", logs.display()))?;
         }
         let file = logs.join(format!("{name}.frr.conf"));
@@ -72,7 +79,7 @@ impl Frr {
         let mut load = Command::new("vtysh");
         load.args(["-N", name, "-f"]).arg(&file);
         stdout_of(load).with_context(|| format!("configuration of {name}"))?;
-        let mut router = Self { name: name.to_owned(), zebra, bgpd };
+        let mut router = Self { name: name.to_owned(), zebra, bgpd, more };
         router.check_running()?;
         Ok(router)
     }
@@ -96,6 +103,7 @@ impl Frr {
     /// An error if one of its daemons ended.
     pub fn check_running(&mut self) -> Result<()> {
         self.zebra.check_running()?;
+        self.more.iter_mut().try_for_each(Process::check_running)?;
         self.bgpd.check_running()
     }
 
@@ -103,6 +111,7 @@ impl Frr {
     pub fn leave(self) {
         self.zebra.leave();
         self.bgpd.leave();
+        self.more.into_iter().for_each(Process::leave);
     }
 
     /// Ends it and removes what it left in /etc and /run.

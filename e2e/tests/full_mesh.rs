@@ -1,4 +1,5 @@
-//! Three nodes on one L2 segment and no router: topology.mode FullMesh, with one AS for all and with one for each.
+//! Three nodes on one L2 segment and no router: topology.mode FullMesh, with one AS for all and with one for each, and
+//! RouteReflector.
 //!
 //! Needs root, and bgpd built in the same profile. What is missing fails the test and says so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
@@ -13,7 +14,7 @@ use e2e::netns::{self, Netns};
 use e2e::process::{Launch, Process, built, tail, wait_for};
 use e2e::store::Objects;
 use e2e::topology::{self, Scope};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
@@ -357,6 +358,57 @@ fn sessions_and_blocks_return_without_the_datastore() {
         (0..NODES.len()).all(|node| rig.learned(node).iter().all(|(prefix, _)| *prefix != gone))
     });
     assert!(life(&rig).contains("remembered inputs are replaced"));
+}
+
+/// What the controller would elect: it does not run here.
+fn elect(rig: &Rig, reflectors: &[usize]) {
+    let list: Vec<Value> = reflectors
+        .iter()
+        .map(|node| json!({"nodeName": NODES[*node], "clusterID": v4(*node), "addresses": [v4(*node)]}))
+        .collect();
+    let status = rig.directory.join("objects/.status/fabricconfigurations.manx.dev");
+    let (file, new) = (status.join("default.yaml"), status.join(".new"));
+    // It has been there since somebody saw the object for the first time.
+    let mut record: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    record["managers"] = json!({"manx-controller": {"status": {"routeReflectors": list}}});
+    fs::write(&new, record.to_string()).unwrap();
+    fs::rename(new, file).unwrap();
+}
+
+#[test]
+fn reflected() {
+    let mut rig = everybody_learns(Kind::Internal, "mesh-r");
+    let put = |rig: &Rig, topology: &str| {
+        let text = format!(
+            "apiVersion: manx.dev/v1alpha1\nkind: FabricConfiguration\nmetadata: {{name: default}}\nspec:\n  \
+             topology: {{{topology}session: {{timers: {{hold: 9s, connectRetry: 1s}}}}}}\n"
+        );
+        rig.objects.put("fabricconfigurations.manx.dev/default", &text).unwrap();
+    };
+    let up = |names: &[&str]| -> Vec<(String, String)> {
+        names.iter().map(|name| ((*name).to_owned(), "Established".to_owned())).collect()
+    };
+    let mesh = ["n2.topology.10.9.0.11", "n3.topology.10.9.0.11", "n3.topology.10.9.0.12"];
+    rig.await_that("the mesh is reported", |rig| rig.sessions() == up(&mesh));
+    put(&rig, "mode: RouteReflector, ");
+    thread::sleep(Duration::from_secs(3));
+    assert!(rig.is_full(&[0, 1, 2]), "nobody is elected yet: what runs goes on");
+    // n1 reflects: n2 and n3 have no session with each other, and each other's blocks all the same.
+    elect(&rig, &[0]);
+    rig.await_that("sessions with the reflector alone", |rig| rig.sessions() == up(&mesh[..2]));
+    rig.await_that("blocks are reflected", |rig| rig.is_full(&[0, 1, 2]));
+    // A second one, the first one dies: n3 hears of n2 from itself, n2 of n3 likewise.
+    elect(&rig, &[0, 1]);
+    rig.await_that("sessions with both", |rig| rig.sessions() == up(&mesh));
+    rig.kill(0);
+    thread::sleep(Duration::from_secs(1));
+    elect(&rig, &[1]);
+    rig.await_that("n2 and n3 without n1", |rig| {
+        [1, 2].iter().all(|node| {
+            let (held, expected) = (rig.learned(*node), Rig::expected(*node, &[1, 2]));
+            expected.iter().all(|route| held.contains(route))
+        })
+    });
 }
 
 #[test]

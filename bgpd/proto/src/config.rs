@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::output::Reason;
 use crate::policy::{ExportPolicy, ImportPolicy};
 use crate::types::{AfiSafi, Asn, PeerName, RouterId};
@@ -29,6 +31,20 @@ pub struct SpeakerConfig {
     pub selection_deferral: Duration,
     /// The peers by name. A name that is gone is shut down with Cease/Peer De-configured.
     pub peers: BTreeMap<PeerName, PeerConfig>,
+    /// Neighbours that dial us, by prefix. Each becomes a peer `<name>.<address>` (in which a colon is a `-`), and is told what
+    /// an audience with the range's name is told.
+    pub ranges: BTreeMap<PeerName, RangeConfig>,
+}
+
+/// Neighbours of one prefix, as many as dial us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RangeConfig {
+    /// Who may dial. Of several ranges that hold an address the longest counts, of equal ones the first by name.
+    pub prefix: IpNet,
+    /// How many peers there may be at a time; whoever comes then is refused.
+    pub limit: u16,
+    /// The settings of each; its `remote` and `passive` mean nothing.
+    pub peer: PeerConfig,
 }
 
 impl SpeakerConfig {
@@ -41,7 +57,15 @@ impl SpeakerConfig {
             max_paths: 16,
             selection_deferral: Duration::from_secs(120),
             peers: BTreeMap::new(),
+            ranges: BTreeMap::new(),
         }
+    }
+
+    /// The range that an address belongs to.
+    #[must_use]
+    pub fn range_of(&self, address: IpAddr) -> Option<(&PeerName, &RangeConfig)> {
+        let holding = self.ranges.iter().rev().filter(|(_, range)| range.prefix.contains(&address));
+        holding.max_by_key(|(_, range)| range.prefix.prefix_len())
     }
 }
 
@@ -73,6 +97,8 @@ pub struct PeerConfig {
     pub passive: bool,
     /// How many hops away the peer may be: 1 is a direct neighbour. Handed through to [`crate::Output::Dial`].
     pub max_hops: u8,
+    /// What the peer sends must have come over at most `max_hops` links (RFC 5082). The shell sees to it, on the sockets.
+    pub ttl_security: bool,
     /// Segments are signed (RFC 2385). The shell has the key and sees to it; here a session that begins or ceases to be
     /// signed is another session.
     pub signed: bool,
@@ -97,6 +123,11 @@ pub struct PeerConfig {
 }
 
 impl PeerConfig {
+    /// Whether the peer may have kept our routes over our restart, and tell its own again.
+    pub(crate) fn may_help(&self) -> bool {
+        self.admin == AdminState::Up && self.graceful_restart.mode != GracefulRestartMode::Disabled
+    }
+
     /// A peer with the built-in session settings, both families, `import` and `export` as given.
     #[must_use]
     pub fn new(
@@ -118,6 +149,7 @@ impl PeerConfig {
             connect_retry: Duration::from_secs(5),
             passive: false,
             max_hops: 1,
+            ttl_security: false,
             signed: false,
             graceful_restart: GracefulRestart::default(),
             add_path: AddPath::default(),

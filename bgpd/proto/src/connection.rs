@@ -157,14 +157,24 @@ impl Jitter {
 
     /// 75 to 100 % of a duration.
     pub(crate) fn shorten(&mut self, duration: Duration) -> Duration {
+        self.shorten_to(duration, 1000)
+    }
+
+    /// 75 % to `up_to` per mille of a duration.
+    pub(crate) fn shorten_to(&mut self, duration: Duration, up_to: u32) -> Duration {
+        let spread = u64::from(up_to.saturating_sub(750)) + 1;
+        let per_mille = 750 + u32::try_from(self.draw() % spread).unwrap_or(0);
+        duration * per_mille / 1000
+    }
+
+    /// The next number.
+    pub(crate) fn draw(&mut self) -> u64 {
         // SplitMix64 (Steele, Lea, Flood 2014)
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        let per_mille = 750 + u32::try_from(z % 251).unwrap_or(250);
-        duration * per_mille / 1000
+        z ^ (z >> 31)
     }
 }
 

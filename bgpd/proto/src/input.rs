@@ -88,6 +88,14 @@ pub enum Input<'a> {
         /// For people: which link.
         text: String,
     },
+    /// BFD was Up towards this peer and says that the path failed (RFC 5882 §4): end its session at once with Cease/BFD Down
+    /// (RFC 9384). Nothing of it is kept, whatever graceful restart was agreed; what was kept already goes too.
+    BfdDown {
+        /// The peer.
+        peer: PeerName,
+        /// For people: BFD's diagnostic.
+        text: String,
+    },
     /// An operator resets a session: Cease/Administrative Reset, then start again. Ends damping and prefix-limit waits.
     Reset {
         /// The peer.

@@ -4,7 +4,7 @@
 //!            Input (and `now`)                                   Output
 //!   Configure, Originate, Withdraw ─┐                    ┌─► Dial, CancelDial, Close
 //!   Connected, DialFailed, Accepted ┤   ┌───────────┐    ├─► Fib(change), FibComplete
-//!   Bytes, Closed, LinkDown         ┼──►│  Speaker  ├────┼─► TrackNextHop
+//!   Bytes, Closed, LinkDown, BfdDown┼──►│  Speaker  ├────┼─► TrackNextHop
 //!   NextHop, KernelRoutesFound      ┤   └──┬─────▲──┘    └─► Event(SessionEvent)
 //!   Reset, RequestRefresh           ┤      │     │
 //!   Timeout, Stop                  ─┘      ▼     │ transmitted(conn, n)
@@ -26,6 +26,7 @@
 //! [`Input::Closed`]. Inputs about connections the speaker has forgotten are ignored, so no race needs care outside.
 
 mod audience;
+pub mod bfd;
 pub mod config;
 mod connection;
 pub mod decision;

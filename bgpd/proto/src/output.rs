@@ -25,6 +25,8 @@ pub enum Output {
         local: Option<IpAddr>,
         /// How many hops the peer may be away: the TTL, or RFC 5082's distance.
         max_hops: u8,
+        /// Whether packets from further away are dropped (RFC 5082).
+        ttl_security: bool,
     },
     /// Give up an attempt that is under way.
     CancelDial {
@@ -178,7 +180,7 @@ impl SessionEvent {
 }
 
 /// Why an incoming connection was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Rejection {
     /// No peer has this address.
     UnknownPeer,
@@ -192,6 +194,8 @@ pub enum Rejection {
     IdleHold,
     /// The session is Established, or another incoming connection is under way.
     AlreadyConnected,
+    /// Its range has as many peers as it may have.
+    RangeFull,
 }
 
 /// Why a session is in its state: the reasons of condition `Established` of a BGPSession.
@@ -217,6 +221,8 @@ pub enum Reason {
     BadPeerAS,
     /// The peer was silent for the hold time.
     HoldTimerExpired,
+    /// BFD says that the path to the peer failed, or the session waits for what BFD needs.
+    BFDDown,
     /// We ended it; `SessionError` says why.
     NotificationSent,
     /// The peer ended it; `SessionError` says why.

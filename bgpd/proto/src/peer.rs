@@ -96,6 +96,8 @@ pub(crate) struct Peer {
     pub(crate) id: PeerId,
     pub(crate) name: PeerName,
     pub(crate) config: PeerConfig,
+    /// It is a neighbour of this range, and there because it dialled us.
+    range: Option<PeerName>,
     primary: Connection,
     second: Option<Connection>,
     /// A Dial is under way.
@@ -134,6 +136,7 @@ impl Peer {
             id,
             name,
             config,
+            range: None,
             primary: Connection::idle(),
             second: None,
             dialling: false,
@@ -157,6 +160,37 @@ impl Peer {
             first_since_start: at_start,
             refused: false,
         }
+    }
+
+    /// A neighbour of a range.
+    pub(crate) fn of_range(
+        id: PeerId,
+        name: PeerName,
+        config: PeerConfig,
+        range: PeerName,
+        at_start: bool,
+        now: Instant,
+    ) -> Peer {
+        Peer { range: Some(range), ..Peer::new(id, name, config, at_start, now) }
+    }
+
+    pub(crate) fn range(&self) -> Option<&PeerName> {
+        self.range.as_ref()
+    }
+
+    /// What audiences know it by.
+    fn audience(&self) -> &PeerName {
+        self.range.as_ref().unwrap_or(&self.name)
+    }
+
+    /// Nothing is left of it: it only listens, and nothing of an earlier session is kept. A pause refuses it, and is not over.
+    pub(crate) fn is_over(&self) -> bool {
+        let is_done = match self.primary.state {
+            State::Active => true,
+            State::Idle => self.config.admin != AdminState::Up,
+            State::Connect | State::OpenSent | State::OpenConfirm | State::Established => false,
+        };
+        is_done && self.second.is_none() && self.stale.is_none()
     }
 
     // ---- what is wanted
@@ -301,7 +335,7 @@ impl Peer {
     /// The audiences changed: the peer may take other routes of our own.
     pub(crate) fn retag(&mut self, ctx: &mut Context<'_>) {
         if self.established().is_some() {
-            ctx.rib.set_tags(self.id, ctx.audiences.tags_of(&self.name));
+            ctx.rib.set_tags(self.id, ctx.audiences.tags_of(self.audience()));
         }
     }
 
@@ -397,6 +431,20 @@ impl Peer {
             if self.connection(slot).is_some_and(|connection| connection.state.has_connection()) {
                 let cause = Cause::transport(Reason::InterfaceDown, text);
                 self.fire(slot, Event::TcpConnectionFails, Some(cause), ctx);
+            }
+        }
+        self.forget_stale(ctx);
+    }
+
+    /// BFD says that the path failed: as if the link were down, with a last word for a peer that may hear it.
+    pub(crate) fn bfd_down(&mut self, text: &str, ctx: &mut Context<'_>) {
+        for slot in [Slot::Second, Slot::Primary] {
+            if self.connection(slot).is_some_and(|connection| connection.state.has_connection()) {
+                // RFC 4271 §8.2.2, AutomaticStop: "increments the ConnectRetryCounter by 1".
+                self.failures = self.failures.saturating_add(1);
+                let notification = Notification::new(6, cease::BFD_DOWN);
+                let cause = Cause { then: Then::Listen, ..Cause::local(notification, text) };
+                self.fire(slot, Event::Stop, Some(cause), ctx);
             }
         }
         self.forget_stale(ctx);
@@ -553,6 +601,7 @@ impl Cause {
             (4, _) => Reason::HoldTimerExpired,
             (6, cease::MAXIMUM_NUMBER_OF_PREFIXES_REACHED) => Reason::MaxPrefixesReached,
             (6, cease::ADMINISTRATIVE_SHUTDOWN) => Reason::AdminShutdown,
+            (6, cease::BFD_DOWN) => Reason::BFDDown,
             _ => Reason::NotificationSent,
         };
         let error = SessionError {
@@ -605,6 +654,7 @@ fn needs_reset(before: &PeerConfig, after: &PeerConfig) -> bool {
         next_hop,
         hold_time,
         max_hops,
+        ttl_security,
         signed,
         graceful_restart,
         add_path,
@@ -628,11 +678,11 @@ fn needs_reset(before: &PeerConfig, after: &PeerConfig) -> bool {
         || *next_hop != after.next_hop
         || *hold_time != after.hold_time
         || *max_hops != after.max_hops
+        || *ttl_security != after.ttl_security
         || *signed != after.signed
         || graceful_restart.mode != after.graceful_restart.mode
         || graceful_restart.long_lived_stale_time.is_zero()
             != after.graceful_restart.long_lived_stale_time.is_zero()
-        || graceful_restart.notification != after.graceful_restart.notification
         || *add_path != after.add_path
         || *role != after.role
         || *role_strict != after.role_strict

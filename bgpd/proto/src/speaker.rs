@@ -1,6 +1,7 @@
 //! The speaker: peers and routes behind one mutable entry.
 
 mod configure;
+mod dynamic;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +10,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use crate::audience::Audiences;
-use crate::config::SpeakerConfig;
+use crate::config::{PeerConfig, SpeakerConfig};
 use crate::connection::{Jitter, Link};
 use crate::input::Input;
 use crate::output::{Output, Rejection, SessionEvent};
@@ -36,6 +37,8 @@ pub struct Speaker {
     names: BTreeMap<PeerName, PeerId>,
     addresses: BTreeMap<IpAddr, PeerId>,
     conns: BTreeMap<ConnId, PeerId>,
+    /// The peers that are neighbours of ranges.
+    dynamic: BTreeSet<PeerId>,
     own: BTreeMap<IpNet, Vec<OwnRoute>>,
     audiences: Audiences,
     /// Families whose kernel routes an earlier life left.
@@ -68,6 +71,7 @@ impl Speaker {
             names: BTreeMap::new(),
             addresses: BTreeMap::new(),
             conns: BTreeMap::new(),
+            dynamic: BTreeSet::new(),
             own: BTreeMap::new(),
             audiences: Audiences::default(),
             preserved: BTreeSet::new(),
@@ -114,6 +118,7 @@ impl Speaker {
                 return;
             }
             Input::LinkDown { peer, text } => self.with_named(&peer, |peer, ctx| peer.link_down(&text, ctx)),
+            Input::BfdDown { peer, text } => self.with_named(&peer, |peer, ctx| peer.bfd_down(&text, ctx)),
             Input::Reset { peer, message } => self.with_named(&peer, |peer, ctx| peer.reset(&message, ctx)),
             Input::RequestRefresh { peer, family } => self.with_named(&peer, |peer, ctx| {
                 if !peer.request_refresh(family, ctx) {
@@ -136,12 +141,19 @@ impl Speaker {
             self.rib.defer_selection(false);
         }
         if let Selection::Settling(until) = self.selection
-            && (until <= self.now || !self.peers.values().any(|peer| peer.delays_sweep(&self.preserved)))
+            && (until <= self.now || !self.delays_sweep())
         {
             self.selection = Selection::Running;
             self.fib_complete_due = true;
         }
         self.more_work = !self.stopped && self.rib.drain();
+    }
+
+    /// Whether somebody may still tell what the kernel holds from before; who of a range will come nobody knows.
+    fn delays_sweep(&self) -> bool {
+        let ranges = self.config.iter().flat_map(|config| config.ranges.values());
+        ranges.map(|range| &range.peer).any(PeerConfig::may_help)
+            || self.peers.values().any(|peer| peer.delays_sweep(&self.preserved))
     }
 
     fn timeout(&mut self) {
@@ -207,12 +219,10 @@ impl Speaker {
 
     fn accepted(&mut self, conn: ConnId, local: SocketAddr, remote: SocketAddr) {
         let link = Link::new(conn, local, remote, false, self.now);
-        let taken = match self.addresses.get(&remote.ip().to_canonical()).copied() {
-            None => Err(Rejection::UnknownPeer),
-            Some(id) => self
-                .with_peer(id, |peer, ctx| peer.accepted(link, ctx))
-                .unwrap_or(Err(Rejection::UnknownPeer)),
-        };
+        let taken = self.peer_at(remote).and_then(|id| {
+            let taken = self.with_peer(id, |peer, ctx| peer.accepted(link, ctx));
+            taken.unwrap_or(Err(Rejection::UnknownPeer))
+        });
         let Err(why) = taken else { return };
         // RFC 4486 §4: a connection that nobody wants, and one that loses to an Established session.
         let subcode = match why {
@@ -220,6 +230,7 @@ impl Speaker {
             | Rejection::WrongLocalAddress
             | Rejection::AdminShutdown
             | Rejection::Withheld
+            | Rejection::RangeFull
             | Rejection::IdleHold => cease::CONNECTION_REJECTED,
             Rejection::AlreadyConnected => cease::CONNECTION_COLLISION_RESOLUTION,
         };
@@ -254,6 +265,10 @@ impl Speaker {
         if self.fib_complete_due && !self.stopped && !self.rib.is_dirty() && self.unanswered.is_empty() {
             self.fib_complete_due = false;
             self.outputs.extend(AfiSafi::ALL.map(|family| Output::FibComplete { family }));
+        }
+        // Whoever reads of a peer's end may still ask for it; now everything was read.
+        if self.outputs.is_empty() && !self.dynamic.is_empty() {
+            self.reap();
         }
         self.outputs.pop_front()
     }
@@ -330,6 +345,20 @@ impl Speaker {
     #[must_use]
     pub fn config(&self) -> Option<&SpeakerConfig> {
         self.config.as_ref()
+    }
+
+    /// All peers by name, each with its configuration, and the range that it is a neighbour of.
+    pub fn peers(&self) -> impl Iterator<Item = (&PeerName, &PeerConfig, Option<&PeerName>)> {
+        let peer = |id: &PeerId| self.peers.get(id);
+        self.names
+            .iter()
+            .filter_map(move |(name, id)| peer(id).map(|peer| (name, &peer.config, peer.range())))
+    }
+
+    /// The range that a peer is a neighbour of.
+    #[must_use]
+    pub fn range(&self, name: &PeerName) -> Option<&PeerName> {
+        self.peers.get(self.names.get(name)?)?.range()
     }
 
     /// One peer as it stands. Counts what it is told, so it walks the tables.

@@ -22,6 +22,7 @@ enum Deed {
     SayCut(Vec<u8>, usize),
     Close,
     LinkDown,
+    BfdDown,
     Reset,
     Refresh,
     Wait(u64),
@@ -67,6 +68,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         4 => (message(), 0usize..50).prop_map(|(bytes, at)| Deed::SayCut(bytes, at)),
         1 => Just(Deed::Close),
         1 => Just(Deed::LinkDown),
+        1 => Just(Deed::BfdDown),
         1 => Just(Deed::Reset),
         1 => Just(Deed::Refresh),
         3 => (0u64..100_000).prop_map(Deed::Wait),
@@ -95,6 +97,7 @@ fn play(hand: &mut Hand, next: &mut u64, pick: u64, deed: Deed) {
         }
         Deed::Close => hand.close(some),
         Deed::LinkDown => hand.link_down(),
+        Deed::BfdDown => hand.bfd_down(),
         Deed::Reset => hand.reset("chaos"),
         Deed::Refresh => hand.refresh_wanted(),
         Deed::Wait(millis) => hand.run_for(Duration::from_millis(millis)),

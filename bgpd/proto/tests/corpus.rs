@@ -64,6 +64,7 @@ fn seeds(target: &Target) -> Vec<Vec<u8>> {
             let updates = cases().into_iter().filter(|case| case.bytes.len() > 22 && case.bytes[18] == 2);
             updates.map(|case| [vec![of(&case)], part(&case.bytes[19..])].concat()).collect()
         }
+        "bfd" => bfd_seeds(),
         "speaker" => cases()
             .into_iter()
             .map(|case| {
@@ -76,11 +77,42 @@ fn seeds(target: &Target) -> Vec<Vec<u8>> {
     }
 }
 
+/// A session that comes up, is asked, reconfigured and lost; and packets that are too short, too long, of nobody.
+fn bfd_seeds() -> Vec<Vec<u8>> {
+    let configure = [3, 90, 90, 3, 0];
+    let up = [&configure[..], &[2, 60], &[1, 1, 0x30, 10], &[1, 2, 0x30, 10], &[1, 3, 0x31, 10]].concat();
+    let packet = |first: u8, second: u8, length: u8, octets: usize| {
+        let mut packet = vec![first, second, 3, length, 0, 0, 0, 9];
+        packet.resize(octets, 0);
+        [vec![0, 1], part(&packet)].concat()
+    };
+    vec![
+        up.clone(),
+        [&up[..], &[2, 250, 2, 250]].concat(),
+        [&up[..], &[3, 10, 10, 5, 1], &[1, 3, 0x32, 1], &[4]].concat(),
+        [&configure[..], &packet(0x20, 0x40, 24, 24)].concat(),
+        [&configure[..], &packet(0x20, 0x40, 24, 23)].concat(),
+        [&configure[..], &packet(0x20, 0x44, 26, 28)].concat(),
+        [
+            &configure[..],
+            &packet(0x40, 0x40, 24, 24),
+            &packet(0x20, 0xC0, 24, 24),
+            &packet(0x20, 0x41, 24, 24),
+        ]
+        .concat(),
+    ]
+}
+
 /// One test, since the allocator counts for the whole process. `BGP_SEED_CORPUS`: writes the seeds there, for `make fuzz`.
 #[test]
 fn the_corpus_does_no_harm_and_its_memory_is_bounded() {
     let hungry = Target { name: "hungry", run: |_| drop(vec![1u8; 100_000]), memory: (50_000, 0) };
     assert!(run(&hungry, &[]).is_err_and(|took| took >= 100_000), "what takes too much is found");
+    assert_eq!(
+        bfd_seeds().iter().filter(|seed| targets::bfd::ups(seed) > 0).count(),
+        3,
+        "sessions come up at all"
+    );
     for target in &TARGETS {
         let seeds = seeds(target);
         for (number, seed) in seeds.iter().enumerate() {

@@ -280,6 +280,7 @@ fn inputs_about_unknown_things_are_ignored() {
     hand.bytes(ConnId(99), b"garbage");
     hand.close(ConnId(99));
     hand.input(Input::LinkDown { peer: "nobody".into(), text: String::new() });
+    hand.input(Input::BfdDown { peer: "nobody".into(), text: String::new() });
     hand.input(Input::Reset { peer: "nobody".into(), message: String::new() });
     hand.input(Input::Withdraw { prefix: "10.9.9.0/24".parse().unwrap() });
     hand.input(Input::Timeout);

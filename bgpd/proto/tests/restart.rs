@@ -95,6 +95,38 @@ fn a_link_that_is_down_keeps_nothing() {
 }
 
 #[test]
+fn rfc9384_bfd_down_ends_the_session_with_its_own_cease_and_keeps_nothing() {
+    let mut hand = Hand::new(|_| {});
+    hand.connect(ConnId(1));
+    hand.bytes(ConnId(1), &open(&[restarted(true)]));
+    hand.bytes(ConnId(1), &keepalive());
+    hand.bytes(ConnId(1), &announce(1));
+    hand.bytes(ConnId(1), &end_of_rib());
+    hand.bfd_down();
+    assert_eq!((hand.received(), hand.status().reason), (0, Reason::BFDDown));
+    assert_eq!(hand.closed_with(ConnId(1)), Some((6, 10)));
+    assert_eq!(hand.status().synchronized, Synchronized::NotEstablished);
+    // The peer is welcome as soon as it is back, and tried after a damping time.
+    assert_eq!(hand.state(), State::Active);
+    hand.run_until_connect();
+    hand.connect(ConnId(2));
+    hand.establish_on(ConnId(2));
+}
+
+#[test]
+fn bfd_down_takes_what_was_kept_already() {
+    let mut hand = Hand::new(|_| {});
+    hand.connect(ConnId(1));
+    hand.bytes(ConnId(1), &open(&[restarted(true)]));
+    hand.bytes(ConnId(1), &keepalive());
+    hand.bytes(ConnId(1), &announce(1));
+    hand.close(ConnId(1));
+    assert_eq!((hand.received(), hand.status().synchronized), (1, Synchronized::Stale));
+    hand.bfd_down();
+    assert_eq!((hand.received(), hand.status().synchronized), (0, Synchronized::NotEstablished));
+}
+
+#[test]
 fn rfc4724_3_the_r_bit_is_set_on_the_first_session_only() {
     let restart_of = |hand: &mut Hand, conn| {
         let sent = hand.sent(conn);

@@ -9,6 +9,9 @@ use bgp_proto::route::{Audience, OwnRoute};
 use manx_crds::services::ServiceIndex;
 
 use super::*;
+
+mod peering;
+
 use crate::objects::{Change, Objects};
 use crate::originate::Originated;
 
@@ -16,7 +19,7 @@ fn parse<K: serde::de::DeserializeOwned>(yaml: &str) -> K {
     serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{error}: {yaml}"))
 }
 
-fn put<K: serde::de::DeserializeOwned>(wrap: fn(Followed<K>) -> Change, yaml: &str) -> Change {
+pub(super) fn put<K: serde::de::DeserializeOwned>(wrap: fn(Followed<K>) -> Change, yaml: &str) -> Change {
     wrap(Followed::Put(parse(yaml)))
 }
 
@@ -28,7 +31,7 @@ const POOL: &str =
 const BLOCK: &str = "{apiVersion: manx.dev/v1alpha1, kind: IPBlock, metadata: {name: 10-244-0-0-26},
     spec: {cidr: 10.244.0.0/26, pool: pods, nodeName: n1}}";
 
-fn peer(name: &str, spec: &str) -> String {
+pub(super) fn peer(name: &str, spec: &str) -> String {
     format!(
         "{{apiVersion: manx.dev/v1alpha1, kind: BGPPeer, metadata: {{name: {name}, labels: {{tier: {name}}}}}, spec: {{{spec}}}}}"
     )
@@ -57,15 +60,33 @@ fn objects(changes: Vec<Change>) -> Objects {
     objects
 }
 
-fn of(changes: Vec<Change>) -> Desire {
-    desire(&objects(changes), "n1", &|_| LinkAddresses {
+pub(super) fn of(changes: Vec<Change>) -> Desire {
+    seen(&objects(changes))
+}
+
+/// Every peer is behind eth0; there is lo with addresses, and eth9 without.
+fn seen(objects: &Objects) -> Desire {
+    let eth0 = LinkAddresses {
+        name: Some("eth0".to_owned()),
         ipv4: Some(Ipv4Addr::new(10, 0, 1, 11)),
         ipv6: Some("fd00:1::11".parse().unwrap()),
-    })
+    };
+    let lo = LinkAddresses {
+        name: Some("lo".to_owned()),
+        ipv4: Some(Ipv4Addr::new(10, 255, 0, 11)),
+        ipv6: Some("fd00:ff::11".parse().unwrap()),
+    };
+    let named = |name: &str| match name {
+        "eth0" => Some(eth0.clone()),
+        "lo" => Some(lo.clone()),
+        "eth9" => Some(LinkAddresses { name: Some("eth9".to_owned()), ..LinkAddresses::default() }),
+        _ => None,
+    };
+    desire(objects, "n1", &Links { towards: &|_| eth0.clone(), named: &named }, &BTreeMap::new())
 }
 
 /// What the speaker is told to originate, without Services.
-fn told(desire: &Desire) -> BTreeMap<IpNet, Vec<OwnRoute>> {
+pub(super) fn told(desire: &Desire) -> BTreeMap<IpNet, Vec<OwnRoute>> {
     let inputs = Originated::default().all(&desire.export, &ServiceIndex::new("n1"), Instant::now());
     let originate = |input| {
         let Input::Originate { prefix, routes } = input else { panic!("{input:?}") };
@@ -137,14 +158,14 @@ fn what_cannot_be_served_says_why_and_does_not_stop_the_others() {
         put(Change::Peer, &peer("ok", "address: 10.0.1.1, asn: 65001")),
         put(Change::Peer, &peer("twice", "address: 10.0.1.1, asn: 65001")),
         put(Change::Peer, &peer("own", "address: 10.0.0.11, asn: 65001")),
-        put(Change::Peer, &peer("bfd", "address: 10.0.4.1, asn: 65001, session: {bfdProfile: fast}")),
+        put(Change::Peer, &peer("later", "address: 10.0.4.1, asn: 65001, adminState: Sleeping")),
         put(
             Change::Peer,
             &peer("elsewhere", "address: 10.0.5.1, asn: 65001, nodeSelector: {matchLabels: {rack: '13'}}"),
         ),
     ]);
     let reasons: Vec<(&str, &str)> = desire.refused.iter().map(|(n, r)| (n.as_str(), r.reason)).collect();
-    assert_eq!(reasons, [("bfd", "UnknownValue"), ("own", "AddressIsOurs"), ("twice", "OverlapsPeer")]);
+    assert_eq!(reasons, [("later", "UnknownValue"), ("own", "AddressIsOurs"), ("twice", "OverlapsPeer")]);
     let served: Vec<&str> = desire.speaker.as_ref().unwrap().peers.keys().map(PeerName::as_str).collect();
     assert_eq!(served, ["ok"]);
 }
@@ -228,10 +249,42 @@ fn settings_of_the_topology_come_first_and_a_mode_of_none_ends_it() {
     assert_eq!(peers[&PeerName::from("topology.10.0.0.12")].hold_time, std::time::Duration::from_secs(6));
     let none = mesh(vec![put(Change::Configuration, &configuration("topology: {mode: None}"))]);
     assert_eq!((none.speaker.unwrap().peers.len(), none.refused.len()), (0, 0));
-    let refused =
-        mesh(vec![put(Change::Configuration, &configuration("topology: {session: {bfdProfile: fast}}"))]);
+    let refused = mesh(vec![put(Change::Configuration, &configuration("topology: {mode: Star}"))]);
     assert_eq!(refused.speaker.unwrap().peers.len(), 0);
-    assert!(refused.refused["topology"].message.starts_with("spec.topology.session.bfdProfile"));
+    assert!(refused.refused["topology"].message.starts_with("spec.topology.mode"));
+}
+
+#[test]
+fn a_bfd_profile_is_looked_up_where_the_session_names_it() {
+    let profile = "{apiVersion: manx.dev/v1alpha1, kind: BFDProfile, metadata: {name: fast},
+        spec: {transmitInterval: 100ms, receiveInterval: 50ms, detectMultiplier: 5, passive: true}}";
+    let inherited = configuration("session: {bfdProfile: fast}");
+    let changes = || {
+        vec![
+            put(Change::Configuration, &inherited),
+            put(Change::Peer, &peer("tor-a", "address: 10.0.1.1, asn: 65001")),
+            put(Change::Peer, &peer("tor-b", "address: 10.0.2.1, asn: 65001, session: {bfdProfile: ''}")),
+            put(Change::Peer, &peer("tor-c", "address: 10.0.3.1, asn: 65001, session: {bfdProfile: slow}")),
+        ]
+    };
+    let (tor_a, tor_c) = (PeerName::from("tor-a"), PeerName::from("tor-c"));
+    let with = mesh(changes().into_iter().chain([put(Change::BfdProfile, profile)]).collect());
+    let timing = with.bfd[&tor_a];
+    let milliseconds = |interval: Duration| interval.as_millis();
+    assert_eq!((milliseconds(timing.desired_min_tx), milliseconds(timing.required_min_rx)), (100, 50));
+    assert_eq!((timing.detect_multiplier, timing.passive), (5, true));
+    assert!(with.bfd.contains_key(&PeerName::from("topology.10.0.0.12")), "node to node, too");
+    assert_eq!(with.bfd.len(), 2, "switched off with tor-b");
+    let missing = "spec.session.bfdProfile: there is no BFDProfile slow: create it, or name another";
+    assert_eq!(with.bfd_missing[&tor_c], missing);
+    let without = mesh(changes());
+    let text = &without.bfd_missing[&tor_a];
+    assert!(
+        text.starts_with("spec.session.bfdProfile of FabricConfiguration default: there is no"),
+        "{text}"
+    );
+    let admin = without.or_last_good(&Desire::default()).speaker.unwrap().peers[&tor_a].admin.clone();
+    assert!(matches!(admin, AdminState::Withheld { .. }), "{admin:?}");
 }
 
 #[test]
@@ -333,9 +386,9 @@ fn withheld(desire: &Desire, name: &str) -> Option<(Reason, String)> {
 #[test]
 fn a_session_is_signed_with_the_key_that_its_secret_holds() {
     let desire = with_key(secret("r12: b25l, r13: dHdv"));
-    let keys: Vec<(IpAddr, &[u8])> =
+    let keys: Vec<(IpNet, &[u8])> =
         desire.keys.iter().map(|(peer, key)| (*peer, key.as_ref().unwrap().bytes())).collect();
-    assert_eq!(keys, [("10.0.1.1".parse().unwrap(), b"one".as_slice())]);
+    assert_eq!(keys, [(net("10.0.1.1/32"), b"one".as_slice())]);
     assert_eq!(desire.secrets, BTreeSet::from([("tor-keys".to_owned(), "r12".to_owned())]));
     assert_eq!((withheld(&desire, "tor-a"), withheld(&desire, "tor-b")), (None, None));
     let peers = &desire.speaker.as_ref().unwrap().peers;
@@ -363,7 +416,7 @@ fn a_session_without_its_key_is_not_tried_and_says_which_secret_it_waits_for() {
         let desire = with_key(secrets);
         assert_eq!(withheld(&desire, "tor-a"), Some((Reason::SecretMissing, text.to_owned())));
         assert_eq!(withheld(&desire, "tor-b"), None, "the other is tried");
-        assert_eq!(desire.keys, BTreeMap::from([("10.0.1.1".parse().unwrap(), None)]), "and nobody gets in");
+        assert_eq!(desire.keys, BTreeMap::from([(net("10.0.1.1/32"), None)]), "and nobody gets in");
         assert!(desire.refused.is_empty());
     }
     let shut = of(vec![put(
@@ -393,7 +446,7 @@ fn sessions_between_nodes_are_signed_as_the_topology_says() {
         changes
     };
     let signed = mesh(changes(secret("r12: b25l")));
-    let node = "10.0.0.12".parse().unwrap();
+    let node = net("10.0.0.12/32");
     assert_eq!(signed.keys[&node].as_ref().unwrap().bytes(), b"one");
     let waits = mesh(changes(vec![Change::Secret(Followed::InSync)]));
     let (reason, text) = withheld(&waits, "topology.10.0.0.12").unwrap();
@@ -410,6 +463,8 @@ fn nothing_is_known_before_the_secrets_are_where_a_session_asks_for_a_key() {
             Change::FabricNode(Followed::InSync),
             Change::Node(Followed::InSync),
             Change::Peer(Followed::InSync),
+            Change::Filter(Followed::InSync),
+            Change::BfdProfile(Followed::InSync),
             Change::Advertisement(Followed::InSync),
             Change::Pool(Followed::InSync),
             Change::Block(Followed::InSync),
@@ -424,7 +479,7 @@ fn nothing_is_known_before_the_secrets_are_where_a_session_asks_for_a_key() {
     // They cannot be read, and nothing is remembered of them: the sessions that need none are tried.
     objects.is_without_secrets = true;
     assert!(!objects.in_sync() && objects.known());
-    let desire = desire(&objects, "n1", &|_| LinkAddresses::default());
+    let desire = seen(&objects);
     let (_, text) = withheld(&desire, "tor-a").unwrap();
     assert!(
         text.contains("was not read yet: may this agent list the Secrets of namespace manx-secrets?"),

@@ -1,5 +1,10 @@
 use super::*;
 
+/// All nodes with all.
+const ALL: Wanted<'_> =
+    Wanted { any: true, class: &|_| Some("topology".to_owned()), reflectors: &BTreeSet::new() };
+const NONE: Wanted<'_> = Wanted { any: false, class: &|_| None, reflectors: &BTreeSet::new() };
+
 fn node(name: &str, created: u32, spec: &str, status: &str) -> FabricNode {
     let text = format!(
         "{{apiVersion: manx.dev/v1alpha1, kind: FabricNode, metadata: {{name: {name},
@@ -23,7 +28,7 @@ fn configuration(spec: &str) -> FabricConfiguration {
 fn seen_by(configuration: Option<&FabricConfiguration>, nodes: &[FabricNode]) -> BTreeMap<String, Mesh> {
     let of = |node: &FabricNode| {
         let own = identity(configuration, node)?;
-        Some((node.name_any(), mesh(configuration, &own, &node.name_any(), nodes.iter(), true)))
+        Some((node.name_any(), mesh(configuration, &own, &node.name_any(), nodes.iter(), &ALL)))
     };
     nodes.iter().filter_map(of).collect()
 }
@@ -97,7 +102,7 @@ fn an_identity_that_is_not_known_yet_gets_no_session() {
 fn a_node_without_its_own_object_waits() {
     let nodes = [addressed("n2", 2, "10.0.0.12")];
     let own = identity(None, &addressed("n1", 1, "10.0.0.11")).unwrap();
-    let mesh = mesh(None, &own, "n1", nodes.iter(), true);
+    let mesh = mesh(None, &own, "n1", nodes.iter(), &ALL);
     assert!(mesh.links.is_empty() && mesh.conflict.is_none());
     assert_eq!(mesh.remarks, ["no node-to-node session: FabricNode n1 is not there yet"]);
 }
@@ -123,6 +128,48 @@ fn of_two_nodes_with_one_identity_the_younger_has_no_session_with_anybody() {
 fn a_conflict_is_one_without_sessions_between_nodes_too() {
     let nodes = [addressed("n1", 9, "10.0.0.12"), addressed("n2", 2, "10.0.0.12")];
     let own = identity(None, &nodes[0]).unwrap();
-    let closed = mesh(None, &own, "n1", nodes.iter(), false);
+    let closed = mesh(None, &own, "n1", nodes.iter(), &NONE);
     assert!(closed.conflict.is_some() && closed.links.is_empty() && closed.remarks.is_empty());
+}
+
+#[test]
+fn with_reflectors_everybody_speaks_to_them_and_to_nobody_else() {
+    let nodes = [
+        addressed("n1", 1, "10.0.0.11"),
+        addressed("n2", 2, "10.0.0.12"),
+        addressed("n3", 3, "10.0.0.13"),
+        addressed("n4", 4, "10.0.0.14"),
+    ];
+    let reflectors: BTreeSet<String> = ["n1".to_owned(), "n3".to_owned()].into();
+    let of = |name: &str| {
+        let node = nodes.iter().find(|node| node.name_any() == name).unwrap();
+        let one_is = |other: &FabricNode| reflectors.contains(name) || reflectors.contains(&other.name_any());
+        let class = |other: &FabricNode| one_is(other).then(|| "topology".to_owned());
+        let wanted = Wanted { any: true, class: &class, reflectors: &reflectors };
+        mesh(None, &identity(None, node).unwrap(), name, nodes.iter(), &wanted)
+    };
+    let links = |mesh: &Mesh| -> Vec<(String, bool, bool)> {
+        mesh.links.values().map(|link| (link.node.clone(), link.dials, link.client)).collect()
+    };
+    let link = |node: &str, dials, client| (node.to_owned(), dials, client);
+    // The clients dial, whatever the router ids; of the two reflectors the higher one does, and neither is the other's client.
+    assert_eq!(links(&of("n2")), [link("n1", true, false), link("n3", true, false)]);
+    assert_eq!(links(&of("n4")), [link("n1", true, false), link("n3", true, false)]);
+    assert_eq!(
+        links(&of("n1")),
+        [link("n2", false, true), link("n3", false, false), link("n4", false, true)]
+    );
+    assert_eq!(links(&of("n3")), [link("n1", true, false), link("n2", false, true), link("n4", false, true)]);
+    assert!(of("n2").reflected.contains(&"10.0.0.14".parse().unwrap()), "a next hop without a session");
+    assert!(of("n2").remarks.is_empty());
+}
+
+#[test]
+fn reflectors_serve_one_as_and_say_so() {
+    let nodes =
+        [addressed("n1", 1, "10.0.0.11"), node("n2", 2, "asn: 64999", "addresses: {ipv4: 10.0.0.12}")];
+    let own = identity(None, &nodes[1]).unwrap();
+    let reflectors = ["n1".to_owned()].into();
+    let mesh = mesh(None, &own, "n2", nodes.iter(), &Wanted { reflectors: &reflectors, ..ALL });
+    assert!(mesh.remarks[0].contains("route reflectors serve one AS"), "{:?}", mesh.remarks);
 }

@@ -10,19 +10,25 @@ use manx_crds::conditions::{self, ConditionReason as _, ResolvedRefs, SchemaComp
 use manx_crds::v1alpha1::settings::topology_mode;
 use manx_crds::v1alpha1::{FabricConfiguration, SCHEMA_REVISION, SessionAuth, TopologyMode};
 use manx_daemon::secrets;
+use serde_json::json;
 
 use super::{Offer, accepted, status};
 use crate::objects::Objects;
+use crate::reflectors::Elected;
 use crate::wish::{Kind, Saying, Wish};
 
 /// A full mesh of more nodes works, and costs more than it is worth.
 const LARGEST_MESH: usize = 100;
 
-pub fn judge(objects: &Objects) -> Vec<Offer> {
+pub fn judge(objects: &Objects, elected: &Elected) -> Vec<Offer> {
     let Some(object) = objects.the_configuration() else { return Vec::new() };
-    let mut conditions = vec![accepted(&verdict(object)), topology(objects, object), schema(objects)];
+    let topology = elected.saying.clone().unwrap_or_else(|| topology(objects, object));
+    let mut conditions = vec![accepted(&verdict(object)), topology, schema(objects)];
     conditions.extend(references(objects, object));
-    let wish = Wish { conditions, whole: true, ..Wish::default() };
+    let mut wish = Wish { conditions, whole: true, ..Wish::default() };
+    if !elected.reflectors.is_empty() {
+        wish.fields.insert("routeReflectors".to_owned(), json!(elected.reflectors));
+    }
     vec![status(Kind::FabricConfiguration, object, object.status.as_ref(), wish)]
 }
 
@@ -92,14 +98,13 @@ fn topology(objects: &Objects, object: &FabricConfiguration) -> Saying {
             TopologyReady::MeshTooLarge,
             format!(
                 "{nodes} nodes are a mesh of more than {LARGEST_MESH}: the sessions stay, but every node has one to \
-                 every other; use BGPPeers to routers and topology.mode None"
+                 every other; set topology.mode RouteReflector"
             ),
         ),
-        TopologyMode::FullMesh | TopologyMode::None => Saying::new(TopologyReady::Ready, ""),
-        TopologyMode::RouteReflector => Saying::new(
-            TopologyReady::NotEnoughCandidates,
-            "this version elects no route reflectors: set topology.mode FullMesh, or None with BGPPeers",
-        ),
+        // Of reflectors the election says how it stands.
+        TopologyMode::FullMesh | TopologyMode::None | TopologyMode::RouteReflector => {
+            Saying::new(TopologyReady::Ready, "")
+        }
         TopologyMode::Unknown(mode) => Saying::new(
             TopologyReady::NotEnoughCandidates,
             format!("topology.mode {mode:?} is not known to this version: upgrade manx-controller first"),

@@ -14,7 +14,10 @@ pub fn judge(objects: &Objects) -> [(Kind, Vec<Offer>); 5] {
         let verdict = acceptance::tier(tier);
         offer(Kind::Tier, tier, tier.status.as_ref(), &verdict)
     });
-    let filters = objects.filters.iter().map(|one| later(Kind::BGPFilter, one, one.status.as_ref()));
+    let filters = objects.filters.iter().map(|one| {
+        let verdict = acceptance::bgp_filter(one, objects.the_configuration());
+        offer(Kind::BGPFilter, one, one.status.as_ref(), &verdict)
+    });
     let policies =
         objects.own_policies.iter().map(|one| later(Kind::NetworkPolicy, one, one.status.as_ref()));
     let global = objects.global_policies.iter();

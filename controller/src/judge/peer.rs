@@ -132,8 +132,16 @@ fn references(objects: &Objects, peer: &BGPPeer) -> Option<Saying> {
     if let Some(message) = missing_profile(objects, profile, "spec.session.bfdProfile") {
         return Some(Saying::new(ResolvedRefs::BFDProfileNotFound, message));
     }
-    if !peer.spec.filters.is_empty() {
-        return None;
+    if let Some(name) = peer
+        .spec
+        .filters
+        .iter()
+        .find(|name| !objects.filters.objects.contains_key(&Key::cluster(name.as_str())))
+    {
+        return Some(Saying::new(
+            ResolvedRefs::BGPFilterNotFound,
+            acceptance::filter_not_found(name).message,
+        ));
     }
     let said = peer.status.as_ref().map(|status| status.conditions.as_slice());
     let auth = own.and_then(|session| session.auth.as_ref());
@@ -146,7 +154,12 @@ fn roll_up(
     verdict: &Result<(), Refusal>,
     sessions: &[&BGPSession],
 ) -> (SessionCount, Saying) {
-    let nodes: BTreeSet<String> = selected(objects, peer).map(ResourceExt::name_any).collect();
+    let mut nodes: BTreeSet<String> = selected(objects, peer).map(ResourceExt::name_any).collect();
+    if let Some(Neighbor::Nodes(peers)) = peer.spec.neighbor() {
+        // Either end may be the one that dials, and reports.
+        let others = objects.fabric_nodes.iter().filter(|node| selects_opt(Some(&peers), node.labels()));
+        nodes.extend(others.map(ResourceExt::name_any));
+    }
     let sessions: Vec<&BGPSession> =
         sessions.iter().copied().filter(|session| nodes.contains(&session.spec.node_name)).collect();
     let up = |session: &BGPSession| {

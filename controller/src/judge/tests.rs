@@ -5,6 +5,7 @@ use manx_crds::v1alpha1::{BGPPeer, FabricConfiguration, FabricNode};
 
 use super::*;
 use crate::objects::{Change, Objects};
+use crate::reflectors::{Elected, Reflectors};
 
 fn node(name: &str, second: u32, ip: &str, port: &str) -> Change {
     let object: FabricNode = serde_saphyr::from_str(&format!(
@@ -77,7 +78,7 @@ fn a_peer_is_judged_on_every_node_that_it_selects() {
         peer("passive", "address: 10.0.0.8, passive: true"),
         peer("nowhere", "address: 10.0.0.7, nodeSelector: {matchLabels: {port: other}}"),
         peer("shut", "address: 10.0.0.6, adminState: Shutdown"),
-        peer("unknown", "address: 10.0.0.5, session: {bfdProfile: fast}"),
+        peer("unknown", "address: 10.0.0.5, session: {bfdProfile: fast}, adminState: Sleeping"),
     ]);
     let (offers, notices) = peer::judge(&objects);
     for (name, accepted, established) in [
@@ -120,7 +121,7 @@ fn keys_that_sessions_refer_to_are_looked_up_in_the_one_namespace() {
         let objects = objects(all);
         let (offers, notices) = peer::judge(&objects);
         let open = said(&offers, "open", "ResolvedRefs").unwrap().0;
-        let fabric = said(&configuration::judge(&objects), "default", "ResolvedRefs");
+        let fabric = said(&configuration::judge(&objects, &Elected::default()), "default", "ResolvedRefs");
         let accepted = said(&offers, "r12", "Accepted").unwrap().0;
         (said(&offers, "r12", "ResolvedRefs"), fabric, notices, open, accepted)
     };
@@ -161,13 +162,20 @@ fn a_new_leader_leaves_what_was_said_of_keys_until_it_heard_them() {
 fn the_configuration_says_what_this_version_does_not_do() {
     for (spec, kind, reason) in [
         ("topology: {mode: FullMesh}", "Accepted", "Accepted"),
-        ("topology: {mode: RouteReflector}", "Accepted", "UnknownValue"),
-        ("topology: {mode: RouteReflector}", "TopologyReady", "NotEnoughCandidates"),
+        ("topology: {mode: RouteReflector}", "Accepted", "Accepted"),
+        ("topology: {mode: RouteReflector}", "TopologyReady", "Ready"),
+        (
+            "topology: {mode: RouteReflector, routeReflectors: {count: 2}}",
+            "TopologyReady",
+            "NotEnoughCandidates",
+        ),
         ("communities: [{name: a, value: '1:2'}, {name: a, value: '1:3'}]", "Accepted", "DuplicateCommunity"),
         ("session: {bfdProfile: fast}", "ResolvedRefs", "BFDProfileNotFound"),
         ("", "SchemaCompatible", "Compatible"),
     ] {
-        let offers = configuration::judge(&objects(vec![configuration(spec), node("a", 1, "10.0.0.1", "x")]));
+        let objects = objects(vec![configuration(spec), node("a", 1, "10.0.0.1", "x")]);
+        let elected = Reflectors::default().elect(&objects, Duration::ZERO);
+        let offers = configuration::judge(&objects, &elected);
         assert_eq!(said(&offers, "default", kind).unwrap().0, reason, "{spec}");
     }
 }
@@ -189,7 +197,7 @@ fn agents_and_schema_may_be_one_revision_apart() {
             node("a", 1, "10.0.0.1", "x"),
             Change::Crd(Box::new(Follow::Put(crd))),
         ]);
-        let offers = configuration::judge(&objects);
+        let offers = configuration::judge(&objects, &Elected::default());
         assert_eq!(said(&offers, "default", "SchemaCompatible").unwrap().0, reason, "{revision}");
     }
 }
@@ -283,4 +291,39 @@ fn bands_are_reached_exactly() {
     ] {
         assert_eq!(Band::of(assigned, size), band, "{assigned} of {size}");
     }
+}
+
+fn filter(name: &str, spec: &str) -> Change {
+    let text = format!(
+        "{{apiVersion: manx.dev/v1alpha1, kind: BGPFilter, metadata: {{name: {name}}}, spec: {{{spec}}}}}"
+    );
+    Change::Filter(Box::new(Follow::Put(serde_saphyr::from_str(&text).unwrap())))
+}
+
+#[test]
+fn a_filter_that_refers_to_nothing_is_named_on_the_peer_and_one_not_understood_on_itself() {
+    let objects = objects(vec![
+        configuration("communities: [{name: from-k8s, value: '64512:100'}]"),
+        node("a", 1, "10.0.0.1", "some"),
+        filter("good", "import: [{match: {communities: [from-k8s, no-export]}, action: Reject}]"),
+        filter("unnamed", "export: [{action: Accept, set: {addCommunities: [from-nowhere]}}]"),
+        filter("newer", "export: [{action: Defer}]"),
+        peer("filtered", "address: 10.0.0.9, filters: [good]"),
+        peer("astray", "address: 10.0.0.8, filters: [good, missing]"),
+    ]);
+    let (offers, notices) = peer::judge(&objects);
+    assert_eq!(said(&offers, "filtered", "ResolvedRefs").map(|said| said.0), Some("ResolvedRefs"));
+    let (reason, text) = said(&offers, "astray", "ResolvedRefs").unwrap();
+    assert_eq!(reason, "BGPFilterNotFound");
+    assert!(text.starts_with("spec.filters: there is no BGPFilter missing: create it"), "{text}");
+    assert_eq!(said(&offers, "astray", "Accepted").unwrap().0, "Accepted");
+    let told: Vec<&str> = notices.iter().map(|notice| notice.reason).collect();
+    assert_eq!(told, ["ReferenceNotFound"]);
+
+    let filters = later::judge(&objects).into_iter().find(|(kind, _)| *kind == Kind::BGPFilter).unwrap().1;
+    assert_eq!(said(&filters, "good", "Accepted").unwrap().0, "Accepted");
+    let (reason, text) = said(&filters, "unnamed", "Accepted").unwrap();
+    assert_eq!(reason, "UnknownCommunity");
+    assert!(text.starts_with("spec.export[0]: from-nowhere is neither well-known"), "{text}");
+    assert_eq!(said(&filters, "newer", "Accepted").unwrap().0, "UnknownValue");
 }

@@ -97,7 +97,7 @@ pub struct Setup {
     pub passive: bool,
     /// Seconds.
     pub hold: u16,
-    /// Graceful restart; [`Setup::start_again`] then says so.
+    /// Graceful restart; `start_again` then says so.
     pub restart: bool,
 }
 
@@ -189,7 +189,7 @@ impl Bed {
             Kind::Frr => {
                 let bgpd: &[&str] = if setup.kernel { &[] } else { &["-n"] };
                 let zebra: &[&str] = if setup.restart { &["-K", "120"] } else { &[] };
-                let arguments = frr::Arguments { zebra, bgpd };
+                let arguments = frr::Arguments { zebra, bgpd, ..frr::Arguments::default() };
                 let (name, config) = (&self.router, frr_config(setup));
                 Running::Frr(Frr::start_with(name, &self.daemon, &self.directory, &config, arguments)?)
             }

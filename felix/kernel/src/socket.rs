@@ -96,6 +96,15 @@ pub fn listen_with(address: SocketAddr, prepare: impl FnOnce(&Socket)) -> io::Re
 /// Not a socket of that family.
 pub fn set_ttl_security(socket: impl AsFd, peer: IpAddr, min_ttl: u8) -> io::Result<()> {
     set_ttl(&socket, peer, u8::MAX)?;
+    set_min_ttl(&socket, peer, min_ttl)
+}
+
+/// Drops what arrives with a lower TTL (hop limit); 0 drops nothing. On a listening socket it holds for the handshake, and for
+/// every connection that is accepted from there on.
+///
+/// # Errors
+/// Not a socket of that family.
+pub fn set_min_ttl(socket: impl AsFd, peer: IpAddr, min_ttl: u8) -> io::Result<()> {
     let (level, option) = match peer {
         IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MINTTL),
         IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),

@@ -83,7 +83,8 @@ impl Peer {
                 self.dialling = true;
                 let remote = (self.config.remote, self.config.port).into();
                 let (local, max_hops) = (self.config.local_address, self.config.max_hops);
-                ctx.outputs.push_back(Output::Dial { peer: self.name.clone(), remote, local, max_hops });
+                let (peer, ttl_security) = (self.name.clone(), self.config.ttl_security);
+                ctx.outputs.push_back(Output::Dial { peer, remote, local, max_hops, ttl_security });
             }
             Action::CancelDial => self.cancel_dial(ctx),
             Action::RestartConnectRetryTimer => self.restart_connect_retry(slot, ctx),
@@ -305,7 +306,8 @@ impl Peer {
         if ctx.now.saturating_duration_since(self.since) >= STABLE {
             self.failures = 0;
         }
-        let survives = self.survives_notifications(slot);
+        // BFD may have been switched off since the OPENs: what they agreed on then counts with its peer alone.
+        let survives = self.config.graceful_restart.notification && self.survives_notifications(slot);
         let retain = firing.cause.as_ref().is_some_and(|cause| {
             let survived = |said: &Notification| survives && !cause.hard && !said.is_final();
             cause.retain || cause.error.notification.as_ref().is_some_and(survived)

@@ -222,7 +222,7 @@ impl Peer {
             reflector_client: self.config.reflector_client,
             import: self.config.import.clone(),
             export: self.config.export.clone(),
-            tags: ctx.audiences.tags_of(&self.name),
+            tags: ctx.audiences.tags_of(self.audience()),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Speaker, empty_rib};
-use crate::config::{AdminState, GracefulRestartMode, PeerConfig, SpeakerConfig};
+use crate::config::{PeerConfig, SpeakerConfig};
 use crate::output::Output;
 use crate::peer::Peer;
 use crate::restart::Selection;
@@ -25,6 +25,7 @@ impl Speaker {
         if !same_identity {
             self.stop_all();
         }
+        self.dismiss_strangers(&config);
         self.remove_peers(&config);
         self.config = Some(config.clone());
         if !same_identity {
@@ -35,6 +36,7 @@ impl Speaker {
             self.begin_selection(&config);
         }
         let refused = self.assign_addresses(&config);
+        self.configure_dynamic(&config);
         for (name, peer) in config.peers {
             self.configure_peer(&name, peer, refused.contains(&name), is_first);
         }
@@ -62,7 +64,7 @@ impl Speaker {
         let gone: Vec<(PeerName, PeerId)> = self
             .names
             .iter()
-            .filter(|(name, _)| !config.peers.contains_key(name))
+            .filter(|(name, id)| !config.peers.contains_key(name) && !self.dynamic.contains(id))
             .map(|(name, id)| (name.clone(), *id))
             .collect();
         for (name, id) in gone {
@@ -99,10 +101,8 @@ impl Speaker {
 
     /// RFC 4724 §4.1: selection is deferred where our forwarding state survived and a peer may send End-of-RIB.
     fn begin_selection(&mut self, config: &SpeakerConfig) {
-        let may_help = |peer: &PeerConfig| {
-            peer.admin == AdminState::Up && peer.graceful_restart.mode != GracefulRestartMode::Disabled
-        };
-        if !self.preserved.is_empty() && config.peers.values().any(may_help) {
+        let ranges = config.ranges.values().map(|range| &range.peer);
+        if !self.preserved.is_empty() && config.peers.values().chain(ranges).any(PeerConfig::may_help) {
             self.selection = Selection::Deferred(self.now + config.selection_deferral);
             self.rib.defer_selection(true);
         } else {
@@ -128,7 +128,7 @@ impl Speaker {
         refused
     }
 
-    fn free_id(&self) -> Option<PeerId> {
+    pub(super) fn free_id(&self) -> Option<PeerId> {
         let taken: BTreeSet<PeerId> = self.names.values().copied().collect();
         (0..u16::MAX).map(PeerId).find(|id| !taken.contains(id))
     }

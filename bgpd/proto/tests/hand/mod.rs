@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bgp_proto::config::{PeerConfig, RemoteAsn, SpeakerConfig};
+use bgp_proto::config::{PeerConfig, RangeConfig, RemoteAsn, SpeakerConfig};
 use bgp_proto::fsm::State;
 use bgp_proto::output::{Reason, Rejection};
 use bgp_proto::policy::{ExportPolicy, ImportPolicy};
@@ -78,6 +78,19 @@ impl Hand {
         hand
     }
 
+    /// A speaker without peers, with ranges, that finds routes of an earlier life.
+    pub(crate) fn with_ranges(families: &[AfiSafi], ranges: [(&str, RangeConfig); 1]) -> Hand {
+        let mut hand = Hand::new(|_| {});
+        hand.speaker = Speaker::new(1, hand.now);
+        hand.fib_complete = 0;
+        hand.input(Input::KernelRoutesFound(families.iter().copied().collect()));
+        hand.configure_all(|config| {
+            config.peers.clear();
+            config.ranges = ranges.into_iter().map(|(name, range)| (PeerName::from(name), range)).collect();
+        });
+        hand
+    }
+
     // ---- what the world does
 
     pub(crate) fn input(&mut self, input: Input<'_>) {
@@ -113,6 +126,11 @@ impl Hand {
 
     pub(crate) fn link_down(&mut self) {
         self.input(Input::LinkDown { peer: peer(), text: "eth0 is down".to_owned() });
+    }
+
+    pub(crate) fn bfd_down(&mut self) {
+        let text = "ControlDetectionTimeExpired".to_owned();
+        self.input(Input::BfdDown { peer: peer(), text });
     }
 
     pub(crate) fn reset(&mut self, message: &str) {

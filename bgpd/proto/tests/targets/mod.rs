@@ -2,6 +2,7 @@
 //! replays what they found. A target panics where an invariant does not hold.
 #![allow(dead_code)]
 
+pub(crate) mod bfd;
 mod speaker;
 
 use bgp_proto::PeerId;
@@ -18,7 +19,8 @@ pub(crate) struct Target {
     pub(crate) memory: (usize, usize),
 }
 
-pub(crate) const TARGETS: [Target; 6] = [
+pub(crate) const TARGETS: [Target; 7] = [
+    Target { name: "bfd", run: bfd::run, memory: (64 << 10, 64) },
     Target { name: "framing", run: framing, memory: (160 << 10, 8) },
     Target { name: "open", run: open, memory: (16 << 10, 64) },
     Target { name: "capabilities", run: capability, memory: (16 << 10, 64) },

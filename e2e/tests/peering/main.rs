@@ -1,0 +1,10 @@
+//! The ways to peer (api.md §5.1): bgpd in namespaces against FRR and BIRD.
+//!
+//! Needs root, FRR, BIRD, and bgpd built in the same profile. What is missing fails the test and says so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
+
+mod distance;
+mod node;
+mod nodes;
+mod range;
+mod source;
