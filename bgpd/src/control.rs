@@ -75,10 +75,8 @@ fn peers(driver: &Driver) -> BgpdPeers {
     let mut sessions = Vec::new();
     for (peer, config, range) in driver.speaker.peers() {
         let Some(live) = driver.speaker.peer(peer) else { continue };
-        let status = {
-            let why = driver.desire.source_reasons.get(range.unwrap_or(peer));
-            session_status::of(&live, config, why, None, None, now, wall)
-        };
+        let why = driver.desire.source_reasons.get(range.unwrap_or(peer));
+        let status = session_status::of(&live, config, why, None, None, now, wall);
         sessions.push(SessionRow {
             node: driver.node.clone(),
             peer: driver.desire.class_of(range.unwrap_or(peer)).to_owned(),

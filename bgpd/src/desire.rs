@@ -104,16 +104,14 @@ impl Desire {
             let Some(before) = last.speaker.as_ref().and_then(|speaker| speaker.peers.get(&name)) else {
                 continue;
             };
-            config.import.filter = before.import.filter.clone();
-            config.export.filter = before.export.filter.clone();
+            keep_filters_of(before, &mut config);
             speaker.peers.insert(name, config);
         }
         for (name, mut range) in std::mem::take(&mut self.unfiltered_ranges) {
             let Some(before) = last.speaker.as_ref().and_then(|speaker| speaker.ranges.get(&name)) else {
                 continue;
             };
-            range.peer.import.filter = before.peer.import.filter.clone();
-            range.peer.export.filter = before.peer.export.filter.clone();
+            keep_filters_of(&before.peer, &mut range.peer);
             speaker.ranges.insert(name, range);
         }
     }
@@ -286,13 +284,14 @@ impl World<'_> {
         desire.homeless = homeless;
         desire.is_twin = conflict.is_some();
         desire.problem = conflict;
+        let import = self.node_import();
         for (name, link) in links {
             // A person's word on that neighbour.
             if let Some(peer) = taken.addresses.get(&link.remote) {
                 desire.remarks.push(format!("node {} is spoken to as BGPPeer {peer} says", link.node));
                 continue;
             }
-            self.add_node(name, link, &mut config, desire);
+            self.add_node(name, link, &import, &mut config, desire);
         }
         config
     }
@@ -482,6 +481,11 @@ impl World<'_> {
         let addresses = self.addresses.values().map(|ip| IpNet::from(*ip));
         self.blocks.keys().copied().chain(addresses).collect()
     }
+}
+
+fn keep_filters_of(before: &PeerConfig, now: &mut PeerConfig) {
+    now.import.filter.clone_from(&before.import.filter);
+    now.export.filter.clone_from(&before.export.filter);
 }
 
 fn apply(session: &EffectiveSession, config: &mut PeerConfig) {

@@ -91,6 +91,7 @@ impl World<'_> {
         &self,
         name: PeerName,
         link: Link,
+        import: &ImportPolicy,
         config: &mut SpeakerConfig,
         desire: &mut Desire,
     ) {
@@ -116,7 +117,7 @@ impl World<'_> {
         let has_profile = own.is_some_and(|own| own.bfd_profile.is_some());
         let profile = bfd::profile_field(has_profile, bfd_field);
         bfd::require(&session, profile, self.objects, &name, desire);
-        let mut one = self.node_peer(&link, of_class);
+        let mut one = self.node_peer(&link, of_class, import.clone());
         apply(&session, &mut one);
         auth::require(&session, auth_field, self.objects, IpNet::from(link.remote), &mut one, desire);
         let why = "the node's address, as between all our nodes";
@@ -132,14 +133,14 @@ impl World<'_> {
         desire.mesh.insert(name, link);
     }
 
-    fn node_peer(&self, link: &Link, of_class: Option<&BGPPeer>) -> PeerConfig {
+    fn node_peer(&self, link: &Link, of_class: Option<&BGPPeer>, import: ImportPolicy) -> PeerConfig {
         let spec = of_class.map(|peer| &peer.spec);
         // Learned routes are told to no node (api.md §5), unless a person wants it.
         let drained = self.effective.admin_state == api::AdminState::Drained;
         let export = spec
             .map_or_else(|| ExportPolicy { drained, ..ExportPolicy::default() }, |spec| self.export(spec));
         let allow_own_asn = spec.and_then(|spec| spec.allow_own_asn).unwrap_or(0);
-        let import = ImportPolicy { allow_own_asn, ..self.node_import() };
+        let import = ImportPolicy { allow_own_asn, ..import };
         let mut config = PeerConfig::new(link.remote, RemoteAsn::Exactly(link.asn), import, export);
         config.port = link.port;
         config.passive = !link.dials;
@@ -163,7 +164,7 @@ impl World<'_> {
     }
 
     /// Blocks of other nodes, and what some BGPAdvertisement with `interNode` may make them tell.
-    fn node_import(&self) -> ImportPolicy {
+    pub(super) fn node_import(&self) -> ImportPolicy {
         let mut within: BTreeSet<IpNet> = self.pools().collect();
         let advertisements =
             self.objects.advertisements.iter().filter(|a| {

@@ -6,7 +6,7 @@ use super::Rib;
 use super::attrs::AttrId;
 use super::core::{Core, Family};
 use super::group::Verdict;
-use super::long_lived::{LLGR_STALE, with_community};
+use super::long_lived::{LLGR_STALE, as_long_lived};
 use super::table::{Entry, LOCAL, Path};
 use super::values::Counts;
 use crate::policy::{ImportRejection, carries};
@@ -125,7 +125,8 @@ impl Core {
             changes.apply(self.attrs.bytes(path.raw), &mut expected);
         }
         if path.has(Path::LONG_LIVED_STALE) && !carries(&expected, LLGR_STALE, None) {
-            expected = with_community(&expected, LLGR_STALE);
+            let before = std::mem::take(&mut expected);
+            as_long_lived().apply(&before, &mut expected);
         }
         let rejected = super::import::rejection(path.rejected);
         let too_long = rejected == Some(ImportRejection::AttributesTooLong);

@@ -125,7 +125,7 @@ impl Core {
     }
 
     /// A set with changes; `None`: it is longer than any message may be.
-    fn changed(&mut self, raw: AttrId, changes: Changes) -> Option<AttrId> {
+    pub(super) fn changed(&mut self, raw: AttrId, changes: Changes) -> Option<AttrId> {
         let key = (raw, self.changed.place(changes));
         if let Some((_, made)) = self.changed.made.find(spread(key), |(known, _)| *known == key) {
             return *made;

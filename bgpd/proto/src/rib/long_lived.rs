@@ -1,11 +1,10 @@
 //! Long-lived stale routes (RFC 9494): kept when their peer is gone for long, as the last choice, and told so.
 
-use super::attrs::{AttrId, LONGEST, NIL};
+use super::attrs::{AttrId, NIL};
 use super::core::{Core, Family};
 use super::table::Path;
-use crate::policy::carries;
+use crate::policy::{Changes, carries};
 use crate::types::PeerId;
-use crate::wire::attr::{self, Key, code, flag};
 
 /// The route is long-lived stale.
 pub(crate) const LLGR_STALE: u32 = 0xFFFF_0006;
@@ -38,36 +37,14 @@ impl Core {
 
     /// The set with LLGR_STALE among its communities; one that would become too long stays as it is.
     pub(super) fn long_lived_set(&mut self, id: AttrId) -> AttrId {
-        let key = self.attrs.key(id);
-        if key.is_long_lived_stale() {
-            return id;
+        match self.attrs.key(id).is_long_lived_stale() {
+            true => id,
+            false => self.changed(id, as_long_lived()).unwrap_or(id),
         }
-        let bytes = with_community(self.attrs.bytes(id), LLGR_STALE);
-        if bytes.len() > LONGEST {
-            return id;
-        }
-        let key = Key { tail: key.tail | Key::LONG_LIVED_STALE, ..key };
-        self.attrs.intern(&bytes, key, &mut self.next_hops)
     }
 }
 
-/// A canonical set with one community more.
-pub(super) fn with_community(set: &[u8], community: u32) -> Vec<u8> {
-    let mut out = Vec::with_capacity(set.len() + 7);
-    let mut value = attr::find(set, code::COMMUNITIES).unwrap_or_default().to_vec();
-    value.extend_from_slice(&community.to_be_bytes());
-    let mut due = true;
-    for attribute in attr::attributes(set) {
-        if due && attribute.code >= code::COMMUNITIES {
-            due = false;
-            attr::put(&mut out, flag::OPTIONAL_TRANSITIVE, code::COMMUNITIES, &value);
-        }
-        if attribute.code != code::COMMUNITIES {
-            out.extend_from_slice(attribute.whole);
-        }
-    }
-    if due {
-        attr::put(&mut out, flag::OPTIONAL_TRANSITIVE, code::COMMUNITIES, &value);
-    }
-    out
+/// What a route that becomes long-lived stale is told with (RFC 9494 §4.2).
+pub(super) fn as_long_lived() -> Changes {
+    Changes { add_communities: [LLGR_STALE].into(), ..Changes::default() }
 }
