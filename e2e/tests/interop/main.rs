@@ -1,27 +1,34 @@
 //! `make interop`: every capability of bgpd against FRR, BIRD, GoBGP and OpenBGPD, written to docs/interop.md.
 //!
 //! A cell runs its check twice: as it should pass, and spoilt, where the same check must fail; a check that passes then is
-//! itself a failure. `ROW=` and `PEER=` choose a part by words of their names; the page keeps the rest from
-//! target/interop.json. Needs root, the four daemons, and bgpd built in the same profile.
+//! itself a failure. What a peer lacks it shows itself (`lacks`). `ROW=` and `PEER=` choose a part by words of their names; the
+//! page keeps the rest from target/interop.json. Cells run side by side, each in namespaces of its own: `JOBS=`.
+//! Needs root, the four daemons, nftables, and bgpd built in the same profile.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
 
+mod configs;
+mod lacks;
 mod page;
 mod peers;
 mod rig;
 mod rows;
 mod setup;
+mod third;
 
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::topology;
 
 use crate::page::{Cells, Outcome};
 use crate::rig::Rig;
-use crate::rows::{Proof, Row, rows};
+use crate::rows::{Proof, Row, SEND_HOLD, rows};
 use crate::setup::{Kind, Setup};
 
 /// A session of 9 s hold time, its retries included.
-const PATIENCE: Duration = Duration::from_secs(25);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
 /// For a check that is to fail: longer than any passes in.
 const SPOILT: Duration = Duration::from_secs(12);
 
@@ -29,55 +36,84 @@ const SPOILT: Duration = Duration::from_secs(12);
 fn matrix() {
     topology::remove_stale_tests().unwrap();
     let (row_words, peer_words) = (word("ROW"), word("PEER"));
-    let mut cells = Cells::load();
-    let mut failed = Vec::new();
-    for row in rows() {
-        for kind in Kind::ALL {
-            let name = kind.name();
-            if !row.name.to_lowercase().contains(&row_words) || !name.to_lowercase().contains(&peer_words) {
-                continue;
-            }
-            let began = Instant::now();
-            let outcome = cell(&row, kind);
+    let rows = rows();
+    let chosen = |row: &Row, kind: Kind| {
+        row.name.to_lowercase().contains(&row_words) && kind.name().to_lowercase().contains(&peer_words)
+    };
+    let all = rows.iter().flat_map(|row| Kind::ALL.map(|kind| (row, kind)));
+    let (first, then): (Vec<_>, Vec<_>) =
+        all.filter(|(row, kind)| chosen(row, *kind)).partition(|(row, _)| row.name == SEND_HOLD);
+    let left: Mutex<VecDeque<(&Row, Kind)>> = Mutex::new(first.into_iter().chain(then).collect());
+    let done = Mutex::new((Cells::load(), Vec::new()));
+    let work = |number: usize| {
+        while let Some((row, kind)) = next(&left) {
+            let (name, began) = (kind.name(), Instant::now());
+            let outcome = cell(row, kind, number);
             println!("{:<46} {name:<9} {outcome} ({:.1} s)", row.name, began.elapsed().as_secs_f64());
+            let mut done = done.lock().unwrap();
             if outcome.is_broken() {
-                failed.push(format!("{} × {name}: {outcome}", row.name));
+                done.1.push(format!("{} × {name}: {outcome}", row.name));
             }
-            cells.set(row.name, name, outcome);
+            done.0.set(row.name, name, outcome);
+            done.0.write(&rows);
         }
-        cells.write(&rows());
-    }
+    };
+    thread::scope(|scope| {
+        for number in 0..word("JOBS").parse().unwrap_or(8) {
+            scope.spawn(move || work(number));
+        }
+    });
+    let failed = done.into_inner().unwrap().1;
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+fn next<T>(queue: &Mutex<VecDeque<T>>) -> Option<T> {
+    queue.lock().unwrap().pop_front()
 }
 
 fn word(name: &str) -> String {
     std::env::var(name).unwrap_or_default().to_lowercase()
 }
 
-fn cell(row: &Row, kind: Kind) -> Outcome {
-    if let Some((_, source)) = row.lacks.iter().find(|(lacking, _)| *lacking == kind) {
-        return Outcome::Lacks((*source).to_owned());
+fn cell(row: &Row, kind: Kind, number: usize) -> Outcome {
+    if let Some(lack) = row.lacks.iter().find(|lack| lack.kind == kind) {
+        return match lacks::look(lack, |setup| Rig::start(kind, setup, PATIENCE, number)) {
+            Ok(()) => Outcome::Lacks(lack.evidence.to_string()),
+            Err(seen) => Outcome::Fail(format!("it is said that the peer {}, and: {seen}", lack.evidence)),
+        };
     }
     match &row.proof {
-        Proof::Untested(why) => Outcome::NotYet((*why).to_owned()),
-        Proof::Setting(setup) => match run(kind, &setup(), SPOILT, |rig| {
-            rig.wait("bgpd says what it thinks of the BGPPeer", |rig| {
-                rig.session() != serde_json::Value::Null
-            })
-        }) {
-            Ok(()) => Outcome::NotYet("bgpd takes the setting, and no test looks at what follows".to_owned()),
-            Err(text) => Outcome::of(&text),
-        },
+        Proof::Setting(setup) => {
+            let look = |rig: &mut Rig| {
+                rig.wait("bgpd says what it thinks of the BGPPeer", |rig| {
+                    rig.session() != serde_json::Value::Null
+                })
+            };
+            match run(kind, &setup(), SPOILT, number, look) {
+                Ok(()) => {
+                    Outcome::NotYet("bgpd takes the setting, and no test looks at what follows".to_owned())
+                }
+                Err(text) => Outcome::of(&text),
+            }
+        }
         Proof::Check { setup, spoil, check } => {
             let good = setup(kind);
-            if let Err(text) = run(kind, &good, PATIENCE, check) {
+            if let Err(text) = run(kind, &good, row.patience, number, check) {
                 return Outcome::of(&text);
             }
             let mut bad = good;
             spoil(kind, &mut bad);
-            match run(kind, &bad, SPOILT, check) {
+            // A rig that does not start says nothing of the check.
+            let mut rig = match Rig::start(kind, &bad, SPOILT, number) {
+                Ok(rig) => rig,
+                Err(text) => return Outcome::Fail(format!("spoilt, {text}")),
+            };
+            match check(&mut rig) {
                 Ok(()) => Outcome::Fail("the same check passes where it must not".to_owned()),
-                Err(_) => Outcome::Pass,
+                Err(text) => {
+                    println!("  {} × {}, spoilt: {text}", row.name, kind.name());
+                    Outcome::Pass
+                }
             }
         }
     }
@@ -87,9 +123,10 @@ fn run(
     kind: Kind,
     setup: &Setup,
     patience: Duration,
+    number: usize,
     check: impl Fn(&mut Rig) -> Result<(), String>,
 ) -> Result<(), String> {
-    let mut rig = Rig::start(kind, setup, patience)?;
+    let mut rig = Rig::start(kind, setup, patience, number)?;
     let outcome = check(&mut rig);
     if outcome.is_err() && std::env::var("EVIDENCE").is_ok() {
         println!("{}", rig.evidence());

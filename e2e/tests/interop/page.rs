@@ -77,7 +77,7 @@ impl Cells {
     fn page(&self, rows: &[Row]) -> String {
         let mut page = format!(
             "# bgpd and its peers\n\nWritten by `make interop`. Each check ran twice: as it should pass, and spoilt (another AS, \
-             key, setting), where the same check had to fail.\n\nVersions: {}.\n\n| | FRR | BIRD | GoBGP | OpenBGPD |\n\
+             key, setting), where the same check had to fail; what a peer lacks is looked for in the same run.\n\nVersions: {}.\n\n| | FRR | BIRD | GoBGP | OpenBGPD |\n\
              |---|---|---|---|---|\n",
             versions().join(", ")
         );

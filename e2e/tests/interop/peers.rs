@@ -1,16 +1,18 @@
-//! The four peers: their configuration for a setup, and what they say of the session and of a route.
+//! The four peers: started for a setup, what they say of the session and of a route, and what they are told to do.
 
-use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
 
 use e2e::bird::Bird;
-use e2e::frr::Frr;
+use e2e::frr::{Arguments, Frr};
 use e2e::gobgp::GoBgp;
 use e2e::netns::Netns;
 use e2e::openbgpd::OpenBgpd;
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
-use crate::setup::{Feature, Kind, MORE, Setup, THEIRS};
+use crate::configs;
+use crate::setup::{Feature, Kind, Setup, THEIRS};
 
 pub(crate) enum Peer {
     Frr(Frr),
@@ -28,18 +30,76 @@ impl Peer {
         setup: &Setup,
     ) -> anyhow::Result<Self> {
         Ok(match kind {
-            Kind::Frr => Self::Frr(Frr::start(name, netns, directory, &frr(setup))?),
-            Kind::Bird => Self::Bird(Bird::start("peer", netns, directory, &bird(setup))?),
+            Kind::Frr => {
+                let beside: &[&str] = if setup.has(Feature::Bfd) { &["bfdd"] } else { &[] };
+                let with = Arguments { beside, ..Arguments::default() };
+                Self::Frr(Frr::start_with(name, netns, directory, &configs::frr(setup), with)?)
+            }
+            Kind::Bird => Self::Bird(Bird::start("peer", netns, directory, &configs::bird(setup))?),
             Kind::GoBgp => {
-                let router = GoBgp::start("peer", netns, directory, &gobgp(setup))?;
-                let attributes = "community 65001:77 large-community 65001:7:7";
+                let router = GoBgp::start("peer", netns, directory, &configs::gobgp(setup))?;
+                // It takes what it originates by command only.
+                let attributes = match setup.says.export {
+                    "" => "community 65001:77 large-community 65001:7:7",
+                    other => other,
+                };
                 router.ask(&format!("global rib add {} {attributes} -a ipv4", THEIRS[0]))?;
-                router.ask(&format!("global rib add {MORE} -a ipv4"))?;
+                router.ask(&format!("global rib add {} -a ipv4", setup.more))?;
                 router.ask(&format!("global rib add {} nexthop fd09::1 {attributes} -a ipv6", THEIRS[1]))?;
                 Self::GoBgp(router)
             }
-            Kind::OpenBgpd => Self::OpenBgpd(OpenBgpd::start("peer", netns, directory, &openbgpd(setup))?),
+            Kind::OpenBgpd => {
+                Self::OpenBgpd(OpenBgpd::start("peer", netns, directory, &configs::openbgpd(setup))?)
+            }
         })
+    }
+
+    /// Takes the password of `setup` for the one that it was started with.
+    pub(crate) fn rekey(&self, netns: &Netns, directory: &Path, setup: &Setup) -> anyhow::Result<()> {
+        match self {
+            Self::Frr(router) => {
+                let line = format!(
+                    "neighbor {} password {}",
+                    setup.manx_address(),
+                    setup.password.unwrap_or_default()
+                );
+                let start = format!("router bgp {}", setup.asn);
+                router.vtysh(&["configure terminal", &start, &line]).map(drop)
+            }
+            Self::Bird(bird) => {
+                fs::write(directory.join("peer.bird.conf"), configs::bird(setup))?;
+                bird.ask("configure").map(drop)
+            }
+            Self::GoBgp(_) => {
+                fs::write(directory.join("peer.gobgp.toml"), configs::gobgp(setup))?;
+                for pid in netns.pids() {
+                    kill(pid, Signal::SIGHUP)?;
+                }
+                Ok(())
+            }
+            Self::OpenBgpd(router) => {
+                let file = directory.join("peer.openbgpd.conf");
+                let text = fs::read_to_string(&file)?;
+                let socket = text.lines().next().unwrap_or_default();
+                fs::write(&file, format!("{socket}\n{}", configs::openbgpd(setup)))?;
+                router.ask("reload").map(drop)
+            }
+        }
+    }
+
+    /// Ends the session with a word for the other end (RFC 9003).
+    pub(crate) fn shut_down(&self, setup: &Setup, text: &str) -> anyhow::Result<()> {
+        let address = setup.manx_address();
+        match self {
+            Self::Frr(router) => {
+                let line = format!("neighbor {address} shutdown message {text}");
+                router.vtysh(&["configure terminal", &format!("router bgp {}", setup.asn), &line])
+            }
+            Self::Bird(bird) => bird.ask(&format!("disable node \"{text}\"")),
+            Self::GoBgp(router) => router.ask(&format!("neighbor {address} shutdown --reason {text}")),
+            Self::OpenBgpd(router) => router.ask(&format!("neighbor {address} down {text}")),
+        }
+        .map(drop)
     }
 
     pub(crate) fn established(&self, setup: &Setup) -> bool {
@@ -69,7 +129,7 @@ impl Peer {
                 .ok()
                 .filter(|answer| answer["paths"].as_array().is_some_and(|paths| !paths.is_empty()))
                 .map(|answer| answer.to_string()),
-            Self::Bird(bird) => bird.ask(&format!("show route {prefix} protocol node all")).ok(),
+            Self::Bird(bird) => bird.ask(&format!("show route {prefix} all")).ok(),
             Self::GoBgp(router) => router.ask(&format!("global rib {prefix} -a {family}")).ok(),
             Self::OpenBgpd(router) => router.ask(&format!("show rib detail {prefix}")).ok(),
         };
@@ -116,6 +176,26 @@ impl Peer {
         .unwrap_or_default()
     }
 
+    /// Whether both borders of a refresh came in (RFC 7313); `log` is what it wrote.
+    pub(crate) fn heard_borders(&self, log: &str) -> bool {
+        match self {
+            Self::Frr(_) => {
+                let rcvd = |border: &str| log.contains(&format!("rcvd route-refresh ({border}) for IPv4"));
+                rcvd("BoRR") && rcvd("EoRR")
+            }
+            Self::Bird(_) => log.contains("Got BEGIN-OF-RR") && log.contains("Got END-OF-RR"),
+            // It does not know them.
+            Self::GoBgp(_) => false,
+            Self::OpenBgpd(router) => router.ask("show neighbor").is_ok_and(|text| {
+                let counts = |name: &str| {
+                    let line = text.lines().find(|line| line.to_lowercase().contains(name));
+                    line.is_some_and(|line| line.split_whitespace().last() != Some("0"))
+                };
+                counts("begin-of-rr") && counts("end-of-rr")
+            }),
+        }
+    }
+
     /// Everything that it says of its neighbour, for a person or to look for a word.
     pub(crate) fn neighbour(&self, setup: &Setup) -> String {
         let address = setup.manx_address();
@@ -127,159 +207,4 @@ impl Peer {
         }
         .unwrap_or_else(|error| format!("{error:#}"))
     }
-}
-
-fn frr(setup: &Setup) -> String {
-    let address = setup.manx_address();
-    let line = |text: String| format!(" neighbor {address} {text}\n");
-    let mut config = format!(
-        "frr defaults datacenter\nhostname peer\nroute-map OUT permit 10\n set community 65001:77\n \
-         set large-community 65001:7:7\nexit\nrouter bgp {}\n bgp router-id 10.9.0.1\n \
-         no bgp network import-check\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n",
-        setup.asn
-    );
-    let restart = if setup.has(Feature::GracefulRestart) { "" } else { "-disable" };
-    writeln!(config, " bgp graceful-restart{restart}").unwrap();
-    config += &line(format!("remote-as {}", setup.expects_manx));
-    config += &line("timers connect 1".to_owned());
-    if let Some(password) = setup.password {
-        config += &line(format!("password {password}"));
-    }
-    for (feature, text) in [
-        (Feature::NoCapabilities, "dont-capability-negotiate"),
-        (Feature::Passive, "passive"),
-        (Feature::Gtsm, "ttl-security hops 1"),
-        (Feature::ExtendedMessages, "capability extended-message"),
-    ] {
-        if setup.has(feature) {
-            config += &line(text.to_owned());
-        }
-    }
-    if setup.has(Feature::Multihop) {
-        config += &line("ebgp-multihop 2".to_owned());
-        config += &line("update-source 10.99.0.1".to_owned());
-    }
-    for (family, prefix, more) in
-        [("ipv4", THEIRS[0], format!("  network {MORE}\n")), ("ipv6", THEIRS[1], String::new())]
-    {
-        config += &format!(
-            " address-family {family} unicast\n  network {prefix}\n{more}  neighbor {address} activate\n  \
-             neighbor {address} route-map OUT out\n exit-address-family\n"
-        );
-    }
-    config + "exit\n"
-}
-
-fn bird(setup: &Setup) -> String {
-    let switch = |feature| if setup.has(feature) { "on" } else { "off" };
-    let mut one = format!(
-        "local {} as {}; neighbor {} as {}; hold time 9; connect retry time 1; connect delay time 1; error wait time 1, 2;\n \
-         graceful restart {}; long lived graceful restart off; passive {}; enable extended messages {};\n",
-        setup.peer_address(),
-        setup.asn,
-        setup.manx_address(),
-        setup.expects_manx,
-        if setup.has(Feature::GracefulRestart) { "on" } else { "off" },
-        switch(Feature::Passive),
-        switch(Feature::ExtendedMessages)
-    );
-    if let Some(password) = setup.password {
-        writeln!(one, "password \"{password}\";").unwrap();
-    }
-    for (feature, text) in [
-        (Feature::NoCapabilities, "capabilities off;"),
-        (Feature::OldAs, "enable as4 off;"),
-        (Feature::Gtsm, "ttl security on;"),
-        (Feature::Multihop, "multihop 2;"),
-    ] {
-        if setup.has(feature) {
-            one += text;
-        }
-    }
-    let export = "import all; export filter { if source != RTS_STATIC then reject; bgp_community.add((65001,77)); \
-                  bgp_large_community.add((65001,7,7)); accept; }; next hop self;";
-    format!(
-        "router id 10.9.0.1;\nprotocol device {{ scan time 1; }}\nprotocol direct {{ ipv4; ipv6; }}\n\
-         protocol static {{ ipv4; route {} blackhole; route {MORE} blackhole; }}\nprotocol static {{ ipv6; route {} blackhole; }}\n\
-         protocol bgp node {{ {one} ipv4 {{ {export} }}; ipv6 {{ {export} }};\n}}\n",
-        THEIRS[0], THEIRS[1]
-    )
-}
-
-fn gobgp(setup: &Setup) -> String {
-    let mut config = format!(
-        "[global.config]\n  as = {}\n  router-id = \"10.9.0.1\"\n[[neighbors]]\n  [neighbors.config]\n    \
-         neighbor-address = \"{}\"\n    peer-as = {}\n",
-        setup.asn,
-        setup.manx_address(),
-        setup.expects_manx
-    );
-    if let Some(password) = setup.password {
-        writeln!(config, "    auth-password = \"{password}\"").unwrap();
-    }
-    config +=
-        "  [neighbors.timers.config]\n    connect-retry = 1\n    hold-time = 9\n    keepalive-interval = 3\n";
-    let passive = setup.has(Feature::Passive);
-    writeln!(
-        config,
-        "  [neighbors.transport.config]\n    passive-mode = {passive}\n    local-address = \"{}\"",
-        setup.peer_address()
-    )
-    .unwrap();
-    if setup.has(Feature::Multihop) {
-        config += "  [neighbors.ebgp-multihop.config]\n    enabled = true\n    multihop-ttl = 2\n";
-    }
-    if setup.has(Feature::Gtsm) {
-        config += "  [neighbors.ttl-security.config]\n    enabled = true\n    ttl-min = 255\n";
-    }
-    let restart = setup.has(Feature::GracefulRestart);
-    if restart {
-        config += "  [neighbors.graceful-restart.config]\n    enabled = true\n    restart-time = 30\n";
-    }
-    for family in ["ipv4-unicast", "ipv6-unicast"] {
-        writeln!(
-            config,
-            "  [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"{family}\""
-        )
-        .unwrap();
-        if restart {
-            config += "    [neighbors.afi-safis.mp-graceful-restart.config]\n      enabled = true\n";
-        }
-    }
-    config
-}
-
-fn openbgpd(setup: &Setup) -> String {
-    let mut one = format!(
-        " remote-as {}\n holdtime 9\n announce IPv4 unicast\n announce IPv6 unicast\n local-address {}\n announce restart {}\n",
-        setup.expects_manx,
-        setup.peer_address(),
-        if setup.has(Feature::GracefulRestart) { "yes" } else { "no" }
-    );
-    if let Some(password) = setup.password {
-        writeln!(one, " tcp md5sig password {password}").unwrap();
-    }
-    for (feature, text) in [
-        (Feature::NoCapabilities, " announce capabilities no\n"),
-        (Feature::OldAs, " announce as-4byte no\n"),
-        (Feature::Passive, " passive\n"),
-        (Feature::Gtsm, " ttl-security yes\n"),
-        (Feature::Multihop, " multihop 2\n"),
-    ] {
-        if setup.has(feature) {
-            one += text;
-        }
-    }
-    if !setup.has(Feature::NoCapabilities) {
-        one += " announce enhanced refresh yes\n";
-    }
-    let set = "set { community 65001:77 large-community 65001:7:7 }";
-    format!(
-        "AS {}\nrouter-id 10.9.0.1\nfib-update no\nlisten on 0.0.0.0\nlisten on ::\nconnect-retry 1\n\
-         network {} {set}\nnetwork {} {set}\nnetwork {MORE}\nneighbor {} {{\n{one}}}\nallow from any\nallow to any\n",
-        setup.asn,
-        THEIRS[0],
-        THEIRS[1],
-        setup.manx_address()
-    )
 }

@@ -10,10 +10,17 @@ use e2e::netns::{self, Netns};
 use e2e::process::{Launch, Process, built, tail, wait_for};
 use e2e::store::{Objects, peer};
 use e2e::topology::Scope;
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
 use crate::peers::Peer;
 use crate::setup::{Feature, Kind, OWN, Setup};
+use crate::third::{TO_MANX, TO_PEER, Third, Told};
+
+/// The third speaker, where the peer and where bgpd finds it, and how the peer gets to its link with the node.
+pub(crate) const THIRD_AT_PEER: &str = "10.97.0.3";
+const THIRD_AT_NODE: &str = "10.96.0.3";
+pub(crate) const THIRD_LINKS: &str = "10.96.0.0/24";
 
 pub(crate) struct Rig {
     pub(crate) setup: Setup,
@@ -23,6 +30,7 @@ pub(crate) struct Rig {
     node: Netns,
     /// A router between the two, where the peer is two hops away.
     middle: Option<Netns>,
+    third: Option<ThirdSpeaker>,
     directory: PathBuf,
     name: String,
     peer: Option<Peer>,
@@ -31,9 +39,38 @@ pub(crate) struct Rig {
     pub(crate) patience: Duration,
 }
 
+/// The speaker beside both, with its session to each.
+pub(crate) struct ThirdSpeaker {
+    netns: Netns,
+    pub(crate) with_peer: Third,
+    pub(crate) with_manx: Third,
+}
+
+impl ThirdSpeaker {
+    /// Its links to the router and to the node, and its two sessions, which are dialled from now on.
+    fn start(netns: Netns, router: &Netns, node: &Netns, told: &Told) -> Self {
+        for (other, number, name) in [(router, 97, "eth7"), (node, 96, "eth6")] {
+            connect((&netns, name), (other, name));
+            netns.ip(&format!("addr add 10.{number}.0.3/24 dev {name}\n")).unwrap();
+            other.ip(&format!("addr add 10.{number}.0.1/24 dev {name}\n")).unwrap();
+        }
+        router.ip(&format!("route add {THIRD_LINKS} via 10.9.0.2\n")).unwrap();
+        node.ip("route add 10.97.0.0/24 via 10.9.0.1\n").unwrap();
+        let with_peer = Third::dial(&netns, THIRD_AT_PEER, "10.97.0.1", TO_PEER, &told.to_peer());
+        let with_manx = Third::dial(&netns, THIRD_AT_NODE, "10.96.0.1", TO_MANX, told);
+        Self { netns, with_peer, with_manx }
+    }
+}
+
 impl Rig {
-    pub(crate) fn start(kind: Kind, setup: &Setup, patience: Duration) -> Result<Self, String> {
-        let scope = Scope::test("interop");
+    /// `number` keeps checks apart that run at the same time.
+    pub(crate) fn start(
+        kind: Kind,
+        setup: &Setup,
+        patience: Duration,
+        number: usize,
+    ) -> Result<Self, String> {
+        let scope = Scope::test(&format!("interop{number}"));
         let [node, router] = ["n1", "peer"].map(|name| Netns::create(scope.netns(name).name()).unwrap());
         let middle =
             setup.has(Feature::Multihop).then(|| Netns::create(scope.netns("middle").name()).unwrap());
@@ -49,6 +86,7 @@ impl Rig {
             router,
             node,
             middle,
+            third: None,
             directory,
             name,
             peer: None,
@@ -56,6 +94,10 @@ impl Rig {
             patience,
         };
         rig.link();
+        if let Some(told) = &setup.third {
+            let netns = Netns::create(scope.netns("third").name()).unwrap();
+            rig.third = Some(ThirdSpeaker::start(netns, &rig.router, &rig.node, told));
+        }
         rig.put_objects();
         rig.start_bgpd();
         rig.start_peer()?;
@@ -72,6 +114,11 @@ impl Rig {
                     ("ipv6/conf/default/accept_dad", "0"),
                 ])
                 .unwrap();
+        }
+        if self.setup.has(Feature::NarrowPipe) {
+            for (netns, key) in [(&self.node, "ipv4/tcp_wmem"), (&self.router, "ipv4/tcp_rmem")] {
+                netns.sysctl(&[(key, "4096 4096 4096")]).unwrap();
+            }
         }
         let middle = self.middle.as_ref().unwrap_or(&self.router);
         connect((&self.node, "eth0"), (middle, "eth0"));
@@ -97,8 +144,11 @@ impl Rig {
         let put = |name: &str, text: &str| self.objects.put(name, text).unwrap();
         put(
             "fabricconfigurations.manx.dev/default",
-            "apiVersion: manx.dev/v1alpha1\nkind: FabricConfiguration\nmetadata: {name: default}\nspec:\n  \
-             topology: {mode: None}\n  session: {timers: {hold: 9s, connectRetry: 1s}}\n",
+            &format!(
+                "apiVersion: manx.dev/v1alpha1\nkind: FabricConfiguration\nmetadata: {{name: default}}\nspec:\n  \
+                 topology: {{mode: None}}\n  session: {{timers: {{hold: {}, connectRetry: 1s}}}}\n",
+                self.setup.hold
+            ),
         );
         for (number, (pool, block)) in
             [("10.244.0.0/16", OWN[0]), ("fd00:10:244::/64", OWN[1])].into_iter().enumerate()
@@ -118,30 +168,49 @@ impl Rig {
                 ),
             );
         }
-        put(
-            "bgpadvertisements.manx.dev/blocks",
-            &format!(
-                "apiVersion: manx.dev/v1alpha1\nkind: BGPAdvertisement\nmetadata: {{name: blocks}}\nspec: {{pools: {{}}, \
-                 attributes: {}}}\n",
-                self.setup.attributes
-            ),
-        );
+        if self.setup.advertises {
+            self.put_advertisement("blocks", self.setup.attributes);
+        }
         put(
             "nodes/n1",
             "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nstatus:\n  addresses:\n  \
              - {type: InternalIP, address: 10.9.0.2}\n  - {type: InternalIP, address: \"fd09::2\"}\n",
         );
-        put(
-            "fabricnodes.manx.dev/n1",
-            &format!(
-                "apiVersion: manx.dev/v1alpha1\nkind: FabricNode\nmetadata: {{name: n1}}\nspec: {{asn: {}}}\n",
-                self.setup.manx_asn
-            ),
-        );
+        self.put_node("");
         if let Some(password) = self.setup.manx_password {
-            self.objects.put_secret("manx-secrets", "keys", "peer", password).unwrap();
+            self.put_key(password);
+        }
+        for (name, text) in &self.setup.objects {
+            put(name, text);
+        }
+        if let Some(told) = &self.setup.third {
+            let text = peer("third", THIRD_AT_NODE, told.asn, self.setup.third_spec);
+            self.objects.put("bgppeers.manx.dev/third", &text).unwrap();
         }
         self.put_peer(&self.setup.spec);
+    }
+
+    /// Writes a BGPAdvertisement of the node's blocks; `attributes` as a flow mapping.
+    pub(crate) fn put_advertisement(&self, name: &str, attributes: &str) {
+        let text = format!(
+            "apiVersion: manx.dev/v1alpha1\nkind: BGPAdvertisement\nmetadata: {{name: {name}}}\nspec: {{pools: {{}}, \
+             attributes: {attributes}}}\n"
+        );
+        self.objects.put(&format!("bgpadvertisements.manx.dev/{name}"), &text).unwrap();
+    }
+
+    /// The session's password, as bgpd finds it.
+    pub(crate) fn put_key(&self, password: &str) {
+        self.objects.put_secret("manx-secrets", "keys", "peer", password).unwrap();
+    }
+
+    /// The FabricNode, with further fields of its spec as in a flow mapping.
+    pub(crate) fn put_node(&self, more: &str) {
+        let asn = self.setup.manx_asn;
+        let text = format!(
+            "apiVersion: manx.dev/v1alpha1\nkind: FabricNode\nmetadata: {{name: n1}}\nspec: {{asn: {asn}{more}}}\n"
+        );
+        self.objects.put("fabricnodes.manx.dev/n1", &text).unwrap();
     }
 
     /// Writes the BGPPeer, new or changed; `more` are lines of its spec.
@@ -221,9 +290,60 @@ impl Rig {
         serde_json::from_str(&ask().unwrap_or_default()).unwrap_or_default()
     }
 
-    /// What bgpd says of its one session.
+    /// What bgpd says of its session with the peer.
     pub(crate) fn session(&self) -> Value {
-        self.ask("{\"verb\": \"peers\"}")["sessions"][0].clone()
+        let answer = self.ask("{\"verb\": \"peers\"}");
+        let sessions = answer["sessions"].as_array().cloned().unwrap_or_default();
+        sessions.into_iter().find(|session| session["peer"] == "peer").unwrap_or_default()
+    }
+
+    /// The first path to a prefix that bgpd has.
+    pub(crate) fn path(&self, prefix: &str) -> Value {
+        self.ask(&format!("{{\"verb\": \"routes\", \"prefix\": \"{prefix}\"}}"))["routes"][0].clone()
+    }
+
+    /// Whether bgpd refuses the peer's path to a prefix for a reason that has these words.
+    pub(crate) fn rejects(&self, prefix: &str, why: &str) -> bool {
+        let path = self.path(prefix);
+        path["verdict"] == "rejected" && path["why"].as_str().is_some_and(|text| text.contains(why))
+    }
+
+    /// What bgpd wrote so far.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    pub(crate) fn third(&self) -> &ThirdSpeaker {
+        self.third.as_ref().unwrap()
+    }
+
+    /// Whatever crosses the peer's link is lost, and nobody is told.
+    pub(crate) fn cut(&self) -> Result<(), String> {
+        let rules = "table inet cut { chain in { type filter hook prerouting priority -300; iifname eth0 drop; }; \
+                     chain out { type filter hook postrouting priority 300; oifname eth0 drop; }; }";
+        self.nft(rules)
+    }
+
+    pub(crate) fn mend(&self) -> Result<(), String> {
+        self.nft("delete table inet cut")
+    }
+
+    fn nft(&self, rules: &str) -> Result<(), String> {
+        let status = self.router.command("nft").arg(rules).status().map_err(|error| error.to_string())?;
+        if status.success() { Ok(()) } else { Err(format!("nft {rules}: {status}")) }
+    }
+
+    /// Another password at the peer.
+    pub(crate) fn rekey_peer(&self, password: &'static str) -> Result<(), String> {
+        let setup = Setup { password: Some(password), ..self.setup.clone() };
+        self.peer().rekey(&self.router, &self.directory, &setup).map_err(|error| format!("{error:#}"))
+    }
+
+    /// To every process of the peer.
+    pub(crate) fn signal_peer(&self, signal: Signal) {
+        for pid in self.router.pids() {
+            kill(pid, signal).unwrap();
+        }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -258,7 +378,14 @@ impl Rig {
     /// For whoever has to find out why.
     pub(crate) fn evidence(&self) -> String {
         let peer = self.peer.as_ref().map(|peer| peer.neighbour(&self.setup)).unwrap_or_default();
-        format!("bgpd: {}\n{}\n{}:\n{peer}", self.session(), tail(&self.log(), 15), self.kind.name())
+        let logs: Vec<String> = self.peer_log().lines().rev().take(12).map(str::to_owned).collect();
+        format!(
+            "bgpd: {}\n{}\n{}:\n{peer}\n{}",
+            self.session(),
+            tail(&self.log(), 15),
+            self.kind.name(),
+            logs.into_iter().rev().collect::<Vec<_>>().join("\n")
+        )
     }
 }
 
@@ -268,8 +395,9 @@ impl Drop for Rig {
         if let Some(Peer::Frr(router)) = self.peer.take() {
             router.stop();
         }
-        let middle = self.middle.as_ref().map(Netns::name);
-        let _ = netns::remove([self.node.name(), self.router.name()].into_iter().chain(middle));
+        let third = self.third.take();
+        let more = self.middle.iter().chain(third.as_ref().map(|third| &third.netns)).map(Netns::name);
+        let _ = netns::remove([self.node.name(), self.router.name()].into_iter().chain(more));
         let _ = fs::remove_dir_all(&self.directory);
     }
 }

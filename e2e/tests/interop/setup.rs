@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::third::Told;
+
 /// What bgpd announces and what the peer announces inside the pools.
 pub(crate) const OWN: [&str; 2] = ["10.244.0.0/26", "fd00:10:244::/122"];
 pub(crate) const THEIRS: [&str; 2] = ["10.244.7.0/26", "fd00:10:244::700/122"];
@@ -44,7 +46,19 @@ pub(crate) enum Feature {
     Gtsm,
     GracefulRestart,
     ExtendedMessages,
+    /// With `RESTART_TIME`, and stale routes for a minute after that.
+    LongLived,
+    /// Offers to keep routes after a NOTIFICATION (RFC 8538).
+    RestartNotification,
+    Bfd,
+    /// Writes down what it receives.
+    Verbose,
+    /// Sockets at both ends hold a few thousand octets.
+    NarrowPipe,
 }
+
+/// Seconds in which a peer with long-lived graceful restart is to be back.
+pub(crate) const RESTART_TIME: u64 = 3;
 
 /// One session, described for both ends.
 #[derive(Clone, Debug)]
@@ -72,6 +86,35 @@ pub(crate) struct Setup {
     pub(crate) falls_silent: bool,
     /// Said when the session is shut down.
     pub(crate) text: &'static str,
+    /// Hold time that bgpd offers.
+    pub(crate) hold: &'static str,
+    /// Whether there is a BGPAdvertisement.
+    pub(crate) advertises: bool,
+    /// The second prefix that the peer tells.
+    pub(crate) more: &'static str,
+    /// A third speaker beside both.
+    pub(crate) third: Option<Told>,
+    /// Further lines of the spec of bgpd's BGPPeer for the third.
+    pub(crate) third_spec: &'static str,
+    /// Objects beside those that every check has: name and text.
+    pub(crate) objects: Vec<(String, String)>,
+    /// In the peer's own language.
+    pub(crate) says: Says,
+}
+
+/// Lines in the peer's own language, by place.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Says {
+    /// Of its whole configuration.
+    pub(crate) global: &'static str,
+    /// Of the session with bgpd.
+    pub(crate) neighbor: &'static str,
+    /// Of the session with bgpd in each family.
+    pub(crate) family: &'static str,
+    /// What it does to the routes that it tells bgpd.
+    pub(crate) export: &'static str,
+    /// Of the session with the third speaker.
+    pub(crate) third: &'static str,
 }
 
 impl Default for Setup {
@@ -90,6 +133,13 @@ impl Default for Setup {
             place: None,
             falls_silent: false,
             text: "",
+            hold: "9s",
+            advertises: true,
+            more: MORE,
+            third: None,
+            third_spec: "",
+            objects: Vec::new(),
+            says: Says::default(),
         }
     }
 }
@@ -101,6 +151,25 @@ impl Setup {
 
     pub(crate) fn with(mut self, features: &[Feature]) -> Self {
         self.features.extend(features);
+        self
+    }
+
+    /// Each peer's own words for one thing.
+    pub(crate) fn saying(
+        mut self,
+        kind: Kind,
+        place: fn(&mut Says) -> &mut &'static str,
+        words: [&'static str; 4],
+    ) -> Self {
+        let index = Kind::ALL.iter().position(|one| *one == kind).unwrap();
+        *place(&mut self.says) = words[index];
+        self
+    }
+
+    /// With a third speaker of this AS beside both; bgpd hands on what it learns.
+    pub(crate) fn with_third(mut self, asn: u32, attributes: &[u8]) -> Self {
+        // Between internal peers all are of one AS.
+        self.third = Some(Told { asn, peer_asn: self.asn, behind: None, attributes: attributes.to_vec() });
         self
     }
 
