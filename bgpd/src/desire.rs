@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bgp_proto::bfd::Timing;
 use bgp_proto::config::{
-    AdminState, GracefulRestart, GracefulRestartMode, MaxPrefixes, MaxPrefixesAction, NextHopSelf,
+    AddPath, AdminState, GracefulRestart, GracefulRestartMode, MaxPrefixes, MaxPrefixesAction, NextHopSelf,
     PeerConfig, RangeConfig, RemoteAsn, SpeakerConfig,
 };
 use bgp_proto::policy::{ExportPolicy, Filter, ImportPolicy, NextHopMode};
@@ -495,6 +495,8 @@ fn apply(session: &EffectiveSession, config: &mut PeerConfig) {
     config.connect_retry = session.connect_retry;
     config.graceful_restart = graceful_restart(session);
     config.max_prefixes = max_prefixes(session);
+    config.add_path =
+        AddPath { receive: session.add_path_receive, send: session.add_path_send.unwrap_or_default() };
 }
 
 fn families(spec: &api::BGPPeerSpec) -> BTreeSet<AfiSafi> {

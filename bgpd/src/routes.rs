@@ -95,6 +95,7 @@ fn row(
         node: driver.node.clone(),
         prefix: view.prefix.to_string(),
         from,
+        path_id: view.path_id,
         as_path: attributes.as_path,
         next_hop: view.next_hop.map(|address| address.to_string()),
         verdict,

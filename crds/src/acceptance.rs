@@ -67,11 +67,7 @@ pub fn bgp_peer(peer: &BGPPeer, configuration: Option<&FabricConfiguration>) -> 
         None => Some("spec.peerNodeSelector"),
     };
     let watches_range = session.bfd_profile.is_some() && spec.listen_range.is_some();
-    let later = [
-        neighbor,
-        watches_range.then_some("spec.session.bfdProfile with spec.listenRange"),
-        adds_paths(&session).then_some("spec.session.addPath"),
-    ];
+    let later = [neighbor, watches_range.then_some("spec.session.bfdProfile with spec.listenRange")];
     if let Some(field) = later.into_iter().flatten().next() {
         return Err(Refusal::later(field));
     }
@@ -128,15 +124,7 @@ pub fn topology(configuration: Option<&FabricConfiguration>) -> Result<(), Refus
         TopologyMode::FullMesh | TopologyMode::RouteReflector => {}
         TopologyMode::Unknown(mode) => return Err(Refusal::unknown("spec.topology.mode", &mode)),
     }
-    match adds_paths(&EffectiveSession::of_topology(configuration)) {
-        true => Err(Refusal::later("addPath of spec.topology.session or spec.session")),
-        false => Ok(()),
-    }
-}
-
-/// Whether a session is to carry several paths per prefix.
-fn adds_paths(session: &EffectiveSession) -> bool {
-    session.add_path_receive || session.add_path_send.is_some()
+    Ok(())
 }
 
 /// Whether a BGPAdvertisement is originated.
@@ -332,13 +320,16 @@ mod tests {
         }
         // So it is with a profile that is not there.
         assert_eq!(bgp_peer(&peer("address: 10.0.0.1, session: {bfdProfile: fast}"), None), Ok(()));
+        assert_eq!(
+            bgp_peer(&peer("address: 10.0.0.1, session: {addPath: {receive: true, send: 4}}"), None),
+            Ok(())
+        );
         for (extra, field) in [
             ("interface: eth0", "spec.interface"),
             (
                 "listenRange: 10.0.0.0/24, session: {bfdProfile: fast}",
                 "spec.session.bfdProfile with spec.listenRange",
             ),
-            ("address: 10.0.0.1, session: {addPath: {receive: true}}", "spec.session.addPath"),
         ] {
             let refusal = bgp_peer(&peer(extra), None).unwrap_err();
             assert_eq!(refusal.reason, "UnknownValue");
@@ -376,12 +367,13 @@ mod tests {
     fn an_inherited_setting_counts() {
         let configuration: FabricConfiguration = serde_saphyr::from_str(
             "{apiVersion: manx.dev/v1alpha1, kind: FabricConfiguration, metadata: {name: default},
-              spec: {session: {addPath: {receive: true}}}}",
+              spec: {session: {bfdProfile: fast}}}",
         )
         .unwrap();
-        let refusal = bgp_peer(&peer("address: 10.0.0.1"), Some(&configuration)).unwrap_err();
-        assert!(refusal.message.starts_with("spec.session.addPath is not"), "{refusal:?}");
-        let off = peer("address: 10.0.0.1, session: {addPath: {receive: false}}");
+        let range = "listenRange: 10.0.0.0/24";
+        let refusal = bgp_peer(&peer(range), Some(&configuration)).unwrap_err();
+        assert!(refusal.message.starts_with("spec.session.bfdProfile with"), "{refusal:?}");
+        let off = peer(&format!("{range}, session: {{bfdProfile: \"\"}}"));
         assert_eq!(bgp_peer(&off, Some(&configuration)), Ok(()));
     }
 
@@ -401,19 +393,12 @@ mod tests {
             "topology: {session: {ttlSecurity: true, bfdProfile: fast}}",
             "session: {bfdProfile: fast}",
             "topology: {session: {auth: {md5: {secretRef: {name: a, key: b}}}}}",
+            "topology: {session: {addPath: {send: 2}}}",
         ] {
             assert_eq!(topology(Some(&configuration(spec))), Ok(()), "{spec}");
         }
-        for (spec, text) in [
-            ("topology: {mode: Star}", "spec.topology.mode \"Star\" is not known"),
-            (
-                "topology: {session: {addPath: {send: 2}}}",
-                "addPath of spec.topology.session or spec.session is not",
-            ),
-        ] {
-            let refusal = topology(Some(&configuration(spec))).unwrap_err();
-            assert!(refusal.message.starts_with(text), "{spec}: {refusal:?}");
-        }
+        let refusal = topology(Some(&configuration("topology: {mode: Star}"))).unwrap_err();
+        assert!(refusal.message.starts_with("spec.topology.mode \"Star\" is not known"), "{refusal:?}");
     }
 
     #[test]

@@ -242,6 +242,9 @@ pub struct RouteRow {
     /// The BGPPeer it came from; absent where it is originated here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// The identifier that the neighbour gave the path; absent where its session carries one path per prefix (RFC 7911).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_id: Option<u32>,
     /// Left to right as in the attribute; a set in braces.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub as_path: String,

@@ -7,6 +7,7 @@
 //!                            router id ─► CLUSTER_LIST ─► peer address ─► path id ─► the best one
 //! ```
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::wire::attr::Key;
@@ -41,12 +42,13 @@ pub struct Selection {
     pub best: Candidate,
     /// Why.
     pub reason: BestPathReason,
-    /// How many candidates, from the first on, make up the multipath set; at least 1.
+    /// How many candidates, from the first on, make up the multipath set; at least 1. They have as many next hops as are
+    /// allowed; several may lead to one of them.
     pub multipath: usize,
 }
 
-/// Chooses. Afterwards the best candidate is first, the other members of the multipath set follow it, at most `max_paths` in
-/// all, and the losers are gone. The order of the input does not matter. `None`: there is no candidate.
+/// Chooses. Afterwards the best candidate is first, the other members of the multipath set follow it, with at most `max_paths`
+/// next hops in all, and the losers are gone. The order of the input does not matter. `None`: there is no candidate.
 pub fn select(candidates: &mut Vec<Candidate>, max_paths: u16) -> Option<Selection> {
     let mut settled = BestPathReason::OnlyPath;
     keep_lowest(candidates, |c| !c.local, BestPathReason::LocallyOriginated, &mut settled);
@@ -63,9 +65,62 @@ pub fn select(candidates: &mut Vec<Candidate>, max_paths: u16) -> Option<Selecti
             candidates.first().zip(candidates.get(1)).map_or(settled, |(best, next)| tie_reason(best, next));
     }
     let best = *candidates.first()?;
-    let multipath = if best.local { 1 } else { candidates.len().min(usize::from(max_paths.max(1))) };
-    candidates.truncate(multipath);
-    Some(Selection { best, reason: settled, multipath })
+    if best.local {
+        candidates.truncate(1);
+    } else {
+        keep_next_hops(candidates, usize::from(max_paths.max(1)));
+    }
+    Some(Selection { best, reason: settled, multipath: candidates.len() })
+}
+
+/// Keeps the paths by the first `most` next hops: two reflectors that tell the same paths must not halve what is used of them.
+fn keep_next_hops(candidates: &mut Vec<Candidate>, most: usize) {
+    if candidates.len() <= most {
+        return;
+    }
+    let mut kept = Vec::with_capacity(most);
+    candidates.retain(|candidate| {
+        let next_hop = candidate.key.next_hop;
+        let known = kept.contains(&next_hop);
+        if !known && kept.len() < most {
+            kept.push(next_hop);
+            return true;
+        }
+        known
+    });
+}
+
+/// Sorts from best to worst: each candidate is the one that [`select`] would choose if those before it were not there.
+pub fn rank(candidates: &mut [Candidate]) {
+    // What comes before MED.
+    let grade = |c: &Candidate| (!c.local, c.long_lived_stale, !c.key.local_pref, c.key.tail);
+    candidates.sort_unstable_by_key(grade);
+    for class in candidates.chunk_by_mut(|a, b| grade(a) == grade(b)).filter(|class| class.len() > 1) {
+        rank_class(class);
+    }
+}
+
+/// Paths that are equal up to MED, which compares those of one neighbour AS only: each AS is a queue, and of the queues' heads the
+/// best one is next.
+fn rank_class(class: &mut [Candidate]) {
+    let last = |c: &Candidate| (!c.external, c.metric, tie_break(c));
+    class.sort_unstable_by_key(|c| (c.key.neighbor_as, c.key.med, last(c)));
+    let queued = class.to_vec();
+    let mut heads = BTreeSet::new();
+    let mut before = None;
+    for (at, candidate) in queued.iter().enumerate() {
+        if before != Some(candidate.key.neighbor_as) {
+            heads.insert((last(candidate), at));
+        }
+        before = Some(candidate.key.neighbor_as);
+    }
+    for place in class {
+        let Some((_, at)) = heads.pop_first() else { return };
+        let Some(next) = queued.get(at) else { return };
+        *place = *next;
+        let behind = queued.get(at + 1).filter(|behind| behind.key.neighbor_as == next.key.neighbor_as);
+        heads.extend(behind.map(|behind| (last(behind), at + 1)));
+    }
 }
 
 /// Why `loser` is not the best one, `best` being it: the first step at which the two differ.

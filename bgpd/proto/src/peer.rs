@@ -325,6 +325,9 @@ impl Peer {
         if before.export != self.config.export {
             ctx.rib.set_export(self.id, self.config.export.clone());
         }
+        if before.add_path.send != self.config.add_path.send {
+            ctx.rib.set_paths_sent(self.id, self.config.add_path.send);
+        }
         if before.max_prefixes != self.config.max_prefixes {
             self.near_limit.clear();
             self.above_limit.clear();
@@ -683,7 +686,8 @@ fn needs_reset(before: &PeerConfig, after: &PeerConfig) -> bool {
         || graceful_restart.mode != after.graceful_restart.mode
         || graceful_restart.long_lived_stale_time.is_zero()
             != after.graceful_restart.long_lived_stale_time.is_zero()
-        || *add_path != after.add_path
+        || add_path.receive != after.add_path.receive
+        || (add_path.send > 0) != (after.add_path.send > 0)
         || *role != after.role
         || *role_strict != after.role_strict
         || *reflector_client != after.reflector_client

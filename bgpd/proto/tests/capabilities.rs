@@ -1,5 +1,5 @@
 //! What capabilities change in a session that is up, with a peer played by hand: enhanced route refresh (RFC 7313), extended
-//! messages (RFC 8654), graceful restart over NOTIFICATIONs (RFC 8538).
+//! messages (RFC 8654), graceful restart over NOTIFICATIONs (RFC 8538), several paths per prefix (RFC 7911).
 #![allow(clippy::wildcard_enum_match_arm)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
@@ -8,11 +8,12 @@ mod hand;
 use std::time::Duration;
 
 use bgp_proto::ConnId;
+use bgp_proto::config::{AddPath, PeerConfig};
 use bgp_proto::fsm::State;
 use bgp_proto::output::Reason;
 use bgp_proto::status::Synchronized;
 use bgp_proto::wire::message::encode;
-use bgp_proto::wire::{Capability, GracefulRestartCapability, MessageType, RestartFamily};
+use bgp_proto::wire::{AddPathFamily, Capability, GracefulRestartCapability, MessageType, RestartFamily};
 use hand::{Hand, announce, end_of_rib, keepalive, notification, open, refresh, restarted};
 
 const CONN: ConnId = ConnId(1);
@@ -102,6 +103,97 @@ fn rfc7313_5_a_border_of_another_length_ends_the_session() {
     hand.bytes(CONN, &request);
     hand.bytes(CONN, &refresh(1, 3, 1));
     assert_eq!(hand.state(), State::Established);
+}
+
+// ---- RFC 7911
+
+/// The peer tells and takes several paths of IPv4 prefixes.
+fn add_path() -> Capability {
+    Capability::AddPath(vec![AddPathFamily { afi: 1, safi: 1, receive: true, send: true }])
+}
+
+/// Paths of 10.244.9.0/24 by way of the peer, under these identifiers; withdrawn or announced.
+fn paths(ids: &[u32], announced: bool) -> Vec<u8> {
+    let nlri: Vec<u8> =
+        ids.iter().flat_map(|id| [&id.to_be_bytes()[..], &[24, 10, 244, 9]].concat()).collect();
+    let mut out = Vec::new();
+    encode(MessageType::Update, &mut out, |out| {
+        if announced {
+            out.extend_from_slice(&[0, 0, 0, 18]);
+            out.extend_from_slice(&[0x40, 1, 1, 0, 0x40, 2, 4, 2, 1, 0xfd, 0xea, 0x40, 3, 4, 10, 0, 0, 2]);
+            out.extend_from_slice(&nlri);
+        } else {
+            out.extend_from_slice(&u16::try_from(nlri.len()).unwrap().to_be_bytes());
+            out.extend_from_slice(&nlri);
+            out.extend_from_slice(&[0, 0]);
+        }
+    });
+    out
+}
+
+#[test]
+fn rfc7911_4_identifiers_are_read_and_sent_where_both_sides_said_so() {
+    let both = |config: &mut PeerConfig| config.add_path = AddPath { receive: true, send: 2 };
+    let mut hand = Hand::new(both);
+    hand.originate("10.1.0.0/24");
+    hand.establish_with(&[add_path()]);
+    assert!(hand.status().negotiated.unwrap().capabilities.contains(&"AddPath"));
+    let told = hand.sent(CONN);
+    assert!(told.iter().any(|(_, body)| body.ends_with(&[0, 0, 0, 1, 24, 10, 1, 0])), "{told:?}");
+    hand.bytes(CONN, &paths(&[1, 2], true));
+    assert_eq!(hand.received(), 2);
+    hand.bytes(CONN, &paths(&[2, 3], false));
+    assert_eq!(hand.received(), 1);
+    // The peer says nothing of it: everything is as without.
+    let mut hand = Hand::new(both);
+    hand.originate("10.1.0.0/24");
+    hand.establish_with(&[]);
+    let told = hand.sent(CONN);
+    assert!(
+        told.iter()
+            .any(|(_, body)| body.ends_with(&[0, 0, 2, 24, 10, 1, 0]) || body.ends_with(&[24, 10, 1, 0]))
+    );
+    assert!(!told.iter().any(|(_, body)| body.ends_with(&[0, 0, 0, 1, 24, 10, 1, 0])), "{told:?}");
+    hand.bytes(CONN, &announce(1));
+    assert_eq!(hand.received(), 1);
+}
+
+/// Each path counts: what bounds memory must not be passed by one prefix.
+#[test]
+fn rfc7911_8_each_path_counts_for_the_limit() {
+    let mut hand = Hand::new(|config| {
+        config.add_path.receive = true;
+        config.max_prefixes.ipv4 = 2;
+    });
+    hand.establish_with(&[add_path()]);
+    hand.bytes(CONN, &paths(&[1, 2], true));
+    assert_eq!(hand.state(), State::Established);
+    hand.bytes(CONN, &paths(&[3], true));
+    assert_eq!(hand.closed_with(CONN), Some((6, 1)));
+}
+
+/// How many paths are told is ours to say; whether identifiers are, an OPEN said.
+#[test]
+fn rfc7911_4_more_paths_need_no_new_session() {
+    let mut hand = Hand::new(|config| config.add_path.send = 1);
+    hand.establish_with(&[add_path()]);
+    hand.configure(|config| config.add_path.send = 4);
+    assert_eq!(hand.state(), State::Established);
+    hand.configure(|config| config.add_path.receive = true);
+    assert_eq!(hand.closed_with(CONN), Some((6, 6)));
+    assert_eq!(
+        hand.status().message,
+        "Cease/OtherConfigurationChange: the configuration of the session changed"
+    );
+}
+
+/// RFC 7606 §5.3: an UPDATE without the identifiers that were agreed on cannot be read.
+#[test]
+fn rfc7911_5_an_update_without_identifiers_ends_the_session() {
+    let mut hand = Hand::new(|config| config.add_path.receive = true);
+    hand.establish_with(&[add_path()]);
+    hand.bytes(CONN, &announce(1));
+    assert_eq!(hand.closed_with(CONN), Some((3, 10)));
 }
 
 // ---- RFC 8654

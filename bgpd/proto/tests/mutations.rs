@@ -29,7 +29,9 @@ fn valid(rng: &mut Rng, number: u16) -> Vec<u8> {
         }
         IpNet::new(IpAddr::from([10, 3, third, 0]), 24).unwrap()
     };
-    let prefixes: Vec<IpNet> = (0..=rng.below(4)).map(|_| net(rng)).collect();
+    let ids = !facts.add_path_receive.is_empty();
+    let named = |rng: &mut Rng| (ids.then(|| rng.word() % 4), net(rng));
+    let prefixes: Vec<(Option<u32>, IpNet)> = (0..=rng.below(4)).map(|_| named(rng)).collect();
     if rng.below(6) == 0 {
         return withdraw(&prefixes);
     }

@@ -24,6 +24,7 @@ pub(crate) async fn run(
         natural(&a.node, &b.node)
             .then_with(|| natural(&a.prefix, &b.prefix))
             .then_with(|| b.best.cmp(&a.best))
+            .then_with(|| (&a.from, a.path_id).cmp(&(&b.from, b.path_id)))
     });
     let report = BGPRouteReport { header, routes };
     if global.printed(&report)? {
@@ -36,6 +37,10 @@ pub(crate) async fn run(
         ("NEXT-HOP", Align::Left),
         ("VERDICT", Align::Left),
     ];
+    let identified = report.routes.iter().any(|route| route.path_id.is_some());
+    if identified {
+        columns.insert(2, ("PATH-ID", Align::Right));
+    }
     let several = fabric.nodes.len() > 1;
     if several {
         columns.insert(0, ("NODE", Align::Left));
@@ -57,6 +62,9 @@ pub(crate) async fn run(
             route.next_hop.clone().unwrap_or_default(),
             verdict.to_owned(),
         ];
+        if identified {
+            cells.insert(2, route.path_id.map(|id| id.to_string()).unwrap_or_default());
+        }
         if several {
             cells.insert(0, route.node.clone());
         }

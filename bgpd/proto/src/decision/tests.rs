@@ -64,7 +64,7 @@ fn nothing_and_one() {
 fn multipath_compares_the_length_of_the_path_not_its_content() {
     let (mut a, mut b) = (path(), path());
     (a.place, a.router_id) = (1, 1);
-    (b.place, b.router_id, b.key.neighbor_as, b.key.med) = (2, 2, 65002, 50);
+    (b.place, b.router_id, b.key.neighbor_as, b.key.med, b.key.next_hop) = (2, 2, 65002, 50, 1);
     let mut both = vec![b, a];
     let selection = select(&mut both, 16).unwrap();
     assert_eq!((selection.best.place, selection.multipath), (1, 2));
@@ -102,6 +102,51 @@ fn med_is_compared_within_an_as_whatever_the_order() {
         let mut candidates = order.to_vec();
         let selection = select(&mut candidates, 16).unwrap();
         assert_eq!((selection.best.place, selection.multipath), (3, 2), "{order:?}");
+    }
+}
+
+/// Two reflectors tell the same three paths: each next hop counts once.
+#[test]
+fn multipath_counts_next_hops_not_paths() {
+    let mut paths = Vec::new();
+    for place in 0..6 {
+        let mut one = path();
+        (one.place, one.router_id, one.key.next_hop) = (place, place / 2, place / 2);
+        paths.push(one);
+    }
+    for (most, kept) in [(1, 2), (2, 4), (3, 6), (16, 6)] {
+        let mut candidates = paths.clone();
+        assert_eq!(select(&mut candidates, most).unwrap().multipath, kept);
+        assert_eq!(candidates, paths[..kept]);
+    }
+}
+
+/// By its definition: each is the best one where those before it are not there.
+#[test]
+fn a_ranking_is_what_repeated_decisions_say() {
+    let mut state = 7u64;
+    let mut below = |n: u64| {
+        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+        u32::try_from((state >> 33) % n).unwrap()
+    };
+    for _ in 0..3000 {
+        let mut paths = Vec::new();
+        for place in 0..below(9) {
+            let mut one = path();
+            (one.place, one.local, one.long_lived_stale) = (place, below(9) == 0, below(6) == 0);
+            one.key.tail = (1 + below(2)) << 8 | below(2);
+            (one.key.local_pref, one.key.med, one.key.neighbor_as) = (100 + below(2), below(3), below(3));
+            (one.external, one.metric, one.router_id, one.path_id) =
+                (below(3) > 0, below(2), below(3), below(2));
+            paths.push(one);
+        }
+        let (mut rest, mut expected) = (paths.clone(), Vec::new());
+        while let Some(selection) = select(&mut rest.clone(), 1) {
+            rest.retain(|one| one.place != selection.best.place);
+            expected.push(selection.best);
+        }
+        rank(&mut paths);
+        assert_eq!(paths, expected);
     }
 }
 

@@ -49,6 +49,12 @@ impl Rib {
                 self.core.peer(*member).is_some_and(|peer| !peer.walk.of(A::FAMILY).is_empty())
             });
             for slot in 0..A::plane(&self.core).table.slots() {
+                if group.adds_paths::<A>() {
+                    if !group.paths_fit::<A>(slot, walking, &self.core) {
+                        return Err(format!("slot {slot}: the paths told are not those to be told"));
+                    }
+                    continue;
+                }
                 let verdict = group.verdict::<A>(slot, self.core.best::<A>(slot), &self.core);
                 let fits = match verdict {
                     Verdict::Tell(..) => out.bit(slot) || walking,
@@ -57,6 +63,9 @@ impl Rib {
                 if !fits {
                     return Err(format!("slot {slot}: {verdict:?}, bit {}", out.bit(slot)));
                 }
+            }
+            if out.paths.slots().iter().any(|slot| A::plane(&self.core).table.entry(*slot).is_none()) {
+                return Err("paths are told of a prefix that is no more".to_owned());
             }
             for member in &group.members {
                 let peer = self.core.peer(*member).ok_or_else(|| format!("member {member:?} is no peer"))?;

@@ -1,15 +1,14 @@
 //! All of the RIB but the groups, so that a group can be written while this is read.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
-
-use ipnet::IpNet;
 
 use super::attrs::{AttrId, AttrTable, NIL};
 use super::group::Bits;
 use super::hash::fold;
 use super::import::Changed;
 use super::next_hop::NextHops;
+use super::paths::{Late, identity};
 use super::table::{Entry, LOCAL, Path, Slot, Table};
 use super::values::{Counts, PeerFacts, RibConfig};
 use crate::decision::Candidate;
@@ -85,7 +84,7 @@ impl Family for V6 {
 }
 
 /// Two values, one per family.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PerFamily<T> {
     pub ipv4: T,
     pub ipv6: T,
@@ -136,6 +135,8 @@ pub(super) enum Refresh {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub facts: PeerFacts,
+    /// What stands for the peer in the path identifiers that we give.
+    pub identity: u32,
     /// Import takes everything: the common case of a benchmark and of a route collector.
     pub takes_all: bool,
     /// The group it is a member of while its session is up.
@@ -152,7 +153,7 @@ pub(super) struct Peer {
     /// Slots that the walk passes over: they were told in the group that the peer was in before, and as they would be now.
     pub alike: PerFamily<Bits>,
     /// Fell behind the log, or changed groups: to be told how these stand.
-    pub late: BTreeSet<IpNet>,
+    pub late: Late,
     pub end_of_rib: PerFamily<EndOfRib>,
     pub refresh: PerFamily<Refresh>,
 }
@@ -161,6 +162,7 @@ impl Peer {
     pub(super) fn new(facts: PeerFacts) -> Peer {
         let takes_all = facts.import == crate::policy::ImportPolicy::accept_all();
         Peer {
+            identity: identity(&facts),
             facts,
             takes_all,
             group: None,
@@ -170,7 +172,7 @@ impl Peer {
             tail: Vec::new(),
             walk: PerFamily { ipv4: 0..0, ipv6: 0..0 },
             alike: PerFamily::default(),
-            late: BTreeSet::new(),
+            late: Late::default(),
             end_of_rib: PerFamily::default(),
             refresh: PerFamily::default(),
         }

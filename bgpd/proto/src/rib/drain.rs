@@ -37,8 +37,9 @@ impl Core {
         let to = dirty.len().min(from + AT_ONCE);
         let step = dirty.get(from..to).unwrap_or_default();
         let mut candidates = Vec::new();
+        let all_paths = groups.iter().any(Group::adds_paths::<A>);
         for item in step {
-            self.settle::<A>(item, groups, &mut candidates);
+            self.settle::<A>(item, groups, all_paths, &mut candidates);
         }
         for group in groups.iter_mut().filter(|group| !group.members.is_empty()) {
             events.extend(group.flush::<A>(self, None));
@@ -59,12 +60,22 @@ impl Core {
         plane.dirty = dirty;
     }
 
-    fn settle<A: Family>(&mut self, item: &Dirty, groups: &mut [Group], candidates: &mut Vec<Candidate>) {
+    /// `all_paths`: some group is told more than the best path.
+    fn settle<A: Family>(
+        &mut self,
+        item: &Dirty,
+        groups: &mut [Group],
+        all_paths: bool,
+        candidates: &mut Vec<Candidate>,
+    ) {
         let slot = item.slot;
         let forced = A::plane(self).table.entry(slot).is_some_and(|entry| entry.has(Entry::<A>::FORCED));
         let best = self.decide::<A>(slot, candidates);
         if best != item.best || forced {
             groups.iter_mut().for_each(|group| group.consider::<A>(slot, item.best, best, self));
+        } else if all_paths {
+            let concerned = groups.iter_mut().filter(|group| group.adds_paths::<A>());
+            concerned.for_each(|group| group.consider_paths::<A>(slot, self));
         }
         if self.fib_mark::<A>(slot) != item.fib {
             let plane = A::plane_mut(self);
@@ -97,11 +108,11 @@ impl Core {
         let table = &A::plane(self).table;
         candidates.extend(table.paths(slot).filter_map(|(path, at)| self.candidate(&path, at)));
         let selection = decision::select(candidates, self.config.max_paths);
-        let used = selection.map_or(0, |selection| selection.multipath);
-        let members = candidates.get(..used).unwrap_or_default();
+        // What is left are the paths in use; from here on it matters which, not in what order.
+        candidates.sort_unstable_by_key(|member| member.place);
         let table = &mut A::plane_mut(self).table;
         table.each_path_mut(slot, |path, at| {
-            let member = members.iter().any(|member| member.place == at);
+            let member = candidates.binary_search_by_key(&at, |member| member.place).is_ok();
             path.flags = path.flags & !Path::MULTIPATH | if member { Path::MULTIPATH } else { 0 };
         });
         if let Some(selection) = selection.filter(|selection| selection.best.place != NIL) {

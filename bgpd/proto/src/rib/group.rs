@@ -9,13 +9,14 @@ use super::attrs::AttrId;
 use super::core::{Best, Core, EndOfRib, Family, PerFamily};
 use super::hash::{hash_bytes, spread};
 use super::log::{Log, To};
+use super::paths::{Late, PathOf, ToldPaths};
 use super::table::{Entry, LOCAL, Slot};
 use super::values::{RibEvent, Tag};
 use crate::policy::{Changes, ExportPolicy, NO_PEER, Route, Source, Sources, carries};
 use crate::types::{AfiSafi, PeerId};
 use crate::wire::Role;
 use crate::wire::attr::{self, Key, code};
-use crate::wire::nlri::V6;
+use crate::wire::nlri::{PATH_ID, V6};
 use crate::wire::rewrite::{self, Origin, Style};
 use crate::wire::update;
 
@@ -33,6 +34,8 @@ pub(super) struct GroupKey {
     pub export: ExportPolicy,
     /// Which originated routes are told.
     pub tags: BTreeSet<Tag>,
+    /// How many paths per prefix they are told, with identifiers (RFC 7911); 0: the best one, without.
+    pub paths: PerFamily<u8>,
 }
 
 /// How a route is told.
@@ -70,11 +73,13 @@ pub(super) struct Out {
     /// To be told. Only within a drain.
     pending: Vec<Pending>,
     /// The changes that `pending` names, from 1 on; 0 is none. Only within a drain.
-    terms: Vec<Changes>,
+    pub(super) terms: Vec<Changes>,
     /// Only within a drain.
     withdrawn: Vec<(To, Slot)>,
     /// Not told for being too long: how many, one of them, how long. Only within a drain.
     too_long: Option<(u32, Slot, usize)>,
+    /// What stands in place of `sent`, `pending` and `withdrawn` where several paths per prefix are told.
+    pub(super) paths: ToldPaths,
 }
 
 #[derive(Debug)]
@@ -121,15 +126,27 @@ impl Out {
 
     /// A route is to be encoded.
     fn push(&mut self, telling: Telling, slot: Slot) {
-        let term = telling.changes.map_or(0, |changes| {
+        let set = pack(telling.attrs, telling.source);
+        let term = self.term(telling.changes);
+        self.pending.push((set, term, slot));
+    }
+
+    /// A path is to be encoded.
+    pub(super) fn push_path(&mut self, telling: Telling, path: PathOf) {
+        let set = pack(telling.attrs, telling.source);
+        let term = self.term(telling.changes);
+        self.paths.pending.push((set, term, path));
+    }
+
+    fn term(&mut self, changes: Option<Box<Changes>>) -> u32 {
+        changes.map_or(0, |changes| {
             let known = self.terms.iter().position(|known| *known == *changes);
             let place = known.unwrap_or_else(|| {
                 self.terms.push(*changes);
                 self.terms.len() - 1
             });
             u32::try_from(place + 1).unwrap_or(u32::MAX)
-        });
-        self.pending.push((pack(telling.attrs, telling.source), term, slot));
+        })
     }
 }
 
@@ -146,7 +163,7 @@ impl Group {
         let walk = PerFamily { ipv4: 0..core.v4.table.slots(), ipv6: 0..core.v6.table.slots() };
         let Some(peer) = core.peer_mut(id) else { return };
         (peer.cursor, peer.walk, peer.alike) = (self.log.head(), walk, PerFamily::default());
-        peer.late.clear();
+        peer.late = Late::default();
         for family in AfiSafi::ALL {
             let due = peer.facts.families.contains(&family);
             *peer.end_of_rib.of_mut(family) = if due { EndOfRib::Due } else { EndOfRib::None };
@@ -236,8 +253,8 @@ impl Group {
         }
         let mut bytes = Vec::new();
         self.rewritten::<A>(&telling, core, &mut bytes);
-        if update::room::<A>(&rewrite::outgoing(&bytes), self.key.max_message) < update::longest_prefix::<A>()
-        {
+        let longest = update::longest_prefix::<A>() + if self.adds_paths::<A>() { PATH_ID } else { 0 };
+        if update::room::<A>(&rewrite::outgoing(&bytes), self.key.max_message) < longest {
             return Verdict::TooLong(bytes.len());
         }
         Verdict::Tell(telling)
@@ -247,6 +264,9 @@ impl Group {
     pub(super) fn consider<A: Family>(&mut self, slot: Slot, old: Best, new: Best, core: &Core) {
         if self.members.is_empty() {
             return;
+        }
+        if self.adds_paths::<A>() {
+            return self.consider_paths::<A>(slot, core);
         }
         let verdict = self.verdict::<A>(slot, new, core);
         let members = &self.members;
@@ -278,6 +298,9 @@ impl Group {
 
     /// A route is told to one peer, outside of any change of it. `false`: it is not to be told.
     pub(super) fn tell<A: Family>(&mut self, slot: Slot, to: PeerId, core: &Core) -> bool {
+        if self.adds_paths::<A>() {
+            return !self.tell_paths::<A>(slot, to, None, core).is_empty();
+        }
         let verdict = self.verdict::<A>(slot, core.best::<A>(slot), core);
         let out = self.out.of_mut(A::FAMILY);
         match verdict {
@@ -301,7 +324,10 @@ impl Group {
     /// Encodes what is pending, once for all members (or for `only`). Sets that differ only in what this group rewrites leave as
     /// one: packing is by outgoing bytes.
     pub(super) fn flush<A: Family>(&mut self, core: &Core, only: Option<PeerId>) -> Option<RibEvent> {
-        let Group { key, members, out, log } = self;
+        if self.adds_paths::<A>() {
+            return self.flush_paths::<A>(core, only);
+        }
+        let Group { key, out, log, .. } = self;
         let out = out.of_mut(A::FAMILY);
         let table = &A::plane(core).table;
         for run in out.withdrawn.chunk_by(|a, b| a.0 == b.0) {
@@ -320,17 +346,21 @@ impl Group {
                 run.iter().filter_map(|(_, slot)| table.prefix(*slot)),
             );
         }
-        let event = out.too_long.take().and_then(|(prefixes, slot, length)| {
-            let (addr, len) = table.prefix(slot)?;
-            let peers = only.map_or_else(|| members.clone(), |peer| vec![peer]);
-            Some(RibEvent::AttributesTooLong { peers, prefixes, example: addr.prefix(len), length })
-        });
         out.withdrawn.clear();
         out.pending.clear();
-        out.terms.clear();
         out.withdrawn.shrink_to(4096); // a burst must not pin its queues
         out.pending.shrink_to(4096);
-        event
+        self.end_flush::<A>(core, only)
+    }
+
+    /// What was encoded needs its changes no longer, and what was too long is reported.
+    pub(super) fn end_flush<A: Family>(&mut self, core: &Core, only: Option<PeerId>) -> Option<RibEvent> {
+        let out = self.out.of_mut(A::FAMILY);
+        out.terms.clear();
+        let (prefixes, slot, length) = out.too_long.take()?;
+        let (addr, len) = A::plane(core).table.prefix(slot)?;
+        let peers = only.map_or_else(|| self.members.clone(), |peer| vec![peer]);
+        Some(RibEvent::AttributesTooLong { peers, prefixes, example: addr.prefix(len), length })
     }
 
     /// The slots that the peer was told, as of the last drain.
@@ -384,7 +414,7 @@ impl Group {
 }
 
 impl Out {
-    fn report_too_long(&mut self, slot: Slot, length: usize) {
+    pub(super) fn report_too_long(&mut self, slot: Slot, length: usize) {
         let (count, _, _) = self.too_long.unwrap_or((0, slot, length));
         self.too_long = Some((count + 1, slot, length));
     }
@@ -415,17 +445,22 @@ fn rewritten<A: Family>(
     }
 }
 
-/// Slots by outgoing set.
-struct Packed {
+/// Slots, or paths, by outgoing set.
+pub(super) struct Packed<T> {
     arena: Vec<u8>,
     sets: Vec<(Range<usize>, PeerId)>,
     /// Set and slot, ascending.
-    order: Vec<(u32, Slot)>,
+    pub order: Vec<(u32, T)>,
 }
 
-impl Packed {
+impl<T: Copy + Ord> Packed<T> {
     #[expect(clippy::cast_possible_truncation, reason = "the halves of a packed key")]
-    fn pack<A: Family>(pending: &[Pending], terms: &[Changes], style: &Style, core: &Core) -> Packed {
+    pub(super) fn pack<A: Family>(
+        pending: &[(u64, u32, T)],
+        terms: &[Changes],
+        style: &Style,
+        core: &Core,
+    ) -> Packed<T> {
         let mut packed =
             Packed { arena: Vec::new(), sets: Vec::new(), order: Vec::with_capacity(pending.len()) };
         let (mut one, mut seen) = (Vec::new(), HashTable::<(u32, u32)>::new());
@@ -453,7 +488,7 @@ impl Packed {
         packed
     }
 
-    fn set(&self, set: u32) -> Option<(&[u8], PeerId)> {
+    pub(super) fn set(&self, set: u32) -> Option<(&[u8], PeerId)> {
         let (range, source) = self.sets.get(set as usize)?;
         Some((self.arena.get(range.clone())?, *source))
     }

@@ -20,6 +20,8 @@ use crate::wire::verdict::{ErrorAction, Fault, subcode};
 
 /// The path id of an originated route that no tag lets out.
 const UNTOLD: u32 = u32::MAX;
+/// Paths of one prefix that are taken from one peer; as many again may be left from before its restart.
+const MOST_PATHS: usize = 256;
 
 impl Core {
     fn receiver(&self, peer: PeerId) -> Option<Receiver> {
@@ -32,6 +34,8 @@ impl Core {
             router_id: u32::from(self.config.router_id.0),
             ipv4: facts.families.contains(&AfiSafi::Ipv4Unicast),
             ipv6: facts.families.contains(&AfiSafi::Ipv6Unicast),
+            ipv4_paths: facts.add_path_receive.contains(&AfiSafi::Ipv4Unicast),
+            ipv6_paths: facts.add_path_receive.contains(&AfiSafi::Ipv6Unicast),
             role: facts.role,
         })
     }
@@ -40,7 +44,7 @@ impl Core {
     pub(super) fn update(&mut self, from: PeerId, body: &[u8], scratch: &mut Scratch) -> UpdateOutcome {
         let mut outcome = UpdateOutcome::default();
         let Some(receiver) = self.receiver(from) else { return outcome };
-        let fields = match check_fields(body) {
+        let fields = match check_fields(body, receiver.ipv4_paths) {
             Ok(fields) => fields,
             Err(fault) => {
                 outcome.faults.push(fault);
@@ -159,9 +163,11 @@ impl Core {
         if self.peer(from).is_none_or(|peer| *peer.disabled.of(A::FAMILY)) {
             return;
         }
-        nlri::each::<A>(nlri, |addr, len| {
+        let ids = self.takes_paths(from, A::FAMILY);
+        nlri::each_path::<A>(nlri, ids, |addr, len, path_id| {
             outcome.withdrawn += 1;
-            self.withdraw::<A>(addr, len, from, 0);
+            // RFC 7911 §5: an identifier not seen before is ignored.
+            self.withdraw::<A>(addr, len, from, path_id);
         });
     }
 
@@ -169,11 +175,43 @@ impl Core {
         if self.peer(from).is_none_or(|peer| *peer.disabled.of(A::FAMILY)) {
             return;
         }
-        nlri::each::<A>(nlri, |addr, len| {
+        let ids = self.takes_paths(from, A::FAMILY);
+        let mut too_many = false;
+        nlri::each_path::<A>(nlri, ids, |addr, len, path_id| {
+            if ids && self.has_its_paths::<A>(addr, len, from, path_id) {
+                too_many = true;
+                outcome.withdrawn += 1;
+                return;
+            }
             outcome.announced += 1;
             let path = self.imported(from, &set, || addr.prefix(len));
-            self.announce::<A>(addr, len, path);
+            self.announce::<A>(addr, len, Path { path_id, ..path });
         });
+        if too_many {
+            let (action, reason) = (ErrorAction::TreatAsWithdraw, "more than 256 paths of one prefix");
+            let fault = Fault { action, attribute: 0, reason, rfc: "RFC 7911 §8", data: vec![] };
+            canonical::note(&mut outcome.faults, fault);
+        }
+    }
+
+    /// Whether path identifiers stand before the peer's prefixes of this family.
+    pub(super) fn takes_paths(&self, from: PeerId, family: AfiSafi) -> bool {
+        self.peer(from).is_some_and(|peer| peer.facts.add_path_receive.contains(&family))
+    }
+
+    /// Whether the peer has told as many paths of a prefix as are kept, and not this one: what is done for a prefix is in
+    /// proportion to its paths, and no limit on prefixes bounds that.
+    fn has_its_paths<A: Family>(&self, addr: A, len: u8, from: PeerId, path_id: u32) -> bool {
+        let table = &A::plane(self).table;
+        let Some(slot) = table.find(addr, len) else { return false };
+        let mut told = 0;
+        for (path, _) in table.paths(slot).filter(|(path, _)| path.peer == from) {
+            if path.path_id == path_id {
+                return false;
+            }
+            told += usize::from(!path.has(Path::STALE));
+        }
+        told >= MOST_PATHS
     }
 
     /// Puts the paths of an origination into the table, in place of those of the last one. One path per tag.
@@ -217,7 +255,7 @@ impl Core {
 }
 
 /// The frame and the IPv4 prefixes: RFC 4271 §6.3, RFC 7606 §5.3. What is wrong here resets the session.
-fn check_fields(body: &[u8]) -> Result<Fields<'_>, Fault> {
+fn check_fields(body: &[u8], ids: bool) -> Result<Fields<'_>, Fault> {
     let fault = |subcode, reason, rfc| {
         let action = ErrorAction::SessionReset { subcode };
         Fault { action, attribute: 0, reason, rfc, data: vec![] }
@@ -227,7 +265,7 @@ fn check_fields(body: &[u8]) -> Result<Fields<'_>, Fault> {
         return Err(fault(subcode::MALFORMED_ATTRIBUTE_LIST, reason, "RFC 7606 §4"));
     };
     for field in [fields.withdrawn, fields.nlri] {
-        if nlri::check::<u32>(field).is_err() {
+        if nlri::check_paths::<u32>(field, ids).is_err() {
             return Err(fault(subcode::INVALID_NETWORK_FIELD, "a malformed prefix", "RFC 7606 §5.3"));
         }
     }

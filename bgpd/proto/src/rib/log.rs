@@ -5,10 +5,9 @@ use std::ops::Range;
 
 use ipnet::IpNet;
 
-use super::core::Family;
 use crate::types::{AfiSafi, PeerId};
 use crate::wire::message::encode;
-use crate::wire::nlri::Address;
+use crate::wire::nlri::Nlri;
 use crate::wire::rewrite::Outgoing;
 use crate::wire::update;
 use crate::wire::{MessageType, RouteRefresh};
@@ -17,7 +16,7 @@ use crate::wire::{MessageType, RouteRefresh};
 const FULL: usize = 60_000;
 
 /// Who reads a stretch of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum To {
     /// All but the source.
     AllBut(PeerId),
@@ -73,14 +72,17 @@ impl Log {
     }
 
     /// UPDATEs that announce prefixes with one set.
-    pub(super) fn announce<A: Family>(
+    pub(super) fn announce<N: Nlri>(
         &mut self,
         to: To,
         outgoing: &Outgoing<'_>,
         max_message: usize,
-        prefixes: impl Iterator<Item = (A, u8)>,
+        prefixes: impl Iterator<Item = N>,
     ) {
-        let fits = |limit: usize| update::room::<A>(outgoing, limit) >= update::longest_prefix::<A>();
+        let mut prefixes = prefixes.peekable();
+        let fits = |limit: usize| {
+            update::room::<N::Address>(outgoing, limit) >= update::longest_prefix::<N::Address>() + N::PATH_ID
+        };
         // Extended messages where nothing else will do: a peer may act on the first of several short ones while the next
         // is on its way.
         let limit = if fits(update::MAX_MESSAGE) { update::MAX_MESSAGE } else { max_message };
@@ -88,14 +90,13 @@ impl Log {
             debug_assert!(false, "the verdict lets no set pass that does not fit");
             return;
         }
-        let mut prefixes = prefixes.peekable();
         while prefixes.peek().is_some() {
             self.append(to, |out| update::put_announcement(out, outgoing, limit, &mut prefixes));
         }
     }
 
     /// UPDATEs that withdraw prefixes.
-    pub(super) fn withdraw<A: Address>(&mut self, to: To, prefixes: impl Iterator<Item = (A, u8)>) {
+    pub(super) fn withdraw<N: Nlri>(&mut self, to: To, prefixes: impl Iterator<Item = N>) {
         let mut prefixes = prefixes.peekable();
         while prefixes.peek().is_some() {
             self.append(to, |out| update::put_withdrawal(out, &mut prefixes));
@@ -152,9 +153,15 @@ impl Log {
         self.chunks.get(at)?.bytes.get(range)
     }
 
-    /// Calls `f` with each prefix named behind `cursor` in what is for the peer, and returns the rest of the message that the
-    /// cursor is in the middle of.
-    pub(super) fn unread(&self, peer: PeerId, cursor: u64, mut f: impl FnMut(IpNet)) -> Vec<u8> {
+    /// Calls `f` with each prefix named behind `cursor` in what is for the peer, and its path identifier where there is one
+    /// (`ids`: IPv4, IPv6). Returns the rest of the message that the cursor is in the middle of.
+    pub(super) fn unread(
+        &self,
+        peer: PeerId,
+        cursor: u64,
+        ids: (bool, bool),
+        mut f: impl FnMut(IpNet, u32),
+    ) -> Vec<u8> {
         let mut rest = Vec::new();
         for chunk in self.chunks.iter().filter(|chunk| chunk.end() > cursor) {
             let (mut start, read) = (0, chunk.offset(cursor));
@@ -173,7 +180,7 @@ impl Log {
                     if at < read && end > read {
                         rest = message.get(read - at..).unwrap_or_default().to_vec();
                     } else if at >= read {
-                        update::each_named(message, &mut f);
+                        update::each_named(message, ids, &mut f);
                     }
                     (messages, at) = (behind, end);
                 }

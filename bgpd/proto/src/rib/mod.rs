@@ -22,6 +22,7 @@ mod log;
 mod long_lived;
 mod next_hop;
 mod output;
+mod paths;
 mod sessions;
 mod table;
 mod values;
@@ -209,6 +210,14 @@ impl Rib {
     pub fn set_tags(&mut self, peer: PeerId, tags: BTreeSet<Tag>) {
         if let Some(known) = self.core.peer_mut(peer) {
             known.facts.tags = tags;
+            self.regroup(peer);
+        }
+    }
+
+    /// More or fewer paths per prefix for a peer that takes several (RFC 7911): what goes is withdrawn, what comes is told.
+    pub fn set_paths_sent(&mut self, peer: PeerId, paths: u8) {
+        if let Some(known) = self.core.peer_mut(peer) {
+            known.facts.paths_sent = paths;
             self.regroup(peer);
         }
     }

@@ -1,9 +1,10 @@
 //! What goes to the peers: from the group's log, from the walk of a new member, and what a slow one missed.
 
 use super::Rib;
-use super::core::{EndOfRib, Family, PerFamily, Refresh};
-use super::group::Bits;
+use super::core::{Core, EndOfRib, Family, PerFamily, Refresh};
+use super::group::{Bits, Group};
 use super::log::To;
+use super::paths::Late;
 use super::table::Slot;
 use super::values::RibEvent;
 use crate::types::{AfiSafi, PeerId};
@@ -61,10 +62,14 @@ impl Rib {
         let late = std::mem::take(&mut peer.late);
         let Some(group) = self.groups.get_mut(at) else { return false };
         let (mut gone4, mut gone6) = (Vec::new(), Vec::new());
-        for prefix in &late {
+        for prefix in &late.prefixes {
             sort_late::<u32>(prefix, id, group, &self.core, &mut gone4);
             sort_late::<V6>(prefix, id, group, &self.core, &mut gone6);
         }
+        group.log.withdraw(To::Only(id), gone4.into_iter());
+        group.log.withdraw(To::Only(id), gone6.into_iter());
+        let gone4 = group.tell_late_paths::<u32>(&late.paths, id, &self.core);
+        let gone6 = group.tell_late_paths::<V6>(&late.paths, id, &self.core);
         group.log.withdraw(To::Only(id), gone4.into_iter());
         group.log.withdraw(To::Only(id), gone6.into_iter());
         let mut events = Vec::new();
@@ -149,7 +154,9 @@ impl Rib {
                 continue;
             }
             let late = &mut peer.late;
-            let rest = group.log.unread(*member, peer.cursor, |prefix| _ = late.insert(prefix));
+            let ids = group.path_ids();
+            let rest =
+                group.log.unread(*member, peer.cursor, ids, |prefix, path| late.insert(prefix, path, ids));
             peer.leave_log(rest);
             peer.cursor = head;
             let prefixes = u32::try_from(peer.late.len()).unwrap_or(u32::MAX);
@@ -167,12 +174,14 @@ impl Rib {
         if next == Some(old) {
             return;
         }
-        let mut late = std::collections::BTreeSet::new();
+        let mut late = Late::default();
         let (mut rest, mut alike) = (Vec::new(), PerFamily::<Bits>::default());
         if let Some(Ok([from, to])) = next.map(|next| self.groups.get_disjoint_mut([old, next])) {
-            rest = from.log.unread(id, cursor, |prefix| _ = late.insert(prefix));
-            late.extend(to.take_over::<u32>(from, &self.core, &mut alike.ipv4));
-            late.extend(to.take_over::<V6>(from, &self.core, &mut alike.ipv6));
+            // The families with several paths per prefix are those of the session, in both groups.
+            let ids = from.path_ids();
+            rest = from.log.unread(id, cursor, ids, |prefix, path| late.insert(prefix, path, ids));
+            move_over::<u32>(to, from, &self.core, &mut alike.ipv4, &mut late);
+            move_over::<V6>(to, from, &self.core, &mut alike.ipv6, &mut late);
         }
         let Some(peer) = self.core.peer_mut(id) else { return };
         // What its last walk had still to tell is due in any case.
@@ -198,12 +207,21 @@ impl Rib {
     }
 }
 
+/// What a member of `from` was told there, as the group that it moves to sees it.
+fn move_over<A: Family>(to: &mut Group, from: &Group, core: &Core, alike: &mut Bits, late: &mut Late) {
+    if to.adds_paths::<A>() {
+        late.paths.extend(to.take_over_paths::<A>(from, core, alike));
+    } else {
+        late.prefixes.extend(to.take_over::<A>(from, core, alike));
+    }
+}
+
 /// A prefix that a peer may have a wrong idea of: told, or put on the list of what is withdrawn.
 fn sort_late<A: Family>(
     prefix: &ipnet::IpNet,
     id: PeerId,
-    group: &mut super::group::Group,
-    core: &super::core::Core,
+    group: &mut Group,
+    core: &Core,
     gone: &mut Vec<(A, u8)>,
 ) {
     let Some((addr, len)) = A::of(prefix) else { return };

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::Rib;
 use super::core::{Core, Family, Peer, PerFamily};
 use super::group::{Group, GroupKey};
+use super::paths::Late;
 use super::table::Path;
 use super::values::PeerFacts;
 use crate::types::{AfiSafi, PeerId};
@@ -68,6 +69,8 @@ impl Rib {
         let client = facts.reflector_client && !facts.is_external();
         let (families, tags) = (facts.families.clone(), facts.tags.clone());
         let max_message = if facts.extended_message { MAX_EXTENDED_LENGTH } else { update::MAX_MESSAGE };
+        let adds = |family| if facts.add_path_send.contains(&family) { facts.paths_sent.max(1) } else { 0 };
+        let paths = PerFamily { ipv4: adds(AfiSafi::Ipv4Unicast), ipv6: adds(AfiSafi::Ipv6Unicast) };
         let key = GroupKey {
             style,
             families,
@@ -76,6 +79,7 @@ impl Rib {
             client,
             export: facts.export.clone(),
             tags,
+            paths,
         };
         let live = |group: &Group| !group.members.is_empty();
         if let Some(same) = self.groups.iter().position(|group| live(group) && group.key == key) {
@@ -102,7 +106,7 @@ impl Rib {
         let Some(peer) = self.core.peer_mut(id) else { return };
         let Some(at) = peer.group.take() else { return };
         peer.walk = PerFamily { ipv4: 0..0, ipv6: 0..0 };
-        peer.late.clear();
+        peer.late = Late::default();
         if let Some(group) = self.groups.get_mut(at) {
             group.members.retain(|member| *member != id);
             if group.members.is_empty() {

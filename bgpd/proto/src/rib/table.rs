@@ -35,7 +35,8 @@ impl Path {
     /// Used beside the best one.
     pub(super) const MULTIPATH: u8 = 8;
 
-    const NONE: Path = Path { attrs: NIL, raw: NIL, path_id: 0, peer: LOCAL, flags: 0, rejected: 0 };
+    pub(super) const NONE: Path =
+        Path { attrs: NIL, raw: NIL, path_id: 0, peer: LOCAL, flags: 0, rejected: 0 };
 
     pub(super) fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -217,6 +218,14 @@ impl<A: Address> Table<A> {
     pub(super) fn locate(&self, slot: Slot, peer: PeerId, path_id: u32) -> Option<u32> {
         let mut paths = self.paths(slot);
         paths.find(|(path, _)| path.peer == peer && path.path_id == path_id).map(|(_, at)| at)
+    }
+
+    /// The candidate at this place.
+    pub(super) fn path(&self, slot: Slot, at: u32) -> Option<Path> {
+        match at {
+            NIL => self.entry(slot).map(|entry| entry.first),
+            _ => self.nodes.get(at as usize).map(|node| node.path),
+        }
     }
 
     pub(super) fn path_mut(&mut self, slot: Slot, at: u32) -> Option<&mut Path> {

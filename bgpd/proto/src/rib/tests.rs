@@ -7,6 +7,7 @@ use crate::types::{Asn, RouterId};
 use crate::wire::attr::{self, code};
 use crate::wire::{nlri, update};
 
+mod paths;
 mod policy;
 
 const OWN_AS: u32 = 64512;

@@ -73,6 +73,12 @@ pub struct PeerFacts {
     pub link_local: Option<Ipv6Addr>,
     /// The peer knows what a long-lived stale route is (RFC 9494): only then it is told such ones.
     pub long_lived: bool,
+    /// Families in which the peer tells several paths per prefix, each with an identifier (RFC 7911).
+    pub add_path_receive: BTreeSet<AfiSafi>,
+    /// Families in which it is told several.
+    pub add_path_send: BTreeSet<AfiSafi>,
+    /// How many of them at most; 0 counts as 1.
+    pub paths_sent: u8,
     /// Our role towards the peer (RFC 9234).
     pub role: Option<Role>,
     /// The peer is a client of ours (RFC 4456).
@@ -102,6 +108,9 @@ impl PeerFacts {
             next_hop_ipv6: None,
             link_local: None,
             long_lived: false,
+            add_path_receive: BTreeSet::new(),
+            add_path_send: BTreeSet::new(),
+            paths_sent: 0,
             role: None,
             reflector_client: false,
             import: ImportPolicy::accept_all(),
@@ -145,7 +154,7 @@ impl UpdateOutcome {
     }
 }
 
-/// How many prefixes of one family a peer sent, and what became of them.
+/// How many paths of one family a peer sent, and what became of them: a prefix counts as often as it has paths (RFC 7911).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Paths held, rejected ones too.
@@ -225,6 +234,8 @@ pub struct PathView {
     pub prefix: IpNet,
     /// Who sent it; `None`: this node originates it.
     pub peer: Option<PeerId>,
+    /// The path identifier that the peer gave it, if its session carries them in this family (RFC 7911).
+    pub path_id: Option<u32>,
     /// Whether and why it is in use.
     pub status: PathStatus,
     /// Kept from before the peer's restart.

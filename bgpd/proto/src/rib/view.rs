@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::Rib;
 use super::core::{Core, Family};
+use super::group::{Telling, Verdict};
 use super::import::rejection;
 use super::table::{LOCAL, Path, Slot};
 use super::values::{PathStatus, PathView};
@@ -19,6 +20,8 @@ use crate::wire::rewrite;
 pub struct AdvertisedRoute {
     /// The prefix.
     pub prefix: IpNet,
+    /// The identifier that we gave the path, if the session carries them in this family (RFC 7911).
+    pub path_id: Option<u32>,
     /// Whose route it is; `None`: our own.
     pub source: Option<PeerId>,
     /// The next hop in MP_REACH_NLRI; empty for IPv4, where it is among the attributes.
@@ -55,13 +58,20 @@ impl Rib {
         }
     }
 
-    /// How many prefixes the peer was told, as of the last drain. Walks the family's table.
+    /// The identifier under which a path is told that `peer` gave `received` (0 without one); `None`: one of our own.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn identifier_of(&self, peer: Option<PeerId>, received: u32) -> u32 {
+        let path = Path { peer: peer.unwrap_or(LOCAL), path_id: received, ..Path::NONE };
+        self.core.path_identifier(&path)
+    }
+
+    /// How many prefixes the peer was told, as of the last drain; several paths of one count each. Walks the family's table.
     #[must_use]
     pub fn advertised(&self, peer: PeerId, family: AfiSafi) -> u32 {
-        let Some(group) = self.group_of(peer) else { return 0 };
         let told = match family {
-            AfiSafi::Ipv4Unicast => group.told::<u32>(peer, &self.core).count(),
-            AfiSafi::Ipv6Unicast => group.told::<V6>(peer, &self.core).count(),
+            AfiSafi::Ipv4Unicast => self.told_routes::<u32>(peer),
+            AfiSafi::Ipv6Unicast => self.told_routes::<V6>(peer),
         };
         u32::try_from(told).unwrap_or(u32::MAX)
     }
@@ -93,27 +103,47 @@ impl Rib {
 
     fn advertised_routes<A: Family>(&self, peer: PeerId) -> Vec<AdvertisedRoute> {
         let Some(group) = self.group_of(peer) else { return Vec::new() };
-        let mut routes: Vec<_> = group
-            .told::<A>(peer, &self.core)
-            .filter_map(|slot| {
-                let (addr, len) = A::plane(&self.core).table.prefix(slot)?;
-                let best = self.core.best::<A>(slot);
-                let super::group::Verdict::Tell(telling) = group.verdict::<A>(slot, best, &self.core) else {
-                    return None;
-                };
-                let (mut bytes, source) = (Vec::new(), telling.source);
-                group.rewritten::<A>(&telling, &self.core, &mut bytes);
-                let outgoing = rewrite::outgoing(&bytes);
-                Some(AdvertisedRoute {
-                    prefix: addr.prefix(len),
-                    source: (source != LOCAL).then_some(source),
-                    next_hop: outgoing.next_hop.to_vec(),
-                    attributes: outgoing.attributes.to_vec(),
-                })
+        let route = |slot: Slot, path_id: Option<u32>, telling: &Telling| {
+            let (addr, len) = A::plane(&self.core).table.prefix(slot)?;
+            let (mut bytes, source) = (Vec::new(), telling.source);
+            group.rewritten::<A>(telling, &self.core, &mut bytes);
+            let outgoing = rewrite::outgoing(&bytes);
+            Some(AdvertisedRoute {
+                prefix: addr.prefix(len),
+                path_id,
+                source: (source != LOCAL).then_some(source),
+                next_hop: outgoing.next_hop.to_vec(),
+                attributes: outgoing.attributes.to_vec(),
             })
-            .collect();
-        routes.sort_by_key(|route| route.prefix);
+        };
+        let mut routes = Vec::new();
+        if group.adds_paths::<A>() {
+            for slot in group.out.of(A::FAMILY).paths.slots() {
+                let paths = group.paths_of::<A>(slot, &self.core, |_| ());
+                let told = paths.iter().filter(|(_, telling)| telling.source != peer);
+                routes.extend(told.filter_map(|(id, telling)| route(slot, Some(*id), telling)));
+            }
+        } else {
+            for slot in group.told::<A>(peer, &self.core) {
+                if let Verdict::Tell(telling) =
+                    group.verdict::<A>(slot, self.core.best::<A>(slot), &self.core)
+                {
+                    routes.extend(route(slot, None, &telling));
+                }
+            }
+        }
+        routes.sort_by_key(|route| (route.prefix, route.path_id));
         routes
+    }
+
+    fn told_routes<A: Family>(&self, peer: PeerId) -> usize {
+        match self.group_of(peer) {
+            Some(group) if group.adds_paths::<A>() => {
+                group.out.of(A::FAMILY).paths.each().filter(|(_, source)| *source != peer).count()
+            }
+            Some(group) => group.told::<A>(peer, &self.core).count(),
+            None => 0,
+        }
     }
 }
 
@@ -131,7 +161,7 @@ impl Core {
     fn path_views<A: Family>(&self, peer: Option<PeerId>) -> Vec<PathView> {
         let slots = 0..A::plane(self).table.slots();
         let mut views: Vec<_> = slots.flat_map(|slot| self.views::<A>(slot, peer)).collect();
-        views.sort_by_key(|view| (view.prefix, view.peer));
+        views.sort_by_key(|view| (view.prefix, view.peer, view.path_id));
         views
     }
 
@@ -171,6 +201,7 @@ impl Core {
                 PathView {
                     prefix,
                     peer: (path.peer != LOCAL).then_some(path.peer),
+                    path_id: self.takes_paths(path.peer, A::FAMILY).then_some(path.path_id),
                     status: status(&path, at),
                     stale: path.has(Path::STALE),
                     next_hop: (path.peer != LOCAL).then(|| self.next_hops.address(key.next_hop)),

@@ -38,6 +38,10 @@ pub struct Receiver {
     pub ipv4: bool,
     /// Families negotiated.
     pub ipv6: bool,
+    /// Path identifiers stand before IPv4 prefixes (RFC 7911).
+    pub ipv4_paths: bool,
+    /// Path identifiers stand before IPv6 prefixes.
+    pub ipv6_paths: bool,
     /// Our role towards the peer (RFC 9234).
     pub role: Option<Role>,
 }
@@ -573,8 +577,8 @@ fn read_unreach<'a>(value: &'a [u8], receiver: &Receiver) -> Result<Option<Unrea
 
 fn check_nlri(family: AfiSafi, nlri: &[u8], receiver: &Receiver) -> Result<(), Bad> {
     let checked = match family {
-        AfiSafi::Ipv4Unicast => nlri::check::<u32>(nlri),
-        AfiSafi::Ipv6Unicast => nlri::check::<V6>(nlri),
+        AfiSafi::Ipv4Unicast => nlri::check_paths::<u32>(nlri, receiver.ipv4_paths),
+        AfiSafi::Ipv6Unicast => nlri::check_paths::<V6>(nlri, receiver.ipv6_paths),
     };
     checked
         .map(drop)

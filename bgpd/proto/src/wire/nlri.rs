@@ -1,4 +1,5 @@
-//! Prefixes on the wire (RFC 4271 §4.3, RFC 4760 §5): a length in bits and as many octets as it needs.
+//! Prefixes on the wire (RFC 4271 §4.3, RFC 4760 §5): a length in bits and as many octets as it needs. Where a session carries
+//! several paths per prefix, a path identifier of four octets stands before each (RFC 7911 §3).
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -6,6 +7,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::types::AfiSafi;
+
+/// Octets of a path identifier.
+pub const PATH_ID: usize = 4;
 
 /// The address of one family, in the form the table stores it. 4-byte alignment for both, so that a table entry has no holes.
 pub trait Address: Copy + Eq + Ord + fmt::Debug {
@@ -110,9 +114,21 @@ pub struct Malformed;
 ///
 /// # Errors
 /// [`Malformed`] (RFC 7606 §5.3).
-pub fn check<A: Address>(mut field: &[u8]) -> Result<u32, Malformed> {
+pub fn check<A: Address>(field: &[u8]) -> Result<u32, Malformed> {
+    check_paths::<A>(field, false)
+}
+
+/// Like [`check`]; `ids`: a path identifier stands before each prefix.
+///
+/// # Errors
+/// [`Malformed`] (RFC 7606 §5.3), also where an identifier is cut off or no prefix follows it.
+pub fn check_paths<A: Address>(mut field: &[u8], ids: bool) -> Result<u32, Malformed> {
     let mut count = 0;
-    while let [len, rest @ ..] = field {
+    while !field.is_empty() {
+        if ids {
+            field = field.get(PATH_ID..).ok_or(Malformed)?;
+        }
+        let [len, rest @ ..] = field else { return Err(Malformed) };
         if *len > A::BITS {
             return Err(Malformed);
         }
@@ -128,6 +144,58 @@ pub fn each<A: Address>(mut field: &[u8], mut f: impl FnMut(A, u8)) {
         let Some((octets, next)) = rest.split_at_checked(usize::from(len.div_ceil(8))) else { return };
         f(A::from_octets(octets).masked(*len), *len);
         field = next;
+    }
+}
+
+/// Like [`each`], with the path identifier before each prefix; 0 where there are none (`ids`).
+pub fn each_path<A: Address>(mut field: &[u8], ids: bool, mut f: impl FnMut(A, u8, u32)) {
+    if !ids {
+        return each(field, |address, len| f(address, len, 0));
+    }
+    while let Some((id, [len, rest @ ..])) = field.split_first_chunk::<PATH_ID>() {
+        let Some((octets, next)) = rest.split_at_checked(usize::from(len.div_ceil(8))) else { return };
+        f(A::from_octets(octets).masked(*len), *len, u32::from_be_bytes(*id));
+        field = next;
+    }
+}
+
+/// What an UPDATE that we send names: a prefix, or one path of it.
+pub trait Nlri: Copy {
+    /// Its family's address.
+    type Address: Address;
+    /// Octets of its path identifier; 0 where it has none.
+    const PATH_ID: usize;
+    /// Octets on the wire.
+    fn octets(&self) -> usize;
+    /// Appends it.
+    fn put(&self, out: &mut Vec<u8>);
+}
+
+impl<A: Address> Nlri for (A, u8) {
+    type Address = A;
+    const PATH_ID: usize = 0;
+
+    fn octets(&self) -> usize {
+        1 + usize::from(self.1.div_ceil(8))
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        put(out, self.0, self.1);
+    }
+}
+
+/// The last one is the path identifier.
+impl<A: Address> Nlri for (A, u8, u32) {
+    type Address = A;
+    const PATH_ID: usize = PATH_ID;
+
+    fn octets(&self) -> usize {
+        PATH_ID + (self.0, self.1).octets()
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.2.to_be_bytes());
+        put(out, self.0, self.1);
     }
 }
 
@@ -160,6 +228,37 @@ mod tests {
         let mut back = Vec::new();
         each::<A>(&wire, |address, len| back.push(address.prefix(len)));
         assert_eq!(back, [prefix]);
+    }
+
+    /// RFC 7911 §3.
+    #[test]
+    fn a_path_goes_to_the_wire_and_back() {
+        let (address, len) = u32::of(&"10.1.128.0/17".parse().unwrap()).unwrap();
+        let mut wire = Vec::new();
+        (address, len, 0x0102_0304).put(&mut wire);
+        (0, 0, u32::MAX).put(&mut wire);
+        assert_eq!(wire, [1, 2, 3, 4, 17, 10, 1, 128, 255, 255, 255, 255, 0]);
+        assert_eq!((address, len, 1).octets(), 8);
+        assert_eq!(check_paths::<u32>(&wire, true), Ok(2));
+        let mut back = Vec::new();
+        each_path::<u32>(&wire, true, |address, len, id| back.push((address, len, id)));
+        assert_eq!(back, [(address, len, 0x0102_0304), (0, 0, u32::MAX)]);
+        let (address, len) = V6::of(&"2001:db8::/32".parse().unwrap()).unwrap();
+        let mut wire = Vec::new();
+        (address, len, 7).put(&mut wire);
+        assert_eq!(wire, [0, 0, 0, 7, 32, 0x20, 1, 0xD, 0xB8]);
+        assert_eq!(check_paths::<V6>(&wire, true), Ok(1));
+    }
+
+    #[test]
+    fn paths_that_cannot_be_are_refused() {
+        for wire in
+            [&[0, 0, 0][..], &[0, 0, 0, 1], &[0, 0, 0, 1, 33, 10, 0, 0, 0, 0], &[0, 0, 0, 1, 24, 10, 0]]
+        {
+            assert_eq!(check_paths::<u32>(wire, true), Err(Malformed), "{wire:?}");
+        }
+        assert_eq!(check_paths::<u32>(&[0, 0, 0, 1, 8, 10, 0, 0, 0], true), Err(Malformed));
+        assert_eq!(check_paths::<u32>(&[], true), Ok(0));
     }
 
     /// RFC 4271 §4.3: their value is irrelevant.

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use crate::types::AfiSafi;
 use crate::wire::attr::{self, code, flag};
-use crate::wire::nlri::{self, Address, V6};
+use crate::wire::nlri::{self, Address, Nlri, V6};
 use crate::wire::rewrite::Outgoing;
 
 /// Octets of the message header (RFC 4271 §4.1).
@@ -108,14 +108,14 @@ pub fn longest_prefix<A: Address>() -> usize {
 }
 
 /// Appends one UPDATE of at most `limit` octets that announces as many of the prefixes as it holds. The set fits: [`room`].
-pub fn put_announcement<A: Address>(
+pub fn put_announcement<N: Nlri>(
     out: &mut Vec<u8>,
     outgoing: &Outgoing<'_>,
     limit: usize,
-    prefixes: &mut std::iter::Peekable<impl Iterator<Item = (A, u8)>>,
+    prefixes: &mut std::iter::Peekable<impl Iterator<Item = N>>,
 ) {
     let start = begin(out);
-    match A::FAMILY {
+    match N::Address::FAMILY {
         AfiSafi::Ipv4Unicast => {
             out.extend_from_slice(&[0, 0]);
             out.extend_from_slice(
@@ -152,14 +152,14 @@ pub fn put_announcement<A: Address>(
 }
 
 /// Appends one UPDATE that withdraws as many of the prefixes as it holds.
-pub fn put_withdrawal<A: Address>(
+pub fn put_withdrawal<N: Nlri>(
     out: &mut Vec<u8>,
-    prefixes: &mut std::iter::Peekable<impl Iterator<Item = (A, u8)>>,
+    prefixes: &mut std::iter::Peekable<impl Iterator<Item = N>>,
 ) {
     let start = begin(out);
     out.extend_from_slice(&[0, 0]);
     let from = out.len();
-    match A::FAMILY {
+    match N::Address::FAMILY {
         AfiSafi::Ipv4Unicast => {
             put_prefixes(out, start, MAX_MESSAGE - 2, prefixes);
             let length = out.len() - from;
@@ -187,26 +187,25 @@ pub fn put_withdrawal<A: Address>(
     end(out, start);
 }
 
-fn put_prefixes<A: Address>(
+fn put_prefixes<N: Nlri>(
     out: &mut Vec<u8>,
     start: usize,
     limit: usize,
-    prefixes: &mut std::iter::Peekable<impl Iterator<Item = (A, u8)>>,
+    prefixes: &mut std::iter::Peekable<impl Iterator<Item = N>>,
 ) {
-    while let Some((address, len)) =
-        prefixes.next_if(|(_, len)| out.len() - start + 1 + usize::from(len.div_ceil(8)) <= limit)
-    {
-        nlri::put(out, address, len);
+    while let Some(prefix) = prefixes.next_if(|prefix| out.len() - start + prefix.octets() <= limit) {
+        prefix.put(out);
     }
 }
 
-/// Calls `f` for each prefix named in messages that we encoded ourselves, announced or withdrawn.
-pub fn each_named(mut messages: &[u8], f: &mut impl FnMut(IpNet)) {
+/// Calls `f` for each prefix named in messages that we encoded ourselves, announced or withdrawn, with its path identifier: 0
+/// where the family is not among those with identifiers (`ids`: IPv4, IPv6).
+pub fn each_named(mut messages: &[u8], ids: (bool, bool), f: &mut impl FnMut(IpNet, u32)) {
     while let Some(length) = message_length(messages) {
         let Some((message, rest)) = messages.split_at_checked(length) else { return };
         if let Some(fields) = message.get(HEADER..).and_then(split) {
-            nlri::each(fields.withdrawn, |addr: u32, len| f(addr.prefix(len)));
-            nlri::each(fields.nlri, |addr: u32, len| f(addr.prefix(len)));
+            nlri::each_path(fields.withdrawn, ids.0, |addr: u32, len, id| f(addr.prefix(len), id));
+            nlri::each_path(fields.nlri, ids.0, |addr: u32, len, id| f(addr.prefix(len), id));
             for attribute in attr::attributes(fields.attributes) {
                 let nlri = match (attribute.code, attribute.value) {
                     (code::MP_UNREACH_NLRI, [0, 2, 1, nlri @ ..]) => nlri,
@@ -215,7 +214,7 @@ pub fn each_named(mut messages: &[u8], f: &mut impl FnMut(IpNet)) {
                     }
                     _ => &[],
                 };
-                nlri::each(nlri, |addr: V6, len| f(addr.prefix(len)));
+                nlri::each_path(nlri, ids.1, |addr: V6, len, id| f(addr.prefix(len), id));
             }
         }
         messages = rest;

@@ -1,7 +1,8 @@
 //! Random histories against a naive reference: every peer's received table and the kernel's table must equal what the reference
 //! computes from everything that was said. Six peers (four eBGP, one of them with two-octet AS numbers, and two iBGP) in up to
 //! six update groups, both families; announcements, withdrawals, originations, next hops, policies and tags that change, sessions
-//! lost, replaced, removed and kept as stale, refresh, deferral, partial writes, peers that fall behind the log.
+//! lost, replaced, removed and kept as stale, refresh, deferral, partial writes, peers that fall behind the log; several paths per
+//! prefix (RFC 7911) in either direction, to and from peers with and without them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,7 +23,7 @@ use bgp_proto::route::NextHopResolution;
 use bgp_proto::{AfiSafi, Asn, PeerId, RouterId};
 use ipnet::IpNet;
 use reference::{OWN_AS, Peer, Reference, origination};
-use wire::{Attributes, Receiver, announce, withdraw};
+use wire::{Attributes, Named, Receiver, announce, withdraw};
 
 struct Rng(u64);
 
@@ -90,12 +91,29 @@ fn facts(i: u8) -> PeerFacts {
         export: ExportPolicy::new(i != 2),
         reflector_client: i == 4,
         tags: if i == 2 { [Tag(2)].into() } else { [Tag(1)].into() },
+        add_path_receive: if matches!(i, 0 | 4) { AfiSafi::ALL.into() } else { BTreeSet::new() },
+        add_path_send: match i {
+            1 => [AfiSafi::Ipv6Unicast].into(),
+            3 | 4 => AfiSafi::ALL.into(),
+            _ => BTreeSet::new(),
+        },
+        paths_sent: 3,
         ..PeerFacts::new(
             Asn([70001, 65102, 65103, 65104, OWN_AS, OWN_AS][usize::from(i)]),
             Asn(OWN_AS),
             RouterId(Ipv4Addr::new(0, 0, 0, i + 1)),
             IpAddr::from([192, 0, 2, 100 + i]),
         )
+    }
+}
+
+/// The far end of a session that begins.
+fn receiver(facts: &PeerFacts) -> Receiver {
+    let ids = |family| facts.add_path_send.contains(&family);
+    Receiver {
+        four_octet: facts.four_octet_as,
+        ids: (ids(AfiSafi::Ipv4Unicast), ids(AfiSafi::Ipv6Unicast)),
+        ..Receiver::default()
     }
 }
 
@@ -108,12 +126,8 @@ impl World {
             config.unknown_next_hops = UnknownNextHops::Reachable;
         }
         let max_paths = usize::from(config.max_paths);
-        let peer = |i| Peer {
-            facts: facts(i),
-            up: false,
-            sent: BTreeMap::new(),
-            receiver: Receiver { four_octet: facts(i).four_octet_as, ..Receiver::default() },
-        };
+        let peer =
+            |i| Peer { facts: facts(i), up: false, sent: BTreeMap::new(), receiver: receiver(&facts(i)) };
         let (own, next_hops) = (BTreeMap::new(), BTreeMap::new());
         let reference =
             Reference { peers: (0..6).map(peer).collect(), own, next_hops, assume_reachable, max_paths };
@@ -142,8 +156,11 @@ impl World {
             12..=17 => self.drain(),
             18..=20 if up => {
                 let prefix = self.prefixes[self.rng.below(40) as usize];
-                self.reference.peers[i].sent.remove(&prefix).filter(|_| self.carries(i, &prefix));
-                self.rib.update(id, &withdraw(&[prefix]));
+                let named = self.named(i, prefix);
+                if self.carries(i, &prefix) {
+                    self.reference.peers[i].sent.remove(&(prefix, named.1.unwrap_or(0)));
+                }
+                self.rib.update(id, &withdraw(&[named]));
             }
             21 if self.rng.one_in(6) => {
                 let max = 1 + self.rng.below(3);
@@ -159,6 +176,13 @@ impl World {
 
     fn carries(&self, i: usize, prefix: &IpNet) -> bool {
         self.reference.peers[i].facts.families.contains(&AfiSafi::of(prefix))
+    }
+
+    /// A prefix as the peer names it: with one of a few path identifiers where it gives them.
+    fn named(&mut self, i: usize, prefix: IpNet) -> Named {
+        let facts = &self.reference.peers[i].facts;
+        let ids = facts.add_path_receive.contains(&AfiSafi::of(&prefix));
+        (prefix, ids.then(|| [0, 1, 0x8000_0007][self.rng.below(3) as usize]))
     }
 
     fn announce(&mut self, i: usize) {
@@ -198,15 +222,20 @@ impl World {
         let of_family: Vec<IpNet> =
             self.prefixes.iter().filter(|p| matches!(p, IpNet::V6(_)) == ipv6).copied().collect();
         let count = 1 + self.rng.below(4);
-        let some: Vec<IpNet> =
-            (0..count).map(|_| of_family[self.rng.below(of_family.len() as u64) as usize]).collect();
+        let some: Vec<Named> = (0..count)
+            .map(|_| {
+                let prefix = of_family[self.rng.below(of_family.len() as u64) as usize];
+                self.named(i, prefix)
+            })
+            .collect();
         let shuffled = self.rng.one_in(3);
         let outcome = self.rib.update(PeerId(i as u16), &announce(&some, &a, facts.four_octet_as, shuffled));
-        if self.carries(i, &some[0]) {
+        if self.carries(i, &some[0].0) {
             let discarded = usize::from(facts.is_external() && a.local_pref.is_some());
             assert_eq!(outcome.faults.len(), discarded, "{:?}", outcome.faults);
-            some.iter()
-                .for_each(|prefix| _ = self.reference.peers[i].sent.insert(*prefix, (a.clone(), false)));
+            for (prefix, id) in some {
+                self.reference.peers[i].sent.insert((prefix, id.unwrap_or(0)), (a.clone(), false));
+            }
         }
     }
 
@@ -221,10 +250,14 @@ impl World {
         }
         if self.rng.one_in(6) {
             peer.facts.families = AfiSafi::ALL.into_iter().filter(|_| !self.rng.one_in(3)).collect();
-            peer.sent.retain(|prefix, _| peer.facts.families.contains(&AfiSafi::of(prefix)));
+            peer.sent.retain(|(prefix, _), _| peer.facts.families.contains(&AfiSafi::of(prefix)));
+        }
+        if self.rng.one_in(4) {
+            let mut some = || AfiSafi::ALL.into_iter().filter(|_| self.rng.one_in(2)).collect();
+            (peer.facts.add_path_receive, peer.facts.add_path_send) = (some(), some());
         }
         peer.up = true;
-        peer.receiver = Receiver { four_octet: peer.facts.four_octet_as, ..Receiver::default() };
+        peer.receiver = receiver(&peer.facts);
         self.rib.peer_up(PeerId(i as u16), peer.facts.clone());
     }
 
@@ -243,7 +276,7 @@ impl World {
         }
         let peer = &mut self.reference.peers[i];
         peer.up = false;
-        peer.sent.retain(|prefix, (_, stale)| {
+        peer.sent.retain(|(prefix, _), (_, stale)| {
             !std::mem::replace(stale, true) && retain.contains(&AfiSafi::of(prefix))
         });
     }
@@ -252,7 +285,7 @@ impl World {
         for family in AfiSafi::ALL {
             let peer = &mut self.reference.peers[i];
             let before = peer.sent.len();
-            peer.sent.retain(|prefix, (_, stale)| !*stale || AfiSafi::of(prefix) != family);
+            peer.sent.retain(|(prefix, _), (_, stale)| !*stale || AfiSafi::of(prefix) != family);
             assert_eq!(self.rib.sweep_stale(PeerId(i as u16), family) as usize, before - peer.sent.len());
         }
     }
@@ -282,7 +315,7 @@ impl World {
     }
 
     fn change_facts(&mut self, i: usize) {
-        let (id, choice) = (PeerId(i as u16), self.rng.below(4));
+        let (id, choice) = (PeerId(i as u16), self.rng.below(5));
         let facts = &mut self.reference.peers[i].facts;
         match choice {
             0 => facts.import = import(self.rng.below(4)),
@@ -294,11 +327,13 @@ impl World {
                 let (transit, drained) = (!self.rng.one_in(3), self.rng.one_in(3));
                 facts.export = ExportPolicy { transit, filter, next_hop, drained };
             }
+            2 => facts.paths_sent = 1 + self.rng.below(4) as u8,
             _ => facts.tags = (1..=3).filter(|_| self.rng.one_in(2)).map(Tag).collect(),
         }
         match choice {
             0 => self.rib.set_import(id, facts.import.clone()),
             1 => self.rib.set_export(id, facts.export.clone()),
+            2 => self.rib.set_paths_sent(id, facts.paths_sent),
             _ => self.rib.set_tags(id, facts.tags.clone()),
         }
     }
@@ -356,10 +391,16 @@ impl World {
             if !peer.up {
                 continue;
             }
-            let expected = self.reference.told(i, &self.prefixes);
+            let identifier = |path: Option<(usize, u32)>| {
+                let peer = path.map(|(source, _)| PeerId(source as u16));
+                self.rib.identifier_of(peer, path.map_or(0, |(_, id)| id))
+            };
+            let expected = self.reference.told(i, &self.prefixes, identifier);
             assert!(peer.receiver.is_between_messages());
             for prefix in &self.prefixes {
-                let (want, got) = (expected.get(prefix), peer.receiver.table.get(prefix));
+                let all = (*prefix, 0)..=(*prefix, u32::MAX);
+                let want: Vec<_> = expected.range(all.clone()).collect();
+                let got: Vec<_> = peer.receiver.table.range(all).collect();
                 assert_eq!(want, got, "seed {seed}, peer {i}, {prefix}: {:?}", self.rib.paths_to(prefix));
             }
             for family in AfiSafi::ALL {
@@ -370,7 +411,7 @@ impl World {
                     usize::from(peer.facts.families.contains(&family)),
                     "seed {seed}, peer {i}, {name}"
                 );
-                let told = expected.keys().filter(|prefix| AfiSafi::of(prefix) == family).count();
+                let told = expected.keys().filter(|(prefix, _)| AfiSafi::of(prefix) == family).count();
                 assert_eq!(self.rib.advertised(PeerId(i as u16), family) as usize, told);
                 assert_eq!(self.rib.adj_rib_out(PeerId(i as u16), family).len(), told);
             }
@@ -380,12 +421,12 @@ impl World {
     fn check_counts(&self, i: usize) {
         let peer = &self.reference.peers[i];
         for family in AfiSafi::ALL {
-            let of = peer.sent.iter().filter(|(prefix, _)| AfiSafi::of(prefix) == family);
+            let of = peer.sent.iter().filter(|((prefix, _), _)| AfiSafi::of(prefix) == family);
             let counts = self.rib.counts(PeerId(i as u16), family);
             assert_eq!(counts.received as usize, of.clone().count());
             assert_eq!(counts.stale as usize, of.clone().filter(|(_, (_, stale))| *stale).count());
             let accepted =
-                of.filter(|(prefix, (a, _))| Reference::imported(&peer.facts, prefix, a).is_some());
+                of.filter(|((prefix, _), (a, _))| Reference::imported(&peer.facts, prefix, a).is_some());
             assert_eq!(counts.accepted as usize, accepted.count());
         }
     }

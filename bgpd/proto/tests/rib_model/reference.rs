@@ -16,8 +16,8 @@ pub(crate) const OWN_AS: u32 = 65000;
 pub(crate) struct Peer {
     pub(crate) facts: PeerFacts,
     pub(crate) up: bool,
-    /// What it sent, and whether that is stale.
-    pub(crate) sent: BTreeMap<IpNet, (Attributes, bool)>,
+    /// What it sent by prefix and path identifier (0 without), and whether that is stale.
+    pub(crate) sent: BTreeMap<(IpNet, u32), (Attributes, bool)>,
     pub(crate) receiver: Receiver,
 }
 
@@ -29,9 +29,12 @@ pub(crate) struct Reference {
     pub(crate) max_paths: usize,
 }
 
+/// A path: who sent it, its path identifier, what import made of it.
+type Learned = (usize, u32, Attributes);
+
 enum Best {
     Own,
-    Learned(Vec<(usize, Attributes)>),
+    Learned(Vec<Learned>),
 }
 
 impl Reference {
@@ -60,39 +63,67 @@ impl Reference {
         Some(a)
     }
 
-    /// RFC 4271 §9.1.2.2, the multipath set in order, the best one first.
+    /// Every learned path that may be used.
+    fn candidates(&self, prefix: &IpNet) -> Vec<Learned> {
+        let mut c: Vec<Learned> = Vec::new();
+        for (at, peer) in self.peers.iter().enumerate() {
+            for ((_, id), (a, _)) in peer.sent.range((*prefix, 0)..=(*prefix, u32::MAX)) {
+                if let Some(a) = Self::imported(&peer.facts, prefix, a)
+                    && self.metric(a.next_hop).is_some()
+                {
+                    c.push((at, *id, a));
+                }
+            }
+        }
+        c
+    }
+
     fn best(&self, prefix: &IpNet) -> Option<Best> {
         if self.own.contains_key(prefix) {
             return Some(Best::Own);
         }
-        let mut c: Vec<(usize, Attributes)> = Vec::new();
-        for (at, peer) in self.peers.iter().enumerate() {
-            let Some((a, _)) = peer.sent.get(prefix) else { continue };
-            if let Some(a) = Self::imported(&peer.facts, prefix, a)
-                && self.metric(a.next_hop).is_some()
-            {
-                c.push((at, a));
+        let mut c = self.equals(self.candidates(prefix))?;
+        let mut next_hops = BTreeSet::new();
+        c.retain(|x| {
+            if next_hops.len() < self.max_paths.max(1) {
+                next_hops.insert(x.2.next_hop);
             }
+            next_hops.contains(&x.2.next_hop)
+        });
+        Some(Best::Learned(c))
+    }
+
+    /// All that may be told of a prefix, best first: our own, then what is best without those before.
+    fn ranking(&self, prefix: &IpNet) -> Vec<Option<Learned>> {
+        let own = self.own.contains_key(prefix).then_some(None);
+        let (mut c, mut ranking) = (self.candidates(prefix), Vec::from_iter(own));
+        while let Some(best) = self.equals(c.clone()).map(|equals| equals[0].clone()) {
+            c.retain(|x| (x.0, x.1) != (best.0, best.1));
+            ranking.push(Some(best));
         }
+        ranking
+    }
+
+    /// RFC 4271 §9.1.2.2: the equally good paths, the best one first.
+    fn equals(&self, mut c: Vec<Learned>) -> Option<Vec<Learned>> {
         let pref = |a: &Attributes| a.local_pref.unwrap_or(100);
-        let top = c.iter().map(|x| pref(&x.1)).max()?;
-        c.retain(|x| pref(&x.1) == top);
-        let top = c.iter().map(|x| x.1.path.len()).min()?;
-        c.retain(|x| x.1.path.len() == top);
-        let top = c.iter().map(|x| x.1.origin).min()?;
-        c.retain(|x| x.1.origin == top);
+        let top = c.iter().map(|x| pref(&x.2)).max()?;
+        c.retain(|x| pref(&x.2) == top);
+        let top = c.iter().map(|x| x.2.path.len()).min()?;
+        c.retain(|x| x.2.path.len() == top);
+        let top = c.iter().map(|x| x.2.origin).min()?;
+        c.retain(|x| x.2.origin == top);
         let all = c.clone();
         let neighbor = |a: &Attributes| a.path.first().copied().unwrap_or(0);
         let med = |a: &Attributes| a.med.unwrap_or(0);
-        c.retain(|x| !all.iter().any(|y| neighbor(&y.1) == neighbor(&x.1) && med(&y.1) < med(&x.1)));
+        c.retain(|x| !all.iter().any(|y| neighbor(&y.2) == neighbor(&x.2) && med(&y.2) < med(&x.2)));
         if c.iter().any(|x| self.peers[x.0].facts.is_external()) {
             c.retain(|x| self.peers[x.0].facts.is_external());
         }
-        let top = c.iter().filter_map(|x| self.metric(x.1.next_hop)).min()?;
-        c.retain(|x| self.metric(x.1.next_hop) == Some(top));
-        c.sort_by_key(|x| self.peers[x.0].facts.router_id);
-        c.truncate(self.max_paths.max(1));
-        Some(Best::Learned(c))
+        let top = c.iter().filter_map(|x| self.metric(x.2.next_hop)).min()?;
+        c.retain(|x| self.metric(x.2.next_hop) == Some(top));
+        c.sort_by_key(|x| (self.peers[x.0].facts.router_id, x.1));
+        Some(c)
     }
 
     /// The kernel's table.
@@ -100,19 +131,43 @@ impl Reference {
         let learned = prefixes.iter().filter_map(|prefix| match self.best(prefix)? {
             Best::Own => None,
             Best::Learned(paths) => {
-                let next_hops: BTreeSet<IpAddr> = paths.iter().map(|(_, a)| a.next_hop).collect();
+                let next_hops: BTreeSet<IpAddr> = paths.iter().map(|(_, _, a)| a.next_hop).collect();
                 Some((*prefix, next_hops.into_iter().collect()))
             }
         });
         learned.collect()
     }
 
-    /// What peer `me` should hold of us.
-    pub(crate) fn told(&self, me: usize, prefixes: &[IpNet]) -> BTreeMap<IpNet, Attributes> {
-        prefixes.iter().filter_map(|prefix| Some((*prefix, self.told_of(me, prefix)?))).collect()
+    /// What peer `me` should hold of us, by prefix and path identifier; `identifier` is of a peer's path, or of our own.
+    pub(crate) fn told(
+        &self,
+        me: usize,
+        prefixes: &[IpNet],
+        identifier: impl Fn(Option<(usize, u32)>) -> u32,
+    ) -> BTreeMap<(IpNet, u32), Attributes> {
+        let facts = &self.peers[me].facts;
+        let mut told = BTreeMap::new();
+        for prefix in prefixes {
+            let many = facts.add_path_send.contains(&bgp_proto::AfiSafi::of(prefix));
+            let ranking = self.ranking(prefix);
+            let looked_at = if many { ranking.len() } else { 1 };
+            let most = if many { usize::from(facts.paths_sent) } else { 1 };
+            let passing = ranking.into_iter().take(looked_at).filter_map(|path| {
+                let sent = self.told_of(me, prefix, path.as_ref())?;
+                Some((path.map(|(source, id, _)| (source, id)), sent))
+            });
+            for (path, sent) in passing.take(most) {
+                if path.is_none_or(|(source, _)| source != me) {
+                    let id = if many { identifier(path) } else { 0 };
+                    assert_eq!(told.insert((*prefix, id), sent), None, "an identifier twice");
+                }
+            }
+        }
+        told
     }
 
-    fn told_of(&self, me: usize, prefix: &IpNet) -> Option<Attributes> {
+    /// A path as `me` is told it; `None` is our own.
+    fn told_of(&self, me: usize, prefix: &IpNet, path: Option<&Learned>) -> Option<Attributes> {
         let facts = &self.peers[me].facts;
         if !facts.families.contains(&bgp_proto::AfiSafi::of(prefix)) {
             return None;
@@ -122,8 +177,8 @@ impl Reference {
             IpNet::V6(_) => facts.next_hop_ipv6.map(IpAddr::V6),
         };
         let external = facts.is_external();
-        let (mut a, sources, told_next_hop) = match self.best(prefix)? {
-            Best::Own => {
+        let (mut a, sources, told_next_hop) = match path {
+            None => {
                 let exports = &self.own[prefix].exports;
                 let (_, o) = exports.iter().find(|(tag, _)| facts.tags.contains(tag))?;
                 let a = Attributes {
@@ -138,8 +193,7 @@ impl Reference {
                 };
                 (a, o.sources, own?)
             }
-            Best::Learned(paths) => {
-                let (source, a) = paths.first()?;
+            Some((source, _, a)) => {
                 let internal = !self.peers[*source].facts.is_external();
                 let kept =
                     a.communities.contains(&0xFFFF_FF01) && external || a.communities.contains(&0xFFFF_FF02);
@@ -149,7 +203,7 @@ impl Reference {
                     true => to_client || self.peers[*source].facts.reflector_client,
                     false => facts.export.transit || to_client,
                 };
-                if *source == me || !allowed || kept {
+                if !allowed || kept {
                     return None;
                 }
                 let sends_self = match facts.export.next_hop {

@@ -31,9 +31,13 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-fn nlri(prefixes: &[IpNet]) -> Vec<u8> {
-    let one = |net: &IpNet| {
-        let mut out = vec![net.prefix_len()];
+/// A prefix, and the path identifier before it.
+pub(crate) type Named = (IpNet, Option<u32>);
+
+fn nlri(prefixes: &[Named]) -> Vec<u8> {
+    let one = |(net, id): &Named| {
+        let mut out: Vec<u8> = id.iter().flat_map(|id| id.to_be_bytes()).collect();
+        out.push(net.prefix_len());
         out.extend(&octets(net.network())[..usize::from(net.prefix_len().div_ceil(8))]);
         out
     };
@@ -53,7 +57,7 @@ fn as_path(path: &[u32], width: usize) -> Vec<u8> {
 }
 
 /// The body of an UPDATE that announces prefixes of one family; `shuffled`: attributes in another order.
-pub(crate) fn announce(prefixes: &[IpNet], a: &Attributes, four_octet: bool, shuffled: bool) -> Vec<u8> {
+pub(crate) fn announce(prefixes: &[Named], a: &Attributes, four_octet: bool, shuffled: bool) -> Vec<u8> {
     let ipv6 = a.next_hop.is_ipv6();
     let mut list: Vec<Vec<u8>> = Vec::new();
     let mut add = |flags: u8, code: u8, value: &[u8]| {
@@ -101,8 +105,8 @@ pub(crate) fn announce(prefixes: &[IpNet], a: &Attributes, four_octet: bool, shu
 }
 
 /// The body of an UPDATE that withdraws prefixes of one family.
-pub(crate) fn withdraw(prefixes: &[IpNet]) -> Vec<u8> {
-    if matches!(prefixes.first(), Some(IpNet::V6(_))) {
+pub(crate) fn withdraw(prefixes: &[Named]) -> Vec<u8> {
+    if matches!(prefixes.first(), Some((IpNet::V6(_), _))) {
         let mut value = vec![0, 2, 1];
         value.extend(nlri(prefixes));
         let mut list = Vec::new();
@@ -125,8 +129,11 @@ fn body(withdrawn: &[u8], list: &[u8], behind: &[u8]) -> Vec<u8> {
 #[derive(Default, Clone)]
 pub(crate) struct Receiver {
     pub(crate) four_octet: bool,
+    /// Families with path identifiers: IPv4, IPv6.
+    pub(crate) ids: (bool, bool),
     pub(crate) stream: Vec<u8>,
-    pub(crate) table: BTreeMap<IpNet, Attributes>,
+    /// By prefix and path identifier, 0 without.
+    pub(crate) table: BTreeMap<(IpNet, u32), Attributes>,
     pub(crate) ends: Vec<&'static str>,
 }
 
@@ -157,14 +164,15 @@ impl Receiver {
         if withdrawn == 0 && list == 0 && behind.is_empty() {
             self.ends.push("IPv4");
         }
-        for prefix in prefixes(&body[2..2 + withdrawn], false) {
+        for prefix in prefixes(&body[2..2 + withdrawn], false, self.ids.0) {
             self.table.remove(&prefix);
         }
         let (decoded, reach, unreach) = self.attributes(attributes);
-        for prefix in prefixes(&unreach.unwrap_or_default(), true) {
+        for prefix in prefixes(&unreach.unwrap_or_default(), true, self.ids.1) {
             self.table.remove(&prefix);
         }
-        for prefix in prefixes(behind, false).into_iter().chain(prefixes(&reach, true)) {
+        let reach = prefixes(&reach, true, self.ids.1);
+        for prefix in prefixes(behind, false, self.ids.0).into_iter().chain(reach) {
             self.table.insert(prefix, decoded.clone().expect("prefixes without attributes"));
         }
     }
@@ -250,15 +258,20 @@ fn path(mut value: &[u8], width: usize) -> Vec<u32> {
     out
 }
 
-fn prefixes(mut field: &[u8], ipv6: bool) -> Vec<IpNet> {
+fn prefixes(mut field: &[u8], ipv6: bool, ids: bool) -> Vec<(IpNet, u32)> {
     let mut out = Vec::new();
     while !field.is_empty() {
+        let mut id = 0;
+        if ids {
+            id = u32::from_be_bytes(field[..4].try_into().unwrap());
+            field = &field[4..];
+        }
         let (len, octets) = (field[0], usize::from(field[0].div_ceil(8)));
         let mut whole = [0; 16];
         whole[..octets].copy_from_slice(&field[1..=octets]);
         let address =
             if ipv6 { IpAddr::from(whole) } else { IpAddr::from(<[u8; 4]>::try_from(&whole[..4]).unwrap()) };
-        out.push(IpNet::new(address, len).unwrap());
+        out.push((IpNet::new(address, len).unwrap(), id));
         field = &field[1 + octets..];
     }
     out

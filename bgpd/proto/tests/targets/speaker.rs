@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use bgp_proto::config::AddPath;
 use bgp_proto::fsm::State;
-use bgp_proto::wire::MessageType;
 use bgp_proto::wire::message::encode;
+use bgp_proto::wire::{AddPathFamily, Capability, MessageType};
 use bgp_proto::{ConnId, Input, TransportErrorKind};
 
 use super::part;
@@ -19,6 +20,21 @@ const OPEN: u8 = 4;
 
 /// Deeds of one input, so that each ends soon.
 const MOST_DEEDS: usize = 200;
+
+/// The peer tells and takes several paths of IPv4 prefixes.
+fn several_paths() -> Capability {
+    Capability::AddPath(vec![AddPathFamily { afi: 1, safi: 1, receive: true, send: true }])
+}
+
+/// As [`announce`], with a path identifier.
+fn announce_path(n: u8, id: u8) -> Vec<u8> {
+    let mut out = announce(n);
+    let prefix = out.split_off(out.len() - 4);
+    out.extend([0, 0, 0, id]);
+    out.extend(prefix);
+    out[17] += 4;
+    out
+}
 
 struct Chaos {
     hand: Hand,
@@ -84,6 +100,12 @@ impl Chaos {
                 hand.configure(|config| config.hold_time = hold_time);
             }
             22 => hand.run_to_next_timer(),
+            23 => hand.bytes(conn, &open(&[several_paths()])),
+            24 => {
+                let (receive, send) = (octet() & 1 == 1, octet() % 5);
+                hand.configure(|config| config.add_path = AddPath { receive, send });
+            }
+            25 => hand.bytes(conn, &announce_path(octet(), octet())),
             _ => hand.bytes(conn, &[octet()]),
         }
     }
@@ -104,6 +126,7 @@ impl Chaos {
         hand.reads = true;
         hand.configure(|config| {
             config.max_prefixes.ipv4 = 1000;
+            config.add_path = AddPath::default();
             config.hold_time = Duration::from_secs(30);
         });
         hand.run_for(Duration::ZERO);

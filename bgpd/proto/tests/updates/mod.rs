@@ -96,13 +96,31 @@ pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-pub(crate) fn nlri(prefixes: &[IpNet]) -> Vec<u8> {
-    let one = |net: &IpNet| {
-        let mut out = vec![net.prefix_len()];
+/// A prefix, or one with a path identifier before it.
+pub(crate) trait Named {
+    fn named(&self) -> (Option<u32>, IpNet);
+}
+
+impl Named for IpNet {
+    fn named(&self) -> (Option<u32>, IpNet) {
+        (None, *self)
+    }
+}
+
+impl Named for (Option<u32>, IpNet) {
+    fn named(&self) -> (Option<u32>, IpNet) {
+        *self
+    }
+}
+
+pub(crate) fn nlri(prefixes: &[impl Named]) -> Vec<u8> {
+    let one = |(id, net): (Option<u32>, IpNet)| {
+        let mut out: Vec<u8> = id.iter().flat_map(|id| id.to_be_bytes()).collect();
+        out.push(net.prefix_len());
         out.extend(&octets(net.network())[..usize::from(net.prefix_len().div_ceil(8))]);
         out
     };
-    prefixes.iter().flat_map(one).collect()
+    prefixes.iter().map(Named::named).flat_map(one).collect()
 }
 
 pub(crate) fn path(asns: &[u32], four_octet_as: bool) -> Vec<u8> {
@@ -124,7 +142,7 @@ pub(crate) fn path(asns: &[u32], four_octet_as: bool) -> Vec<u8> {
 pub(crate) type More = Vec<(u8, u8, Vec<u8>)>;
 
 /// An UPDATE that announces prefixes of the family of `next_hop`.
-pub(crate) fn announce(prefixes: &[IpNet], next_hop: IpAddr, as_path: &[u8], more: &More) -> Vec<u8> {
+pub(crate) fn announce(prefixes: &[impl Named], next_hop: IpAddr, as_path: &[u8], more: &More) -> Vec<u8> {
     let mut list = Vec::new();
     let behind = if next_hop.is_ipv4() { nlri(prefixes) } else { Vec::new() };
     if next_hop.is_ipv6() {
@@ -146,8 +164,8 @@ pub(crate) fn announce(prefixes: &[IpNet], next_hop: IpAddr, as_path: &[u8], mor
 }
 
 /// An UPDATE that withdraws prefixes of one family.
-pub(crate) fn withdraw(prefixes: &[IpNet]) -> Vec<u8> {
-    if prefixes.first().is_none_or(|first| first.addr().is_ipv4()) {
+pub(crate) fn withdraw(prefixes: &[impl Named]) -> Vec<u8> {
+    if prefixes.first().is_none_or(|first| first.named().1.addr().is_ipv4()) {
         return body(&nlri(prefixes), &[], &[]);
     }
     let (mut list, value) = (Vec::new(), [vec![0, 2, 1], nlri(prefixes)].concat());

@@ -16,6 +16,8 @@ fn external() -> Receiver {
         router_id,
         ipv4: true,
         ipv6: true,
+        ipv4_paths: false,
+        ipv6_paths: false,
         role: None,
     }
 }

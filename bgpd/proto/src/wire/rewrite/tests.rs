@@ -174,6 +174,8 @@ fn what_is_sent_reads_back() {
             router_id: 1,
             ipv4: true,
             ipv6: true,
+            ipv4_paths: false,
+            ipv6_paths: false,
             role: None,
         };
         let (mut scratch, mut faults) = (Scratch::default(), Vec::new());
