@@ -9,10 +9,13 @@
 mod sim;
 mod world;
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use sim::{Net, Rng, for_seeds, knob};
-use world::{Fault, Moves, World};
+use world::{Fault, Moves, World, held_paths};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -22,7 +25,13 @@ fn speakers() -> usize {
 
 /// A world and its network after all the trouble, at rest.
 fn after_trouble(seed: u64, speakers: usize) -> (World, Net) {
+    after_trouble_with(seed, speakers, 0)
+}
+
+/// With so many paths per prefix (RFC 7911).
+fn after_trouble_with(seed: u64, speakers: usize, paths: u8) -> (World, Net) {
     let mut world = World::random(&mut Rng(seed ^ 0xC0FF_EE00), speakers);
+    world.paths = paths;
     let mut net = world.network(seed);
     net.start_all();
     net.run_for(5 * SECOND);
@@ -58,6 +67,29 @@ fn history_leaves_no_trace() {
             assert_eq!(old.kernel, new.kernel, "kernel of node {node}");
         }
     });
+}
+
+/// Several paths per prefix: who is told what, under which identifier, follows from what is.
+#[test]
+fn several_paths_per_prefix_leave_no_trace_of_history() {
+    let further = AtomicUsize::new(0);
+    for_seeds(16, |seed| {
+        let (world, mut net) = after_trouble_with(seed, speakers(), 3);
+        world.judge(&net).unwrap_or_else(|fault| panic!("{fault}"));
+        let before = Moves::of(&net);
+        net.run_for(600 * SECOND);
+        assert_eq!(Moves::of(&net), before, "something moves although nothing happens");
+        let mut fresh = world.network(seed + 1);
+        fresh.start_all();
+        fresh.run_for(600 * SECOND);
+        for (from, to) in world.transit.keys() {
+            let held = held_paths(&net, *from, *to);
+            assert_eq!(held, held_paths(&fresh, *from, *to), "from node {from} to node {to}");
+            let prefixes: BTreeSet<IpNet> = held.iter().map(|path| path.0).collect();
+            further.fetch_add(held.len() - prefixes.len(), Ordering::Relaxed);
+        }
+    });
+    assert!(further.into_inner() > 0, "nobody was told of a second path");
 }
 
 // ---- it can fail: each of these breaks one thing and is found

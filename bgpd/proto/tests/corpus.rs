@@ -62,7 +62,8 @@ fn seeds(target: &Target) -> Vec<Vec<u8>> {
                 Session::Ipv6Alone => 3,
             };
             let updates = cases().into_iter().filter(|case| case.bytes.len() > 22 && case.bytes[18] == 2);
-            updates.map(|case| [vec![of(&case)], part(&case.bytes[19..])].concat()).collect()
+            let malformed = updates.map(|case| [vec![of(&case)], part(&case.bytes[19..])].concat());
+            malformed.chain(path_seeds()).collect()
         }
         "bfd" => bfd_seeds(),
         "speaker" => cases()
@@ -72,9 +73,43 @@ fn seeds(target: &Target) -> Vec<Vec<u8>> {
                 let said = said.iter().flat_map(|bytes| [&[1][..], &part(bytes)].concat());
                 [vec![0], said.collect(), vec![2, 40]].concat()
             })
+            .chain(path_session_seeds())
             .collect(),
         name => panic!("no seeds for {name}"),
     }
+}
+
+/// UPDATEs of the peer with several paths per prefix: told, replaced, withdrawn; without identifiers, and cut off.
+fn path_seeds() -> Vec<Vec<u8>> {
+    let net: ipnet::IpNet = "10.3.1.0/24".parse().unwrap();
+    let announce = |ids: &[Option<u32>], hop: u8| {
+        let named: Vec<_> = ids.iter().map(|id| (*id, net)).collect();
+        let path = updates::path(&[65005, u32::from(hop)], true);
+        updates::announce(&named, [192, 0, 2, hop].into(), &path, &vec![])
+    };
+    let withdraw =
+        |ids: &[Option<u32>]| updates::withdraw(&ids.iter().map(|id| (*id, net)).collect::<Vec<_>>());
+    let (told, replaced) = (announce(&[Some(1), Some(u32::MAX), Some(0)], 1), announce(&[Some(1)], 2));
+    let said = |bodies: &[&[u8]]| bodies.iter().flat_map(|body| [vec![4], part(body)].concat()).collect();
+    vec![
+        said(&[&told]),
+        said(&[&told, &replaced, &withdraw(&[Some(0), Some(9)])]),
+        said(&[&told, &announce(&[None], 3)]),
+        said(&[&told, &told[..told.len() - 3]]),
+        said(&[&withdraw(&[None])]),
+    ]
+}
+
+/// Sessions with several paths per prefix, in deeds of `targets::speaker`: configured, opened, told, refreshed, reconfigured.
+fn path_session_seeds() -> Vec<Vec<u8>> {
+    let up = [24, 1, 2, 0, 23, 6];
+    vec![
+        [&up[..], &[25, 7, 1, 25, 7, 2, 25, 7, 1, 8]].concat(),
+        [&up[..], &[25, 7, 1, 9, 1, 25, 7, 2, 9, 2, 17, 4, 9, 0]].concat(),
+        [&up[..], &[7, 7], &[0, 23, 6, 25, 1, 1]].concat(),
+        [&up[..], &[25, 7, 1, 24, 1, 4, 24, 0, 4, 2, 90, 0, 23, 6]].concat(),
+        [&up[..], &[18, 1, 25, 7, 1, 25, 7, 2]].concat(),
+    ]
 }
 
 /// A session that comes up, is asked, reconfigured and lost; and packets that are too short, too long, of nobody.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+use bgp_proto::config::AddPath;
 use bgp_proto::fsm::State;
 use bgp_proto::wire::display;
 use bgp_proto::{AfiSafi, Asn};
@@ -29,6 +30,8 @@ pub(crate) struct World {
     /// What a node takes of the other one; `None`: everything.
     pub(crate) within: BTreeMap<End, Option<IpNet>>,
     pub(crate) own: Vec<BTreeSet<IpNet>>,
+    /// How many paths per prefix everybody tells everybody (RFC 7911); 0: the best one.
+    pub(crate) paths: u8,
 }
 
 /// How a network differs from its world.
@@ -114,6 +117,7 @@ impl World {
             transit: ends.iter().map(|end| (*end, true)).collect(),
             within: ends.iter().map(|end| (*end, None)).collect(),
             own: vec![BTreeSet::new(); nodes],
+            paths: 0,
         };
         for end in &ends {
             world.transit.insert(*end, pick(4) > 0);
@@ -149,6 +153,7 @@ impl World {
                 let to = config.peers.get_mut(&name(peer)).unwrap();
                 to.remote_asn = bgp_proto::config::RemoteAsn::Exactly(self.asns[peer]);
                 to.export.transit = self.transit[&(node, peer)];
+                to.add_path = AddPath { receive: self.paths > 0, send: self.paths };
                 to.import = bgp_proto::policy::ImportPolicy::accept_all();
                 if let Some(within) = self.within[&(node, peer)] {
                     to.import.within = [within].into();
@@ -171,10 +176,46 @@ impl World {
         let reference = self.reference();
         for (from, to) in self.transit.keys() {
             let told = reference.told(self, *from, *to);
-            compare_told(net, *from, *to, &told)?;
+            if self.paths == 0 {
+                compare_told(net, *from, *to, &told)?;
+            } else {
+                self.compare_paths(net, *from, *to, &told)?;
+            }
         }
         (0..self.nodes).try_for_each(|node| compare_kernel(net, node, &reference.kernel(node)))
     }
+
+    /// Of several paths one is that of the reference; where nothing learned is told, there is no other.
+    fn compare_paths(
+        &self,
+        net: &Net,
+        from: usize,
+        to: usize,
+        should: &BTreeMap<IpNet, String>,
+    ) -> Result<(), Fault> {
+        let held = held_paths(net, from, to);
+        for (prefix, should) in should {
+            let of_prefix = held.iter().filter(|path| path.0 == *prefix);
+            let is: Vec<String> = of_prefix.map(|path| path.2.clone()).collect();
+            if !is.contains(should) {
+                let (is, should) = (is.join(" or "), should.clone());
+                return Err(Fault::Path { from, to, prefix: *prefix, is, should });
+            }
+        }
+        let expected = |(prefix, _, path): &&(IpNet, Option<u32>, String)| should.get(prefix) == Some(path);
+        match held.iter().find(|path| !self.transit[&(from, to)] && !expected(path)) {
+            Some((prefix, ..)) => Err(Fault::Leaked { from, to, prefix: *prefix }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the neighbour holds of what a node told it: prefix, identifier, AS path.
+pub(crate) fn held_paths(net: &Net, from: usize, to: usize) -> BTreeSet<(IpNet, Option<u32>, String)> {
+    let speaker = net.nodes[to].speaker.as_ref().unwrap();
+    let id = speaker.id(&name(from)).unwrap();
+    let paths = AfiSafi::ALL.into_iter().flat_map(|family| speaker.rib().paths(family, Some(id)));
+    paths.map(|path| (path.prefix, path.path_id, display::attributes(&path.attributes).as_path)).collect()
 }
 
 /// What the neighbour holds of what a node told it, whether taken or refused, with the AS path.

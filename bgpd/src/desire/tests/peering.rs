@@ -33,6 +33,22 @@ fn ttl_security_is_the_peers_own_or_inherited() {
 }
 
 #[test]
+fn several_paths_per_prefix_are_asked_for_by_direction_and_inherited_so() {
+    use bgp_proto::config::AddPath;
+    assert_eq!(one("address: 10.0.1.1, asn: 65001").add_path, AddPath::default());
+    let of = |all: &str, spec: &str| {
+        let all = put(Change::Configuration, &configuration(&format!("session: {{addPath: {{{all}}}}}")));
+        only_peer(vec![all, put(Change::Peer, &peer("tor", &format!("address: 10.0.1.1, asn: 65001{spec}")))])
+            .0
+            .add_path
+    };
+    assert_eq!(of("send: 64", ""), AddPath { receive: false, send: 64 });
+    let both = of("receive: true, send: 64", ", session: {addPath: {send: 2}}");
+    assert_eq!(both, AddPath { receive: true, send: 2 });
+    assert!(!of("receive: true", ", session: {addPath: {receive: false}}").receive);
+}
+
+#[test]
 fn a_session_runs_from_the_interface_that_is_named() {
     let loopback = "address: 10.9.9.9, asn: 65001, maxHops: 2, sourceInterface: lo";
     let (config, why) = only_peer(vec![put(Change::Peer, &peer("tor", loopback))]);
