@@ -212,7 +212,7 @@ test-deep: rust ## thousands of simulated histories, fabrics of 200 speakers, an
 peers: packages
 	@NO_SERVICES=1 .ci/packages $(APT_PEERS)
 
-interop: rust root peers build ## every capability against FRR, BIRD, GoBGP and OpenBGPD: docs/interop.md, 30 minutes (ROW=, PEER=: words of names; EVIDENCE=1)
+interop: rust root peers build ## every capability against FRR, BIRD, GoBGP and OpenBGPD: docs/interop.md, 15 minutes (ROW=, PEER=: words of names; JOBS=8; EVIDENCE=1)
 	@cargo test --locked --profile $(PROFILE) -p e2e -p bgpd --test interop -- --nocapture
 
 bench-bgp: rust root peers ## bgpd as it ships beside BIRD, FRR, OpenBGPD and GoBGP: docs/bgp-bench.md, 15 minutes (PROFILE= N= SINKS= DAEMONS= EXTRAS= RUNS=; FULL=1: hours)

@@ -25,7 +25,10 @@ pub(crate) enum Evidence {
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refuses(line) => write!(f, "refuses `{}` in its configuration", line.trim()),
+            Self::Refuses(line) => {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                write!(f, "refuses `{}` in its configuration", words.join(" "))
+            }
             Self::Withholds(code) => write!(f, "offers everything that it can, and not capability {code}"),
             Self::NoNotificationBit => write!(f, "offers graceful restart without the N bit"),
             Self::Shows { what, .. } => write!(f, "{what}"),
