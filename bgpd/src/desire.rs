@@ -158,6 +158,8 @@ pub(crate) struct Links<'a> {
     pub(crate) towards: &'a dyn Fn(IpAddr) -> LinkAddresses,
     /// The one of this name.
     pub(crate) named: &'a dyn Fn(&str) -> Option<LinkAddresses>,
+    /// Whether packets can leave through the one of this name.
+    pub(crate) is_up: &'a dyn Fn(&str) -> bool,
 }
 
 /// `running` are the node-to-node sessions of before.
@@ -220,6 +222,7 @@ pub(crate) fn desire(
         labels: &labels,
         blocks: &blocks,
         addresses: addresses.values().map(|address| IpNet::from(*address)).collect(),
+        is_up: links.is_up,
         peers: &chosen,
         node_sessions: desire.mesh.keys().cloned().collect(),
     });

@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bgp_proto::{ConnId, Input, Output, PeerName, SessionEvent, Speaker};
+use felix_kernel::link::Link;
 use felix_kernel::monitor::{KernelEvent, Monitor};
 use manx_daemon::control::Question;
 use manx_daemon::inputs::keeper::Keeper;
@@ -153,10 +154,11 @@ impl Driver {
         let links = Links {
             towards: &|remote| nexthop::link_addresses(facts, remote),
             named: &|name| nexthop::named(facts, name),
+            is_up: &|name| facts.link_by_name(name).is_some_and(Link::is_usable),
         };
         let desire =
             desire::desire(&self.objects, &self.node, &links, &self.desire.mesh).or_last_good(&self.desire);
-        self.services.want(&desire.export.services, desire.is_excluded);
+        self.services.want(&desire.export.services, &desire.export.gates, desire.is_excluded);
         let remembered = self.inputs.is_recalled();
         if self.speaker.config().is_none() && !self.services.in_sync() && !remembered {
             // An End-of-RIB without the Services would take from the peers what an earlier life told them.

@@ -18,7 +18,8 @@ use ipnet::IpNet;
 use kube::ResourceExt as _;
 use manx_crds::acceptance;
 use manx_crds::community::{self, Resolved};
-use manx_crds::services::ServiceIndex;
+use manx_crds::services::{Gates, ServiceIndex};
+use manx_crds::store::Key;
 use manx_crds::v1alpha1 as api;
 use manx_crds::v1alpha1::selector::selects_opt;
 use manx_crds::v1alpha1::{BGPAdvertisement, BGPPeer, FabricConfiguration, ServiceAdvertisement};
@@ -49,6 +50,8 @@ pub(crate) struct Export {
     prefixes: BTreeMap<IpNet, BTreeSet<Origin>>,
     /// The `services` part of the advertisements in force here.
     pub(crate) services: BTreeMap<String, ServiceAdvertisement>,
+    /// Prefixes that they announce only while a Service has a ready endpoint here: they come with the Services.
+    pub(crate) gates: Gates,
 }
 
 /// What [`Export::of`] needs to know of this node.
@@ -60,6 +63,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) blocks: &'a BTreeMap<IpNet, String>,
     /// This node's addresses, as host routes.
     pub(crate) addresses: BTreeSet<IpNet>,
+    /// Whether packets can leave through the interface of this name.
+    pub(crate) is_up: &'a dyn Fn(&str) -> bool,
     /// The BGPPeers that select this node.
     pub(crate) peers: &'a [&'a BGPPeer],
     /// Node-to-node sessions.
@@ -85,6 +90,10 @@ impl Export {
             let origin = Origin::Advertisement(name.clone());
             for prefix in facts.prefixes(advertisement) {
                 export.prefixes.entry(prefix).or_default().insert(origin.clone());
+            }
+            let gates = gates(&advertisement.spec);
+            if !gates.is_empty() {
+                export.gates.insert(name.clone(), gates);
             }
             if let Some(services) = &advertisement.spec.services {
                 export.services.insert(name, services.clone());
@@ -119,7 +128,11 @@ impl Facts<'_> {
     /// What an advertisement originates here, but for Services.
     fn prefixes(&self, advertisement: &BGPAdvertisement) -> BTreeSet<IpNet> {
         let spec = &advertisement.spec;
-        let mut prefixes: BTreeSet<IpNet> = spec.prefixes.iter().map(|prefix| prefix.cidr.net()).collect();
+        let open = spec.prefixes.iter().filter(|prefix| match &prefix.gate {
+            None => true,
+            Some(gate) => gate.interface.as_ref().is_some_and(|interface| (self.is_up)(interface)),
+        });
+        let mut prefixes: BTreeSet<IpNet> = open.map(|prefix| prefix.cidr.net()).collect();
         if spec.node_addresses.is_some() {
             prefixes.extend(&self.addresses);
         }
@@ -177,6 +190,16 @@ impl Facts<'_> {
         route.prepend = attributes.prepend.unwrap_or(0);
         route
     }
+}
+
+/// The prefixes of an advertisement that wait for Services, and for which. One that is listed twice is announced while
+/// either gate is open.
+fn gates(spec: &api::BGPAdvertisementSpec) -> BTreeSet<(Key, IpNet)> {
+    let gated = spec.prefixes.iter().filter_map(|prefix| {
+        let service = prefix.gate.as_ref()?.service.as_ref()?;
+        Some((Key::namespaced(&service.namespace, &service.name), prefix.cidr.net()))
+    });
+    gated.collect()
 }
 
 /// How what an advertisement originates came to be here, for filters.

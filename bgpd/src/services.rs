@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
-use manx_crds::services::ServiceIndex;
+use manx_crds::services::{Gates, ServiceIndex};
 use manx_crds::store::follow::{Change, key_of};
 use manx_crds::store::{Object, Selection, Store};
 use manx_crds::v1alpha1::ServiceAdvertisement;
@@ -59,6 +59,7 @@ pub(crate) struct Services {
     changes: (mpsc::Sender<ServiceChange>, mpsc::Receiver<ServiceChange>),
     watches: BTreeMap<Watched, Watch>,
     wanted: BTreeMap<String, ServiceAdvertisement>,
+    gates: Gates,
     is_excluded: bool,
     namespaces: BTreeSet<String>,
     index: ServiceIndex,
@@ -88,6 +89,7 @@ impl Services {
             changes: mpsc::channel(QUEUE),
             watches: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            gates: Gates::new(),
             is_excluded: false,
             namespaces: BTreeSet::new(),
             index: ServiceIndex::new(node),
@@ -95,16 +97,22 @@ impl Services {
         }
     }
 
-    /// Which rules should be in force, and whether the node takes part at all.
-    pub(crate) fn want(&mut self, rules: &BTreeMap<String, ServiceAdvertisement>, is_excluded: bool) {
+    /// Which rules and gates should be in force, and whether the node announces addresses of Services at all.
+    pub(crate) fn want(
+        &mut self,
+        rules: &BTreeMap<String, ServiceAdvertisement>,
+        gates: &Gates,
+        is_excluded: bool,
+    ) {
         // What a watch said before it is ended belongs to it, not to a later one.
         while let Ok(change) = self.changes.1.try_recv() {
             self.take(change);
         }
         self.wanted.clone_from(rules);
+        self.gates.clone_from(gates);
         self.is_excluded = is_excluded;
-        let any = !rules.is_empty();
-        self.watch(Watched::Services, any);
+        let any = !rules.is_empty() || !gates.is_empty();
+        self.watch(Watched::Services, !rules.is_empty());
         self.watch(Watched::Slices, any);
         self.watch(Watched::Namespaces, rules.values().any(|rule| rule.namespace_selector.is_some()));
         if !any {
@@ -127,9 +135,14 @@ impl Services {
         if let Some(watch) = self.watches.remove(&kind) {
             watch.task.abort();
         }
-        if kind == Watched::Namespaces {
-            for name in std::mem::take(&mut self.namespaces) {
-                self.index.remove_namespace(&name);
+        match kind {
+            Watched::Services => self.index.remove_services(),
+            // No gate is left either, and all is forgotten.
+            Watched::Slices => {}
+            Watched::Namespaces => {
+                for name in std::mem::take(&mut self.namespaces) {
+                    self.index.remove_namespace(&name);
+                }
             }
         }
     }
@@ -139,6 +152,7 @@ impl Services {
         if self.in_sync() {
             self.index.forget();
             self.index.set_rules(self.wanted.clone());
+            self.index.set_gates(&self.gates);
             self.index.set_excluded(self.is_excluded);
         }
     }

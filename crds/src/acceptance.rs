@@ -139,8 +139,18 @@ pub fn bgp_advertisement(
     if let Some(services) = &spec.services {
         known_service_values(services)?;
     }
-    if spec.prefixes.iter().any(|prefix| prefix.gate.is_some()) {
-        return Err(Refusal::later("spec.prefixes[].gate"));
+    let gates = spec.prefixes.iter().enumerate().filter_map(|(i, prefix)| Some((i, prefix.gate.as_ref()?)));
+    for (index, gate) in gates {
+        // A gate of a newer schema: what it asks for cannot be seen, so the prefix must not be announced.
+        if gate.interface.is_some() == gate.service.is_some() {
+            return Err(Refusal {
+                reason: "UnknownValue",
+                message: format!(
+                    "spec.prefixes[{index}].gate: exactly one of interface, service must be set, and this version knows \
+                     no other gate"
+                ),
+            });
+        }
     }
     let communities = spec.attributes.iter().flat_map(|a| &a.communities);
     known_communities("spec.attributes.communities", communities, configuration)
@@ -440,14 +450,16 @@ mod tests {
         for spec in [
             "nodeAddresses: {}",
             "prefixes: [{cidr: 198.51.100.0/24}]",
+            "prefixes: [{cidr: 198.51.100.0/24, gate: {interface: eth0}}]",
+            "prefixes: [{cidr: 198.51.100.53/32, gate: {service: {namespace: kube-system, name: dns}}}]",
             "services: {addressTypes: [ClusterIP, ExternalIP, LoadBalancerIP], cidrs: [192.0.2.0/24], announce: CIDRs}",
         ] {
             assert_eq!(bgp_advertisement(&advertisement(spec), None), Ok(()), "{spec}");
         }
         for (spec, field) in [
             (
-                "prefixes: [{cidr: 198.51.100.0/24, gate: {interface: eth0}}]",
-                "spec.prefixes[].gate is not supported",
+                "prefixes: [{cidr: 198.51.100.0/24}, {cidr: 203.0.113.0/24, gate: {}}]",
+                "spec.prefixes[1].gate: exactly one of interface, service",
             ),
             (
                 "services: {addressTypes: [NodePortIP]}",

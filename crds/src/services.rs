@@ -29,7 +29,7 @@ use crate::v1alpha1::selector::selects_opt;
 use crate::v1alpha1::{ServiceAddressType, ServiceAdvertisement, ServiceAnnounce, WhenNoEndpoints};
 
 mod index;
-pub use index::ServiceIndex;
+pub use index::{Gates, ServiceIndex};
 
 /// A node with this label, whatever its value, announces no Service.
 pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -158,6 +158,12 @@ impl Endpoints {
         let join =
             |a: Usable, b: Usable| Usable { anywhere: a.anywhere || b.anywhere, here: a.here || b.here };
         Self { ipv4: join(self.ipv4, other.ipv4), ipv6: join(self.ipv6, other.ipv6) }
+    }
+
+    /// Whether one of either family takes new connections on this node.
+    #[must_use]
+    pub fn any_here(self) -> bool {
+        self.ipv4.here || self.ipv6.here
     }
 
     fn for_address(self, address: IpAddr) -> Usable {

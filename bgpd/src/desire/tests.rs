@@ -5,7 +5,9 @@ use manx_crds::store::follow::Change as Followed;
 
 use bgp_proto::Input;
 use bgp_proto::output::Reason;
+use bgp_proto::policy::{Source, Sources};
 use bgp_proto::route::{Audience, OwnRoute};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use manx_crds::services::ServiceIndex;
 
 use super::*;
@@ -82,7 +84,8 @@ fn seen(objects: &Objects) -> Desire {
         "eth9" => Some(LinkAddresses { name: Some("eth9".to_owned()), ..LinkAddresses::default() }),
         _ => None,
     };
-    desire(objects, "n1", &Links { towards: &|_| eth0.clone(), named: &named }, &BTreeMap::new())
+    let links = Links { towards: &|_| eth0.clone(), named: &named, is_up: &|name| name == "eth0" };
+    desire(objects, "n1", &links, &BTreeMap::new())
 }
 
 /// What the speaker is told to originate, without Services.
@@ -521,6 +524,37 @@ fn learned_routes_are_told_where_transit_asks_for_it_alone() {
     assert!(peers[&PeerName::from("spine")].export.transit);
 }
 
+#[test]
+fn a_prefix_waits_for_what_its_gate_names() {
+    let anycast = "prefixes: [{cidr: 198.51.100.0/24, gate: {interface: eth0}},
+        {cidr: 203.0.113.0/24, gate: {interface: eth9}}, {cidr: 203.0.113.128/25},
+        {cidr: 198.51.100.53/32, gate: {service: {namespace: shop, name: web}}}]";
+    let desire = of(vec![
+        put(Change::Peer, &peer("tor-a", "address: 10.0.1.1, asn: 65001")),
+        put(Change::Advertisement, &advertisement("vips", anycast)),
+    ]);
+    let told: Vec<IpNet> = told(&desire).into_keys().collect();
+    assert_eq!(
+        told,
+        [net("198.51.100.0/24"), net("203.0.113.128/25")],
+        "eth9 is down, the Service unheard of"
+    );
+    let mut index = ServiceIndex::new("n1");
+    index.set_gates(&desire.export.gates);
+    index.put_slice(&slice_of_web());
+    assert_eq!(index.update(), BTreeSet::from([net("198.51.100.53/32")]));
+    let routes = desire.export.routes(&net("198.51.100.53/32"), &index);
+    assert_eq!(routes[0].sources, Sources::from(Source::Static));
+}
+
+fn slice_of_web() -> EndpointSlice {
+    parse(
+        "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
+         endpoints: [{addresses: [10.244.0.1], nodeName: n1}], \
+         metadata: {namespace: shop, name: web-1, labels: {kubernetes.io/service-name: web}}}",
+    )
+}
+
 /// A Service's address with one endpoint on this node, or without.
 fn index(has_endpoint: bool) -> ServiceIndex {
     let advertisement: manx_crds::v1alpha1::BGPAdvertisement =
@@ -532,11 +566,7 @@ fn index(has_endpoint: bool) -> ServiceIndex {
          spec: {clusterIP: 10.96.0.1, internalTrafficPolicy: Local}}",
     ));
     if has_endpoint {
-        index.put_slice(&parse(
-            "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
-             endpoints: [{addresses: [10.244.0.1], nodeName: n1}], \
-             metadata: {namespace: shop, name: web-1, labels: {kubernetes.io/service-name: web}}}",
-        ));
+        index.put_slice(&slice_of_web());
     }
     index.update();
     index

@@ -1,5 +1,6 @@
 use std::sync::{Arc, Mutex};
 
+use manx_crds::store::Key;
 use manx_crds::v1alpha1::BGPAdvertisement;
 
 use super::*;
@@ -65,23 +66,51 @@ fn told(services: &mut Services) -> Vec<String> {
 #[tokio::test]
 async fn kinds_are_watched_only_while_a_rule_needs_them() {
     let (mut services, starter) = Starter::services();
-    services.want(&BTreeMap::new(), false);
+    services.want(&BTreeMap::new(), &Gates::new(), false);
     assert!(services.in_sync());
     assert_eq!(starter.running().await, []);
-    services.want(&rules(""), false);
+    services.want(&rules(""), &Gates::new(), false);
     assert_eq!(starter.running().await, [Watched::Services, Watched::Slices]);
-    services.want(&rules(", namespaceSelector: {}"), false);
+    services.want(&rules(", namespaceSelector: {}"), &Gates::new(), false);
     assert_eq!(starter.running().await, [Watched::Services, Watched::Slices, Watched::Namespaces]);
-    services.want(&rules(""), false);
+    services.want(&rules(""), &Gates::new(), false);
     assert_eq!(starter.running().await, [Watched::Services, Watched::Slices]);
-    services.want(&BTreeMap::new(), false);
+    services.want(&BTreeMap::new(), &Gates::new(), false);
     assert_eq!(starter.running().await, []);
+}
+
+#[tokio::test]
+async fn a_gate_needs_the_slices_alone_and_keeps_no_service_that_is_watched_no_more() {
+    let (mut services, starter) = Starter::services();
+    let web = Key::namespaced("shop", "web");
+    let gates =
+        Gates::from([("dns".to_owned(), BTreeSet::from([(web, "198.51.100.53/32".parse().unwrap())]))]);
+    services.want(&BTreeMap::new(), &gates, false);
+    assert_eq!(starter.running().await, [Watched::Slices]);
+    assert!(!services.in_sync());
+    let mut here = slice();
+    here.endpoints[0].node_name = Some("n1".to_owned());
+    services.take(ServiceChange::Slice(Change::Put(here)));
+    assert_eq!(told(&mut services), Vec::<String>::new());
+    services.take(ServiceChange::Slice(Change::InSync));
+    assert_eq!(told(&mut services), ["198.51.100.53/32"]);
+    services.want(&rules(""), &gates, false);
+    services.take(ServiceChange::Service(Box::new(Change::Put(service()))));
+    services.take(ServiceChange::Service(Box::new(Change::InSync)));
+    assert_eq!(told(&mut services), ["10.96.0.1/32", "198.51.100.53/32"]);
+    services.want(&BTreeMap::new(), &gates, false);
+    assert_eq!(starter.running().await, [Watched::Slices]);
+    assert_eq!(told(&mut services), ["198.51.100.53/32"]);
+    // The Service went while nobody watched.
+    services.want(&rules(""), &gates, false);
+    services.take(ServiceChange::Service(Box::new(Change::InSync)));
+    assert_eq!(told(&mut services), ["198.51.100.53/32"]);
 }
 
 #[tokio::test]
 async fn rules_wait_for_the_lists_and_the_old_ones_stay_meanwhile() {
     let (mut services, _starter) = Starter::services();
-    services.want(&rules(""), false);
+    services.want(&rules(""), &Gates::new(), false);
     services.take(ServiceChange::Service(Box::new(Change::Put(service()))));
     services.take(ServiceChange::Slice(Change::Put(slice())));
     services.take(ServiceChange::Service(Box::new(Change::InSync)));
@@ -91,7 +120,7 @@ async fn rules_wait_for_the_lists_and_the_old_ones_stay_meanwhile() {
     assert!(services.in_sync());
     assert_eq!(told(&mut services), ["10.96.0.1/32"]);
     // A selector of namespaces that were not heard yet withdraws nothing, until they were.
-    services.want(&rules(", namespaceSelector: {matchLabels: {team: a}}"), false);
+    services.want(&rules(", namespaceSelector: {matchLabels: {team: a}}"), &Gates::new(), false);
     assert_eq!(told(&mut services), ["10.96.0.1/32"]);
     services.take(ServiceChange::Namespace(Change::InSync));
     assert_eq!(told(&mut services), Vec::<String>::new());
@@ -106,7 +135,7 @@ async fn rules_wait_for_the_lists_and_the_old_ones_stay_meanwhile() {
 #[tokio::test]
 async fn nothing_of_an_ended_watch_is_left() {
     let (mut services, _starter) = Starter::services();
-    services.want(&rules(""), false);
+    services.want(&rules(""), &Gates::new(), false);
     for change in [
         ServiceChange::Service(Box::new(Change::Put(service()))),
         ServiceChange::Slice(Change::Put(slice())),
@@ -116,9 +145,9 @@ async fn nothing_of_an_ended_watch_is_left() {
         // Still on its way when the rules change.
         services.changes.0.try_send(change).unwrap();
     }
-    services.want(&BTreeMap::new(), false);
+    services.want(&BTreeMap::new(), &Gates::new(), false);
     assert_eq!(told(&mut services), Vec::<String>::new());
-    services.want(&rules(""), false);
+    services.want(&rules(""), &Gates::new(), false);
     assert!(!services.in_sync());
     services.take(ServiceChange::Service(Box::new(Change::InSync)));
     services.take(ServiceChange::Slice(Change::InSync));
@@ -133,7 +162,7 @@ async fn what_is_remembered_counts_until_they_were_heard() {
     let memory = [("10.96.0.1/32", "vips"), ("10.96.0.9/32", "vips"), ("10.96.0.8/32", "other")];
     let memory = memory.map(|(address, name)| (prefix(address), rule(name)));
     services.remember(&BTreeMap::from(memory));
-    services.want(&rules(""), false);
+    services.want(&rules(""), &Gates::new(), false);
     let all = ["10.96.0.1/32", "10.96.0.8/32", "10.96.0.9/32"];
     assert_eq!(told(&mut services), all);
     services.take(ServiceChange::Service(Box::new(Change::Put(service()))));

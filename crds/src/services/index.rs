@@ -16,6 +16,10 @@ use crate::v1alpha1::ServiceAdvertisement;
 /// What every namespace carries by itself, also one whose object was not seen.
 const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
+/// Prefixes that wait for a Service to have a ready endpoint on the node (`prefixes[].gate.service`), by the
+/// BGPAdvertisement's name.
+pub type Gates = BTreeMap<String, BTreeSet<(Key, IpNet)>>;
+
 /// Which prefixes the Services of a cluster make one node originate, and by which BGPAdvertisements.
 ///
 /// Changes only mark; [`ServiceIndex::update`] works out what was marked. The state after it depends on the objects as
@@ -25,6 +29,8 @@ pub struct ServiceIndex {
     node: String,
     is_excluded: bool,
     rules: BTreeMap<String, ServiceAdvertisement>,
+    /// Each Service that opens gates: the advertisements and their prefixes.
+    gates: BTreeMap<Key, BTreeMap<String, BTreeSet<IpNet>>>,
     services: BTreeMap<Key, ServiceFacts>,
     /// Each slice: its Service, and what it says.
     slices: BTreeMap<Key, (Key, Endpoints)>,
@@ -44,6 +50,7 @@ impl ServiceIndex {
             node: node.into(),
             is_excluded: false,
             rules: BTreeMap::new(),
+            gates: BTreeMap::new(),
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             slices_of: BTreeMap::new(),
@@ -59,6 +66,22 @@ impl ServiceIndex {
         if self.rules != rules {
             self.rules = rules;
             self.mark_all();
+        }
+    }
+
+    /// The gates of every accepted BGPAdvertisement that selects this node. A Service opens its gates by its slices alone:
+    /// it may be headless, and an excluded node may serve what is no Service's address.
+    pub fn set_gates(&mut self, gates: &Gates) {
+        let mut by_service: BTreeMap<Key, BTreeMap<String, BTreeSet<IpNet>>> = BTreeMap::new();
+        for (advertisement, (service, prefix)) in
+            gates.iter().flat_map(|(name, all)| all.iter().map(move |one| (name, one)))
+        {
+            let of_service = by_service.entry(service.clone()).or_default();
+            of_service.entry(advertisement.clone()).or_default().insert(*prefix);
+        }
+        if self.gates != by_service {
+            self.marked.extend(self.gates.keys().chain(by_service.keys()).cloned());
+            self.gates = by_service;
         }
     }
 
@@ -82,6 +105,11 @@ impl ServiceIndex {
         if self.services.remove(key).is_some() {
             self.marked.insert(key.clone());
         }
+    }
+
+    /// Services are watched no more, while slices are.
+    pub fn remove_services(&mut self) {
+        self.marked.extend(std::mem::take(&mut self.services).into_keys());
     }
 
     /// A slice that names no Service counts for none.
@@ -188,13 +216,20 @@ impl ServiceIndex {
     }
 
     fn makes(&self, key: &Key) -> BTreeMap<String, BTreeSet<IpNet>> {
-        let Some(service) = self.services.get(key).filter(|_| !self.is_excluded) else {
-            return BTreeMap::new();
-        };
         let slices = self.slices_of.get(key).into_iter().flatten();
         let endpoints = slices
             .filter_map(|slice| self.slices.get(slice))
             .fold(Endpoints::default(), |sum, (_, endpoints)| sum.and(*endpoints));
+        let mut makes = self.gates.get(key).filter(|_| endpoints.any_here()).cloned().unwrap_or_default();
+        makes.extend(self.by_rules(key, endpoints));
+        makes
+    }
+
+    /// What the addresses of a Service make each rule originate. An advertisement has rules or gates, never both.
+    fn by_rules(&self, key: &Key, endpoints: Endpoints) -> BTreeMap<String, BTreeSet<IpNet>> {
+        let Some(service) = self.services.get(key).filter(|_| !self.is_excluded) else {
+            return BTreeMap::new();
+        };
         let namespace = key.namespace.clone().unwrap_or_default();
         let mut labels = self.namespaces.get(&namespace).cloned().unwrap_or_default();
         labels.insert(NAMESPACE_NAME_LABEL.to_owned(), namespace);

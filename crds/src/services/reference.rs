@@ -8,7 +8,9 @@ use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
 
+use super::Gates;
 use crate::store::Key;
+use crate::store::follow::key_of;
 use crate::v1alpha1::{ServiceAddressType as Type, ServiceAdvertisement, ServiceAnnounce, WhenNoEndpoints};
 
 /// Everything there is, as one node sees it.
@@ -17,6 +19,7 @@ pub(super) struct World {
     pub(super) node: String,
     pub(super) is_excluded: bool,
     pub(super) rules: BTreeMap<String, ServiceAdvertisement>,
+    pub(super) gates: Gates,
     pub(super) services: BTreeMap<Key, Service>,
     pub(super) slices: BTreeMap<Key, EndpointSlice>,
     pub(super) namespaces: BTreeMap<String, Namespace>,
@@ -25,6 +28,14 @@ pub(super) struct World {
 /// Each prefix, and the rules that originate it.
 pub(super) fn originated(world: &World) -> BTreeMap<IpNet, BTreeSet<String>> {
     let mut all: BTreeMap<IpNet, BTreeSet<String>> = BTreeMap::new();
+    for (name, gates) in &world.gates {
+        for (service, prefix) in gates {
+            if [true, false].iter().any(|v4| nodes_with_endpoints(world, service, *v4).contains(&world.node))
+            {
+                all.entry(*prefix).or_default().insert(name.clone());
+            }
+        }
+    }
     if world.is_excluded {
         return all;
     }
@@ -41,7 +52,7 @@ pub(super) fn originated(world: &World) -> BTreeMap<IpNet, BTreeSet<String>> {
                     continue;
                 }
                 let policy = policy(service, &kind);
-                let nodes = nodes_with_endpoints(world, service, address.is_ipv4());
+                let nodes = nodes_with_endpoints(world, &key_of(service), address.is_ipv4());
                 let here = match (nodes.is_empty(), policy.as_str()) {
                     (true, _) => rule.when_no_endpoints == WhenNoEndpoints::Announce,
                     (false, "Local") => nodes.contains(&world.node),
@@ -106,11 +117,11 @@ fn policy(service: &Service, kind: &Type) -> String {
 }
 
 /// The nodes of every endpoint of the family that is ready and not terminating; `""` where none is named.
-fn nodes_with_endpoints(world: &World, service: &Service, is_ipv4: bool) -> BTreeSet<String> {
+fn nodes_with_endpoints(world: &World, service: &Key, is_ipv4: bool) -> BTreeSet<String> {
     let mut nodes = BTreeSet::new();
     for slice in world.slices.values() {
-        let belongs = slice.namespace() == service.namespace()
-            && slice.labels().get("kubernetes.io/service-name") == Some(&service.name_any());
+        let belongs = slice.namespace() == service.namespace
+            && slice.labels().get("kubernetes.io/service-name") == Some(&service.name);
         if !belongs || slice.address_type != if is_ipv4 { "IPv4" } else { "IPv6" } {
             continue;
         }

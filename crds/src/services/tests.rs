@@ -298,6 +298,30 @@ fn a_slice_that_changes_its_service_takes_its_endpoints_along() {
     assert_eq!(index.update(), BTreeSet::new());
 }
 
+#[test]
+fn a_gate_is_open_while_its_service_has_an_endpoint_here_that_takes_traffic() {
+    let web = Key::namespaced("shop", "web");
+    let prefix: IpNet = "198.51.100.53/32".parse().unwrap();
+    let mut index = ServiceIndex::new(NODE);
+    index.set_gates(&Gates::from([("anycast".to_owned(), BTreeSet::from([(web, prefix)]))]));
+    // No Service, no rule, and a node that announces no address of a Service: none of it matters.
+    index.set_excluded(true);
+    for (endpoints, is_open) in [
+        (on("n2", READY), false),
+        (on("n1", READY), true),
+        (on("n1", "ready: false"), false),
+        (on("n1", "ready: true, terminating: true"), false),
+        (on("n1", READY), true),
+    ] {
+        index.put_slice(&slice("a", "IPv6", &endpoints));
+        index.update();
+        assert_eq!(index.origins(&prefix).count() == 1, is_open, "{endpoints}");
+    }
+    index.set_gates(&Gates::new());
+    assert_eq!(index.update(), nets(&["198.51.100.53/32"]));
+    assert_eq!(index.prefixes().count(), 0);
+}
+
 /// One step of a history.
 #[derive(Clone, Debug)]
 enum Step {
@@ -308,6 +332,9 @@ enum Step {
     Namespace(String, Option<&'static str>),
     NoNamespace(String),
     Rules(BTreeMap<String, ServiceAdvertisement>),
+    Gates(Gates),
+    /// The watch of Services ends, and not that of their slices.
+    NoServices,
     Excluded(bool),
     Update,
 }
@@ -390,6 +417,11 @@ fn a_rule() -> impl Strategy<Value = ServiceAdvertisement> {
         })
 }
 
+fn some_gates() -> impl Strategy<Value = BTreeSet<(Key, IpNet)>> {
+    let prefix = pick(&["198.51.100.53/32", "198.51.100.0/24", "2001:db8:53::/48", "192.0.2.1/32"]);
+    prop::collection::btree_set((name(&SERVICES), prefix.prop_map(|text| text.parse().unwrap())), 0..4)
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let namespace = || pick(&NAMESPACES).prop_map(str::to_owned);
     prop_oneof![
@@ -400,6 +432,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (namespace(), prop::option::of(pick(&TEAMS))).prop_map(|(name, team)| Step::Namespace(name, team)),
         1 => namespace().prop_map(Step::NoNamespace),
         2 => prop::collection::btree_map(pick(&["r1", "r2", "r3"]).prop_map(str::to_owned), a_rule(), 0..3).prop_map(Step::Rules),
+        1 => prop::collection::btree_map(pick(&["g1", "g2"]).prop_map(str::to_owned), some_gates(), 0..3).prop_map(Step::Gates),
+        1 => Just(Step::NoServices),
         1 => prop::bool::weighted(0.2).prop_map(Step::Excluded),
         3 => Just(Step::Update),
     ]
@@ -442,6 +476,14 @@ fn take(step: Step, index: &mut ServiceIndex, world: &mut World) {
         Step::Rules(rules) => {
             index.set_rules(rules.clone());
             world.rules = rules;
+        }
+        Step::Gates(gates) => {
+            index.set_gates(&gates);
+            world.gates = gates;
+        }
+        Step::NoServices => {
+            index.remove_services();
+            world.services.clear();
         }
         Step::Excluded(is_excluded) => {
             index.set_excluded(is_excluded);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
 
 mod distance;
+mod gate;
 mod node;
 mod nodes;
 mod range;

@@ -154,7 +154,8 @@ impl Core {
             table.paths(slot).filter_map(|(path, at)| self.candidate(&path, at)).collect();
         let selection = crate::decision::select(&mut candidates, self.config.max_paths);
         let selected = table.entry(slot).is_some_and(|entry| entry.has(Entry::<A>::BEST));
-        if table.paths(slot).next().is_none() {
+        let leaves_the_kernel = table.entry(slot).is_some_and(|entry| entry.has(Entry::<A>::FIB));
+        if table.paths(slot).next().is_none() && !leaves_the_kernel {
             return Err(format!("slot {slot} is decided and empty, yet not free"));
         }
         match selection {

@@ -37,8 +37,8 @@ pub(super) struct Plane<A> {
     pub dirty: Vec<Dirty>,
     /// How many of `dirty` are done.
     pub done: usize,
-    /// Prefixes whose kernel route changed. A prefix with flag FIB is in it.
-    pub fib: VecDeque<(A, u8)>,
+    /// Prefixes whose kernel route changed. A prefix with flag FIB is in it, and keeps its slot until it has left.
+    pub fib: VecDeque<Slot>,
 }
 
 impl<A: Address> Plane<A> {

@@ -46,7 +46,7 @@ impl Core {
         }
         let table = &mut A::plane_mut(self).table;
         for item in step {
-            if table.entry(item.slot).is_some_and(|entry| !entry.has(Entry::<A>::USED)) {
+            if table.entry(item.slot).is_some_and(|entry| !entry.has(Entry::<A>::USED | Entry::<A>::FIB)) {
                 table.remove(item.slot);
             }
         }
@@ -83,7 +83,7 @@ impl Core {
                 && !entry.has(Entry::<A>::FIB)
             {
                 entry.flags |= Entry::<A>::FIB;
-                plane.fib.push_back((entry.addr, entry.len));
+                plane.fib.push_back(slot);
             }
         }
     }
@@ -142,23 +142,33 @@ impl Core {
     /// The next changed kernel route of a family, as it is now. Only while nothing is dirty.
     pub(super) fn poll_fib<A: Family>(&mut self) -> Option<FibChange> {
         let plane = A::plane_mut(self);
-        let Some((addr, len)) = plane.fib.pop_front() else {
+        let Some(slot) = plane.fib.pop_front() else {
             plane.fib.shrink_to(4096);
             return None;
         };
-        let slot = plane.table.find(addr, len);
-        if let Some(entry) = slot.and_then(|slot| plane.table.entry_mut(slot)) {
-            entry.flags &= !Entry::<A>::FIB;
+        let entry = plane.table.entry_mut(slot)?;
+        entry.flags &= !Entry::<A>::FIB;
+        let (prefix, is_used) = (entry.addr.prefix(entry.len), entry.has(Entry::<A>::USED));
+        if !is_used {
+            plane.table.remove(slot);
+            return Some(FibChange { prefix, route: None });
         }
-        Some(FibChange { prefix: addr.prefix(len), route: slot.and_then(|slot| self.fib_route::<A>(slot)) })
+        Some(FibChange { prefix, route: self.fib_route::<A>(slot) })
     }
 
     /// The kernel route of a prefix: an originated one has none.
     pub(super) fn fib_route<A: Family>(&self, slot: Slot) -> Option<FibRoute> {
         A::plane(self).table.best(slot).filter(|best| best.peer != LOCAL)?;
-        let next_hops = self.next_hops_in_use::<A>(slot);
-        let mut next_hops: Vec<_> = next_hops.into_iter().map(|id| self.next_hops.address(id)).collect();
-        next_hops.sort_unstable();
+        let single = A::plane(self).table.entry(slot).filter(|entry| entry.more == NIL);
+        let next_hops = match single {
+            Some(entry) => vec![self.next_hop_of(entry.first.attrs)],
+            None => {
+                let in_use = self.next_hops_in_use::<A>(slot).into_iter();
+                let mut next_hops: Vec<_> = in_use.map(|id| self.next_hops.address(id)).collect();
+                next_hops.sort_unstable();
+                next_hops
+            }
+        };
         Some(FibRoute { next_hops, encap: None })
     }
 }
