@@ -193,7 +193,7 @@ store-test: rust root $(if $(KUBERNETES),other-kubernetes,kubernetes) ## CRDs an
 other-kubernetes: root
 	@$(OTHER) $(KUBERNETES)
 
-.PHONY: golden bench-rib bench-bgp interop peers fmt
+.PHONY: golden bench-rib bench-bgp soak interop peers fmt
 bench-rib: rust ## 1M prefixes in process, beside the figures that the layout was chosen by
 	@cargo bench --locked --profile release -p bgp-proto
 
@@ -219,6 +219,11 @@ bench-bgp: rust root peers ## bgpd as it ships beside BIRD, FRR, OpenBGPD and Go
 	@$(IMAGE_BUILD) --bin bgpd
 	@cargo build --locked --profile $(PROFILE) $(BUILD) --bin bench-bgp
 	@PROFILE='$(BENCH_PROFILE)' $(BIN)/bench-bgp --bgpd $(TARGET)/$(TRIPLE)/image/bgpd --json target/bench/bgp.json --page docs/bgp-bench.md
+
+soak: rust root peers ## 10 minutes of a million routes that change, hold 3 s, BFD 100 ms x 3, every core busy: no flap (SECONDS=600)
+	@$(IMAGE_BUILD) --bin bgpd
+	@cargo build --locked --profile $(PROFILE) $(BUILD) --bin bench-bgp
+	@$(BIN)/bench-bgp --bgpd $(TARGET)/$(TRIPLE)/image/bgpd --json target/bench/bgp.json --page docs/bgp-bench.md --soak $(or $(SECONDS),600)
 
 fmt: rust
 	@cargo fmt --all

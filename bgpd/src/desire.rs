@@ -18,7 +18,7 @@ use manx_crds::acceptance::{self, Refusal};
 use manx_crds::services;
 use manx_crds::v1alpha1 as api;
 use manx_crds::v1alpha1::settings::{self, EffectiveNode};
-use manx_crds::v1alpha1::{BGPPeer, EffectiveSession, FabricConfiguration, TOPOLOGY_PEER};
+use manx_crds::v1alpha1::{BGPPeer, EffectiveSession, FabricConfiguration};
 use manx_daemon::secrets::SessionKey;
 
 use crate::auth::{self, SecretKey};
@@ -62,6 +62,10 @@ pub(crate) struct Desire {
     /// Sessions whose filters are not there, as they would be without any; of those that run the last filters stay in force.
     pub(crate) unfiltered: BTreeMap<PeerName, PeerConfig>,
     pub(crate) unfiltered_ranges: BTreeMap<PeerName, RangeConfig>,
+    /// The nodes that reflect routes.
+    pub(crate) reflectors: BTreeSet<String>,
+    /// Node-to-node sessions are kept until those that are to replace them carry their routes.
+    pub(crate) is_changing: bool,
     /// A person drains this node (RFC 8326).
     pub(crate) is_drained: bool,
     /// Why there can be no node-to-node session from here.
@@ -162,13 +166,18 @@ pub(crate) struct Links<'a> {
     pub(crate) is_up: &'a dyn Fn(&str) -> bool,
 }
 
-/// `running` are the node-to-node sessions of before.
-pub(crate) fn desire(
-    objects: &Objects,
-    node_name: &str,
-    links: &Links<'_>,
-    running: &BTreeMap<PeerName, Link>,
-) -> Desire {
+/// What runs, as it bears on what should.
+pub(crate) struct Running<'a> {
+    /// The node-to-node sessions of before.
+    pub(crate) mesh: &'a BTreeMap<PeerName, Link>,
+    /// The reflectors of before.
+    pub(crate) reflectors: &'a BTreeSet<String>,
+    /// Whether a session with a reflector stands long enough for others to be ended on its account.
+    pub(crate) carries: &'a dyn Fn(&PeerName) -> bool,
+}
+
+/// Works out what should be.
+pub(crate) fn desire(objects: &Objects, node_name: &str, links: &Links<'_>, running: &Running<'_>) -> Desire {
     let configuration = objects.configuration.iter().next();
     let fabric_node = objects.fabric_nodes.named(node_name);
     let node = objects.nodes.named(node_name);
@@ -255,7 +264,7 @@ struct World<'a> {
     addresses: &'a BTreeMap<AfiSafi, IpAddr>,
     blocks: &'a BTreeMap<IpNet, String>,
     links: &'a Links<'a>,
-    running: &'a BTreeMap<PeerName, Link>,
+    running: &'a Running<'a>,
 }
 
 impl World<'_> {
@@ -278,9 +287,12 @@ impl World<'_> {
         }
         let Mesh { mut links, reflected, conflict, homeless, remarks } =
             self.mesh(identity, node_name, labels, desire);
-        if self.awaits_reflectors() {
-            let of_topology = self.running.iter().filter(|(_, link)| link.class == TOPOLOGY_PEER);
-            links.extend(of_topology.map(|(name, link)| (name.clone(), link.clone())));
+        desire.reflectors = self.reflectors(&settings::topology_mode(self.configuration));
+        desire.is_changing = self.keep_mesh(node_name, &desire.reflectors, &mut links);
+        if desire.is_changing {
+            let text =
+                "sessions with other nodes are kept until those with the route reflectors carry their routes";
+            desire.remarks.push(text.to_owned());
         }
         desire.reflected = reflected;
         desire.remarks.extend(remarks);

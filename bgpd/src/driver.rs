@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use bgp_proto::fsm::State;
 use bgp_proto::{ConnId, Input, Output, PeerName, SessionEvent, Speaker};
 use felix_kernel::link::Link;
 use felix_kernel::monitor::{KernelEvent, Monitor};
@@ -24,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::bfd::{self, Bfd, News};
-use crate::desire::{self, Desire, Links};
+use crate::desire::{self, Desire, Links, Running};
 use crate::fib::Fib;
 use crate::inputs::Sweep;
 use crate::net::{Distance, Net, NetEvent, Target};
@@ -37,6 +38,10 @@ use crate::{control, events};
 
 /// Changes of objects that come together are taken together.
 const SETTLE: Duration = Duration::from_millis(20);
+
+/// How long a session with a reflector has stood when those that it replaces are ended: by then the other clients have theirs,
+/// and each heard of the others.
+const CARRIES: Duration = Duration::from_secs(10);
 
 /// Everything that reaches the loop, beside its timer.
 pub(crate) struct Sources {
@@ -69,6 +74,8 @@ pub(crate) struct Driver {
     pub(crate) look_at: Option<Instant>,
     /// More changed than Services and their endpoints.
     pub(crate) objects_changed: bool,
+    /// When other reflectors than before were named.
+    pub(crate) elected: Instant,
     pub(crate) started: Instant,
     /// Closing connections, waited for at the end.
     pub(crate) closing: Vec<JoinHandle<()>>,
@@ -156,8 +163,19 @@ impl Driver {
             named: &|name| nexthop::named(facts, name),
             is_up: &|name| facts.link_by_name(name).is_some_and(Link::is_usable),
         };
-        let desire =
-            desire::desire(&self.objects, &self.node, &links, &self.desire.mesh).or_last_good(&self.desire);
+        let speaker = &self.speaker;
+        let carries = |name: &PeerName| {
+            let since =
+                speaker.peer(name).filter(|peer| peer.state == State::Established).map(|peer| peer.since);
+            since.is_some_and(|since| since.max(self.elected) + CARRIES <= now)
+        };
+        let running =
+            Running { mesh: &self.desire.mesh, reflectors: &self.desire.reflectors, carries: &carries };
+        let desire = desire::desire(&self.objects, &self.node, &links, &running).or_last_good(&self.desire);
+        if desire.is_changing {
+            self.objects_changed = true;
+            self.look_at.get_or_insert(now + CARRIES / 2);
+        }
         self.services.want(&desire.export.services, &desire.export.gates, desire.is_excluded);
         let remembered = self.inputs.is_recalled();
         if self.speaker.config().is_none() && !self.services.in_sync() && !remembered {
@@ -172,6 +190,9 @@ impl Driver {
         let before = std::mem::replace(&mut self.desire, desire);
         if before != self.desire {
             self.status.touch();
+        }
+        if before.reflectors != self.desire.reflectors {
+            self.elected = now;
         }
         // Own routes first, so that the speaker's first UPDATE is whole.
         self.services.update();

@@ -125,6 +125,7 @@ async fn run(options: &Options, node: String, installs: bool) -> anyhow::Result<
         said: events::Said::default(),
         look_at: None,
         objects_changed: false,
+        elected: started,
         started,
         closing: Vec::new(),
     };

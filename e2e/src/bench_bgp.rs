@@ -12,6 +12,7 @@ use e2e::bench::daemon::Kind;
 use e2e::bench::extras::Extra;
 use e2e::bench::feed::Profile;
 use e2e::bench::report::Results;
+use e2e::bench::soak;
 use e2e::{interrupt, topology};
 
 /// What bgpd costs beside BIRD, FRR, OpenBGPD and GoBGP.
@@ -39,6 +40,9 @@ struct Arguments {
     extras: Vec<String>,
     #[arg(long, env = "RUNS", default_value = "")]
     runs: String,
+    /// No benchmark: so many seconds of churn without a flap, or an error.
+    #[arg(long)]
+    soak: Option<u64>,
     /// Every cell for every daemon: hours.
     #[arg(long, env = "FULL", default_value = "")]
     full: String,
@@ -131,6 +135,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     let plan = Plan::of(arguments)?;
     interrupt::listen()?;
     topology::remove_stale_tests()?;
+    if let Some(seconds) = arguments.soak {
+        return soak(&arguments.bgpd, seconds);
+    }
     let mut results = Results::load(&arguments.json)?;
     for kind in &plan.daemons {
         results.versions.insert(kind.name().to_owned(), kind.version(&arguments.bgpd)?);
@@ -157,6 +164,20 @@ fn run(arguments: &Arguments) -> Result<()> {
         write(&mut results, arguments)?;
     }
     println!("written: {}, {}", arguments.json.display(), arguments.page.display());
+    Ok(())
+}
+
+fn soak(bgpd: &Path, seconds: u64) -> Result<()> {
+    println!(
+        "soak: 1,000,000 routes churned for {seconds} s, hold time 3 s, BFD 100 ms x 3, every core busy"
+    );
+    let soaked = soak::run(bgpd, seconds)?;
+    let soak::Outcome { seconds, updates, heard, cpu_s, rss_mib, flaps } = soaked;
+    println!(
+        "{seconds:.0} s: {updates} UPDATEs in, {heard} heard by the sink, {cpu_s:.1} CPU s, {rss_mib:.0} MiB, {} flaps",
+        flaps.len()
+    );
+    anyhow::ensure!(flaps.is_empty(), "sessions flapped:\n{}", flaps.join("\n"));
     Ok(())
 }
 

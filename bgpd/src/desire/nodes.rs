@@ -63,7 +63,7 @@ impl World<'_> {
     }
 
     /// The nodes that the controller elected.
-    fn reflectors(&self, mode: &api::TopologyMode) -> BTreeSet<String> {
+    pub(super) fn reflectors(&self, mode: &api::TopologyMode) -> BTreeSet<String> {
         let status = self.configuration.and_then(|object| object.status.as_ref());
         let elected = status.map(|status| status.route_reflectors.as_slice()).unwrap_or_default();
         match mode {
@@ -80,6 +80,31 @@ impl World<'_> {
         mode == api::TopologyMode::RouteReflector
             && acceptance::topology(self.configuration).is_ok()
             && self.reflectors(&mode).is_empty()
+    }
+
+    /// Make before break: a client that had sessions with other clients keeps them until those with its reflectors carry the
+    /// same routes. Whether any is kept, for what is yet to come.
+    pub(super) fn keep_mesh(
+        &self,
+        node_name: &str,
+        reflectors: &BTreeSet<String>,
+        links: &mut BTreeMap<PeerName, Link>,
+    ) -> bool {
+        let of_topology = |link: &Link| link.class == TOPOLOGY_PEER;
+        let mut to_reflectors =
+            links.iter().filter(|(_, link)| of_topology(link) && reflectors.contains(&link.node));
+        let has_changed = reflectors.is_empty()
+            || reflectors.contains(node_name)
+            || reflectors == self.running.reflectors
+                && to_reflectors.all(|(name, _)| (self.running.carries)(name));
+        if !self.awaits_reflectors() && has_changed {
+            return false;
+        }
+        let is_there = |link: &Link| self.objects.fabric_nodes.named(&link.node).is_some();
+        let kept = self.running.mesh.iter().filter(|(_, link)| of_topology(link) && is_there(link));
+        let kept: Vec<_> = kept.filter(|(name, _)| !links.contains_key(*name)).collect();
+        links.extend(kept.iter().map(|&(name, link)| (name.clone(), link.clone())));
+        !kept.is_empty() && !self.awaits_reflectors()
     }
 
     fn joins_nodes(&self, peer: &BGPPeer) -> bool {

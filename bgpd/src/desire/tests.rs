@@ -66,8 +66,17 @@ pub(super) fn of(changes: Vec<Change>) -> Desire {
     seen(&objects(changes))
 }
 
+/// Nothing runs yet.
+const AT_FIRST: Running<'_> =
+    Running { mesh: &BTreeMap::new(), reflectors: &BTreeSet::new(), carries: &|_| true };
+
 /// Every peer is behind eth0; there is lo with addresses, and eth9 without.
 fn seen(objects: &Objects) -> Desire {
+    desired(objects, &AT_FIRST)
+}
+
+/// The same, after what runs.
+fn desired(objects: &Objects, running: &Running<'_>) -> Desire {
     let eth0 = LinkAddresses {
         name: Some("eth0".to_owned()),
         ipv4: Some(Ipv4Addr::new(10, 0, 1, 11)),
@@ -85,7 +94,7 @@ fn seen(objects: &Objects) -> Desire {
         _ => None,
     };
     let links = Links { towards: &|_| eth0.clone(), named: &named, is_up: &|name| name == "eth0" };
-    desire(objects, "n1", &links, &BTreeMap::new())
+    desire(objects, "n1", &links, running)
 }
 
 /// What the speaker is told to originate, without Services.
@@ -522,6 +531,57 @@ fn learned_routes_are_told_where_transit_asks_for_it_alone() {
     let peers = desire.speaker.unwrap().peers;
     assert!(!peers[&PeerName::from("tor-a")].export.transit);
     assert!(peers[&PeerName::from("spine")].export.transit);
+}
+
+/// Make before break: who had a session with every node ends those with the other clients last.
+#[test]
+fn sessions_are_kept_until_the_reflectors_carry_their_routes() {
+    let node = |number: u8| {
+        format!(
+            "{{apiVersion: manx.dev/v1alpha1, kind: FabricNode, metadata: {{name: n{number}}}, spec: {{addresses: {{ipv4: \
+             10.0.0.1{number}}}}}}}"
+        )
+    };
+    let with = |topology: &str, reflectors: &str| {
+        let mut changes: Vec<Change> = (1..=4).map(|number| put(Change::FabricNode, &node(number))).collect();
+        let text = format!(
+            "{{apiVersion: manx.dev/v1alpha1, kind: FabricConfiguration, metadata: {{name: default}}, spec: {{topology: \
+             {{mode: {topology}}}}}, status: {{routeReflectors: [{reflectors}]}}}}"
+        );
+        changes.push(put(Change::Configuration, &text));
+        objects(changes)
+    };
+    let one = |number: u8| {
+        format!("{{nodeName: n{number}, clusterID: 10.0.0.1{number}, addresses: [10.0.0.1{number}]}}")
+    };
+    let nodes = |desire: &Desire| desire.mesh.values().map(|link| link.node.clone()).collect::<BTreeSet<_>>();
+    let named = |numbers: &[u8]| numbers.iter().map(|number| format!("n{number}")).collect::<BTreeSet<_>>();
+    let follow = |objects: &Objects, before: &Desire, carries: bool| {
+        let carries = |_: &PeerName| carries;
+        let running = Running { mesh: &before.mesh, reflectors: &before.reflectors, carries: &carries };
+        desired(objects, &running)
+    };
+    let full = desired(&with("FullMesh", ""), &AT_FIRST);
+    assert_eq!((nodes(&full), full.is_changing), (named(&[2, 3, 4]), false));
+    let awaits = follow(&with("RouteReflector", ""), &full, true);
+    assert_eq!((nodes(&awaits), awaits.is_changing), (named(&[2, 3, 4]), false));
+    // Elected: the session with n2 is an old one, and stands; what n2 reflects is not there yet.
+    let elected = with("RouteReflector", &one(2));
+    let first = follow(&elected, &awaits, true);
+    assert_eq!((nodes(&first), first.is_changing), (named(&[2, 3, 4]), true));
+    let waits = follow(&elected, &first, false);
+    assert_eq!((nodes(&waits), waits.is_changing), (named(&[2, 3, 4]), true));
+    let done = follow(&elected, &waits, true);
+    assert_eq!((nodes(&done), done.is_changing), (named(&[2]), false));
+    // Another one is elected: the old one's session stays as long.
+    let other = with("RouteReflector", &one(3));
+    let moved = follow(&other, &done, true);
+    assert_eq!((nodes(&moved), moved.is_changing), (named(&[2, 3]), true));
+    assert_eq!(nodes(&follow(&other, &moved, true)), named(&[3]));
+    // A reflector keeps nothing: it speaks to all.
+    let reflects = follow(&with("RouteReflector", &one(1)), &done, false);
+    assert_eq!((nodes(&reflects), reflects.is_changing), (named(&[2, 3, 4]), false));
+    assert!(reflects.mesh.values().all(|link| link.client));
 }
 
 #[test]

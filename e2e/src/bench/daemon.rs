@@ -214,8 +214,20 @@ impl Bed {
         &self.daemon
     }
 
+    /// Where bgpd keeps its files.
+    #[must_use]
+    pub fn home(&self) -> PathBuf {
+        self.directory.join("manx")
+    }
+
+    /// What bgpd logs.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("manx.log")
+    }
+
     fn start_manx(&self, setup: Setup, again: bool) -> Result<Process> {
-        let home = self.directory.join("manx");
+        let home = self.home();
         let (run, state) = (home.join("run"), home.join("state"));
         for directory in [&run, &state] {
             fs::create_dir_all(directory)?;
@@ -234,13 +246,13 @@ impl Bed {
         if !setup.kernel {
             arguments.push("--no-kernel-routes".to_owned());
         }
-        let log = self.directory.join("manx.log");
+        let log = self.log();
         let mut process = Launch {
             label: "bgpd".to_owned(),
             netns: self.daemon.clone(),
             program: self.manx.clone(),
             arguments,
-            capabilities: Some(&["net_admin", "net_bind_service"]),
+            capabilities: Some(&["net_admin", "net_raw", "net_bind_service"]),
             log: log.clone(),
         }
         .start()?;

@@ -117,6 +117,22 @@ impl Profile {
         }
         message(2, &body)
     }
+
+    /// The UPDATE that takes back what the one with this number told.
+    #[must_use]
+    pub fn withdrawal(self, number: u32) -> Vec<u8> {
+        let mut withdrawn = Vec::new();
+        let first = number * self.prefixes_per_update();
+        for number in first..first + self.prefixes_per_update() {
+            let (address, length) = self.prefix(number);
+            withdrawn.push(length);
+            withdrawn.extend(address.to_be_bytes().iter().take(usize::from(length).div_ceil(8)));
+        }
+        let mut body = u16::try_from(withdrawn.len()).unwrap_or_default().to_be_bytes().to_vec();
+        body.extend(withdrawn);
+        body.extend([0, 0]);
+        message(2, &body)
+    }
 }
 
 fn octet(number: usize) -> u8 {

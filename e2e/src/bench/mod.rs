@@ -16,3 +16,4 @@ pub mod feed;
 pub mod proc;
 pub mod report;
 pub mod session;
+pub mod soak;

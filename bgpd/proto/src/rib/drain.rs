@@ -161,7 +161,7 @@ impl Core {
         A::plane(self).table.best(slot).filter(|best| best.peer != LOCAL)?;
         let single = A::plane(self).table.entry(slot).filter(|entry| entry.more == NIL);
         let next_hops = match single {
-            Some(entry) => vec![self.next_hop_of(entry.first.attrs)],
+            Some(entry) => vec![self.next_hops.address(self.attrs.key(entry.first.attrs).next_hop)],
             None => {
                 let in_use = self.next_hops_in_use::<A>(slot).into_iter();
                 let mut next_hops: Vec<_> = in_use.map(|id| self.next_hops.address(id)).collect();
