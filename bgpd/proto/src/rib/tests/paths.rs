@@ -115,6 +115,8 @@ fn paths_of_one_peer_stand_beside_each_other() {
     assert_eq!(fib(&mut rib), [(NET.to_owned(), Some(vec![3]))]);
     rib.peer_down(peer(1), &BTreeSet::new());
     settle(&mut rib);
+    // A prefix stays until the kernel was told that it is gone.
+    assert_eq!(fib(&mut rib), [(NET.to_owned(), None)]);
     assert_eq!((rib.size(V4), rib.attribute_sets()), ((0, 0), 0));
 }
 
