@@ -11,9 +11,9 @@ use manx_daemon::control::Question;
 use crate::driver::Driver;
 use crate::{routes, session_status};
 
-const VERBS: [&str; 4] = ["status", "peers", "originated", "routes"];
+const VERBS: [&str; 5] = ["status", "peers", "originated", "routes", "capture"];
 
-pub(crate) fn answer(driver: &Driver, question: Question) {
+pub(crate) fn answer(driver: &mut Driver, question: Question) {
     match serde_json::from_value(question.request.clone()) {
         Ok(BgpdRequest::Status) => question.answer(&status(driver)),
         Ok(BgpdRequest::Peers) => question.answer(&peers(driver)),
@@ -24,6 +24,10 @@ pub(crate) fn answer(driver: &Driver, question: Question) {
         Ok(BgpdRequest::Routes { peer, prefix }) => {
             question.answer(&routes::of(driver, peer.as_deref(), prefix.as_deref()));
         }
+        Ok(BgpdRequest::Capture { peer, after }) => match driver.capture(&peer, after) {
+            Ok(capture) => question.answer(&capture),
+            Err(error) => question.answer(&error),
+        },
         Err(_) => question.unknown(&VERBS),
     }
 }
@@ -37,6 +41,7 @@ fn status(driver: &Driver) -> BgpdStatus {
     let own = |v4: bool| driver.originated.prefixes().filter(|p| p.addr().is_ipv4() == v4).count() as u64;
     let mut message = vec![ready.message, driver.inputs.remark()];
     message.extend(driver.deaf.iter().map(|(address, error)| format!("cannot listen on {address}: {error}")));
+    message.extend(driver.stations.problems());
     BgpdStatus {
         node: driver.node.clone(),
         version: manx_daemon::VERSION.to_owned(),

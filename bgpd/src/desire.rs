@@ -1,7 +1,7 @@
 //! What should be: a pure function of the objects, recomputed whole and compared, never edited.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bgp_proto::bfd::Timing;
 use bgp_proto::config::{
@@ -72,6 +72,8 @@ pub(crate) struct Desire {
     pub(crate) homeless: Option<String>,
     /// Facts that are worth a sentence in BGPReady though nothing is wrong with a session.
     pub(crate) remarks: Vec<String>,
+    /// Where BMP goes.
+    pub(crate) stations: BTreeSet<SocketAddr>,
     /// This node's addresses.
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// Of the FabricNode that this was read from.
@@ -97,7 +99,8 @@ impl Desire {
         if self.speaker.is_some() || last.speaker.is_none() {
             return self;
         }
-        Self { problem: self.problem, generation: self.generation, ..last.clone() }
+        let Self { problem, generation, stations, .. } = self;
+        Self { problem, generation, stations, ..last.clone() }
     }
 
     /// A session whose filters went keeps those that it had: without them it would let in and out what they withhold. One that
@@ -191,6 +194,7 @@ pub(crate) fn desire(objects: &Objects, node_name: &str, links: &Links<'_>, runn
         blackholes: blocks.keys().copied().collect(),
         addresses: addresses.values().copied().collect(),
         is_excluded: services::excludes(&labels),
+        stations: stations(configuration),
         is_drained: effective.admin_state == api::AdminState::Drained,
         generation: fabric_node.and_then(|node| node.metadata.generation),
         ..Desire::default()
@@ -236,6 +240,12 @@ pub(crate) fn desire(objects: &Objects, node_name: &str, links: &Links<'_>, runn
         node_sessions: desire.mesh.keys().cloned().collect(),
     });
     desire
+}
+
+/// `spec.bmpStations`; one that is named twice is one.
+fn stations(configuration: Option<&FabricConfiguration>) -> BTreeSet<SocketAddr> {
+    let stations = configuration.into_iter().flat_map(|configuration| &configuration.spec.bmp_stations);
+    stations.map(|station| SocketAddr::new(station.address.0, station.port)).collect()
 }
 
 /// The Node's labels, or the copy that felix keeps of them on the FabricNode.

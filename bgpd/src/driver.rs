@@ -25,6 +25,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::bfd::{self, Bfd, News};
+use crate::bmp::Stations;
+use crate::capture::Captures;
 use crate::desire::{self, Desire, Links, Running};
 use crate::fib::Fib;
 use crate::inputs::Sweep;
@@ -55,6 +57,9 @@ pub(crate) struct Driver {
     pub(crate) speaker: Speaker,
     pub(crate) net: Net,
     pub(crate) bfd: Bfd,
+    pub(crate) stations: Stations,
+    /// Sessions whose messages somebody looks at.
+    pub(crate) captures: Captures,
     pub(crate) fib: Fib,
     pub(crate) monitor: Monitor,
     pub(crate) next_hops: NextHops,
@@ -90,6 +95,7 @@ impl Driver {
     ) -> anyhow::Result<()> {
         loop {
             self.drain();
+            self.stations.turn(&mut self.speaker, Instant::now());
             let timer = self.deadline();
             tokio::select! {
                 biased;
@@ -101,8 +107,13 @@ impl Driver {
                 news = self.bfd.news() => self.bfd_news(news),
                 Some(event) = sources.net.recv() => self.net_event(event),
                 () = self.fib.refusals() => self.status.touch(),
-                Some(question) = sources.questions.recv() => control::answer(&self, question),
+                Some(question) = sources.questions.recv() => control::answer(&mut self, question),
+                event = self.stations.next() => {
+                    self.stations.event(event, &mut self.speaker, Instant::now());
+                }
                 () = sleep_until(timer) => {}
+                // Whatever else is to be done is done first.
+                () = tokio::task::yield_now(), if self.stations.is_busy() => {}
             }
             let now = Instant::now();
             if self.look_at.is_some_and(|at| at <= now) {
@@ -120,13 +131,20 @@ impl Driver {
             if self.speaker.poll_timeout().is_some_and(|at| at <= now) {
                 self.speaker.handle_input(Input::Timeout, now);
             }
+            self.captures.tick(now);
             self.status.tick(&self.speaker, &self.desire, &self.bfd, &self.fib, now);
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
         let inputs = [self.inputs.next_tick(), self.sweep.next_tick(), self.originated.next_due()];
-        let others = [self.speaker.poll_timeout(), self.look_at, self.status.next_tick()];
+        let others = [
+            self.speaker.poll_timeout(),
+            self.look_at,
+            self.status.next_tick(),
+            self.stations.next_tick(),
+            self.captures.next_tick(),
+        ];
         others.into_iter().chain(inputs).flatten().min()
     }
 
@@ -207,6 +225,7 @@ impl Driver {
             self.net.set_distances(config);
             self.speaker.handle_input(Input::Configure(config.clone()), now);
         }
+        self.stations.want(&self.desire.stations, &mut self.speaker, now);
         if self.objects.in_sync() {
             self.sweep.heard(is_other, now);
         }
@@ -315,6 +334,8 @@ impl Driver {
                 Err(error) => tracing::debug!(%error, "a connection that came in is not looked at"),
             },
             NetEvent::Bytes { conn, bytes } => {
+                // Before the speaker, which may forget the connection over it.
+                self.captures.received(conn, &bytes, &self.speaker, &self.net);
                 self.speaker.handle_input(Input::Bytes { conn, bytes: &bytes }, now);
             }
             NetEvent::Closed { conn, error } => {
@@ -380,7 +401,10 @@ impl Driver {
         let Some(bytes) = self.speaker.poll_transmit(conn) else { return false };
         match self.net.write(conn, bytes) {
             Some(written) if written > 0 => {
+                let seen =
+                    self.captures.is_running().then(|| bytes.get(..written).unwrap_or_default().to_vec());
                 self.speaker.transmitted(conn, written);
+                self.captures.sent(conn, &seen.unwrap_or_default(), &self.speaker, &self.net);
                 true
             }
             Some(_) | None => false,
@@ -394,7 +418,10 @@ impl Driver {
                 self.net.dial(peer, Target { remote, local, distance });
             }
             Output::CancelDial { peer } => self.net.cancel_dial(&peer),
-            Output::Close { conn, last_bytes } => self.closing.extend(self.net.close(conn, last_bytes)),
+            Output::Close { conn, last_bytes } => {
+                self.captures.sent(conn, &last_bytes, &self.speaker, &self.net);
+                self.closing.extend(self.net.close(conn, last_bytes));
+            }
             Output::Fib(change) => self.fib.learned(change),
             Output::FibComplete { family } => self.sweep.complete(family),
             Output::TrackNextHop { address, wanted } => self.track(address, wanted),
@@ -427,6 +454,7 @@ impl Driver {
         for task in std::mem::take(&mut self.closing) {
             task.await?;
         }
+        self.stations.stop(&mut self.speaker).await;
         // Last: a peer that takes AdminDown for a failure has by then seen the session end, and keeps the routes.
         self.bfd.stop().await;
         Ok(())

@@ -2,7 +2,9 @@
 
 mod auth;
 mod bfd;
+mod bmp;
 mod by_prefix;
+mod capture;
 mod control;
 mod denied;
 mod desire;
@@ -108,6 +110,8 @@ async fn run(options: &Options, node: String, installs: bool) -> anyhow::Result<
         sweep: inputs::Sweep::default(),
         status: status::Status::new(node.clone(), writes),
         services: services::Services::new(store, &node),
+        stations: bmp::Stations::new(&node),
+        captures: capture::Captures::default(),
         node,
         speaker,
         net,

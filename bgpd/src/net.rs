@@ -273,6 +273,17 @@ impl Net {
         Ok((conn, local, remote))
     }
 
+    /// Both ends of a connection that is open: ours, theirs.
+    pub(crate) fn ends(&self, conn: ConnId) -> Option<(SocketAddr, SocketAddr)> {
+        let stream = &self.connections.get(&conn)?.stream;
+        Some((canonical(stream.local_addr().ok()?), canonical(stream.peer_addr().ok()?)))
+    }
+
+    /// Connections from here on have higher numbers.
+    pub(crate) fn latest(&self) -> u64 {
+        self.next
+    }
+
     /// Writes what the socket takes; `None` if it is full or gone, and a `Writable` follows when it is not full.
     pub(crate) fn write(&mut self, conn: ConnId, bytes: &[u8]) -> Option<usize> {
         let connection = self.connections.get_mut(&conn)?;
@@ -316,12 +327,13 @@ impl Net {
     pub(crate) fn close(&mut self, conn: ConnId, last_bytes: Vec<u8>) -> Option<tokio::task::JoinHandle<()>> {
         let connection = self.connections.remove(&conn)?;
         connection.reader.abort();
-        let stream = Arc::clone(&connection.stream);
-        Some(tokio::spawn(async move {
-            // The peer may be gone or may not read: the session is over either way.
-            drop(tokio::time::timeout(LINGER, write_all(&stream, &last_bytes)).await);
-        }))
+        Some(tokio::spawn(last_words(Arc::clone(&connection.stream), last_bytes)))
     }
+}
+
+/// Writes what the far end takes of these within a second. It may be gone or may not read: it is over either way.
+pub(crate) async fn last_words(stream: Arc<TcpStream>, last_bytes: Vec<u8>) {
+    drop(tokio::time::timeout(LINGER, write_all(&stream, &last_bytes)).await);
 }
 
 async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {

@@ -8,11 +8,23 @@ pub(crate) struct Failure {
     place: String,
     expected: String,
     todo: String,
+    is_broken_pipe: bool,
 }
 
 impl Failure {
     pub(crate) fn new(what: &str, place: &str, expected: &str, todo: &str) -> Self {
-        Self { what: what.into(), place: place.into(), expected: expected.into(), todo: todo.into() }
+        Self {
+            what: what.into(),
+            place: place.into(),
+            expected: expected.into(),
+            todo: todo.into(),
+            is_broken_pipe: false,
+        }
+    }
+
+    /// Whoever reads our output has gone.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        self.is_broken_pipe
     }
 
     pub(crate) fn plain(what: &str) -> Self {
@@ -34,7 +46,8 @@ impl fmt::Display for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::plain(&error.to_string())
+        let is_broken_pipe = error.kind() == std::io::ErrorKind::BrokenPipe;
+        Self { is_broken_pipe, ..Self::plain(&error.to_string()) }
     }
 }
 

@@ -177,6 +177,23 @@ enum Bgp {
         /// Only this prefix
         prefix: Option<String>,
     },
+    /// Shows the messages of one session as bgpd reads and writes them: for 10 s, unless told how long
+    Capture {
+        /// The session: its BGPPeer, or the far end's address
+        peer: String,
+        /// Write them as pcap, for tcpdump and Wireshark; - is the standard output
+        #[arg(short, long, value_name = "FILE")]
+        write: Option<PathBuf>,
+        /// Until Ctrl-C
+        #[arg(short, long)]
+        follow: bool,
+        /// Until there were so many
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        /// For so many seconds
+        #[arg(long = "for", value_name = "SECONDS")]
+        seconds: Option<u64>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -235,6 +252,10 @@ async fn run(global: &Global, verb: Verb) -> Result<bool, Failure> {
         }
         Verb::Bgp { what: Bgp::Routes { peer, why, prefix } } => {
             command::routes::run(&fabric, global, peer.as_deref(), prefix.as_deref(), why).await
+        }
+        Verb::Bgp { what: Bgp::Capture { peer, write, follow, count, seconds } } => {
+            let limits = command::capture::Limits { follow, count, seconds };
+            command::capture::run(&fabric, &peer, write.as_deref(), limits).await
         }
         Verb::Services => command::services::run(&fabric, global).await,
         Verb::Ipam { what: Ipam::Show } => command::ipam::run(&fabric, global).await,

@@ -31,6 +31,11 @@ pub(crate) struct Link {
     pub(crate) since: Instant,
     pub(crate) framer: Framer,
     pub(crate) outbox: Outbox,
+    /// Our OPEN with its header.
+    pub(crate) open_sent: Vec<u8>,
+    /// Theirs, and when it came.
+    pub(crate) open_received: Vec<u8>,
+    pub(crate) open_at: Option<Instant>,
 }
 
 /// The timers of one connection; `None` does not run.
@@ -88,7 +93,18 @@ impl Link {
         initiated: bool,
         since: Instant,
     ) -> Link {
-        Link { conn, local, remote, initiated, since, framer: Framer::default(), outbox: Outbox::default() }
+        Link {
+            conn,
+            local,
+            remote,
+            initiated,
+            since,
+            framer: Framer::default(),
+            outbox: Outbox::default(),
+            open_sent: Vec::new(),
+            open_received: Vec::new(),
+            open_at: None,
+        }
     }
 }
 

@@ -112,6 +112,31 @@ pub enum Event {
 }
 
 impl Event {
+    /// Its number in RFC 4271 §8.1, the first where several are one here; 0: it has none.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        match self {
+            Event::Start => 1,
+            Event::StartPassive => 4,
+            Event::Stop => 2,
+            Event::ConnectRetryTimerExpires => 9,
+            Event::HoldTimerExpires => 10,
+            Event::KeepaliveTimerExpires => 11,
+            Event::SendHoldTimerExpires => 29,
+            Event::TcpConnectionConfirmed => 16,
+            Event::TcpConnectionFails => 18,
+            Event::BgpOpen => 19,
+            Event::BgpHeaderErr => 21,
+            Event::BgpOpenMsgErr => 22,
+            Event::OpenCollisionDump => 23,
+            Event::NotifMsg => 25,
+            Event::KeepAliveMsg => 26,
+            Event::UpdateMsg => 27,
+            Event::UpdateMsgErr => 28,
+            Event::RouteRefreshMsg => 0,
+        }
+    }
+
     /// Every event.
     pub const ALL: [Event; 18] = [
         Event::Start,

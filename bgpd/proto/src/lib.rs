@@ -27,6 +27,7 @@
 
 mod audience;
 pub mod bfd;
+pub mod bmp;
 pub mod config;
 mod connection;
 pub mod decision;

@@ -13,6 +13,7 @@
 
 mod machine;
 mod malformed;
+mod monitored;
 mod receive;
 mod status;
 
@@ -21,6 +22,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::audience::Audiences;
+use crate::bmp::Monitor;
 use crate::config::{AdminState, GracefulRestartMode, PeerConfig};
 use crate::connection::{Connection, Jitter, Link};
 use crate::fsm::{Event, State};
@@ -40,6 +42,7 @@ pub(crate) struct Context<'a> {
     pub(crate) jitter: &'a mut Jitter,
     pub(crate) outputs: &'a mut VecDeque<Output>,
     pub(crate) rib: &'a mut Rib,
+    pub(crate) monitor: &'a mut Monitor,
     /// Whose connection it is: grows when a connection is taken, shrinks when it is dropped.
     pub(crate) conns: &'a mut BTreeMap<ConnId, PeerId>,
     pub(crate) audiences: &'a Audiences,

@@ -2,6 +2,7 @@
 
 mod configure;
 mod dynamic;
+mod stations;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +11,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use crate::audience::Audiences;
+use crate::bmp::Monitor;
 use crate::config::{PeerConfig, SpeakerConfig};
 use crate::connection::{Jitter, Link};
 use crate::input::Input;
@@ -50,6 +52,8 @@ pub struct Speaker {
     /// Next hops were answered since the RIB was last asked what follows.
     answered: bool,
     outputs: VecDeque<Output>,
+    /// Monitoring stations.
+    monitor: Monitor,
     /// The RIB has more to decide than fits one step.
     more_work: bool,
     stopped: bool,
@@ -80,6 +84,7 @@ impl Speaker {
             unanswered: BTreeSet::new(),
             answered: false,
             outputs: VecDeque::new(),
+            monitor: Monitor::default(),
             more_work: false,
             stopped: false,
         }
@@ -147,6 +152,7 @@ impl Speaker {
             self.fib_complete_due = true;
         }
         self.more_work = !self.stopped && self.rib.drain();
+        self.hand_changes();
     }
 
     /// Whether somebody may still tell what the kernel holds from before; who of a range will come nobody knows.
@@ -319,11 +325,14 @@ impl Speaker {
     /// The next bytes for this connection, at most 64 KiB; `None`: nothing to send. Ask again after
     /// [`Speaker::transmitted`] and after every input.
     pub fn poll_transmit(&mut self, conn: ConnId) -> Option<&[u8]> {
-        let Speaker { peers, jitter, outputs, rib, conns, audiences, config, preserved, now, .. } = self;
+        let Speaker {
+            peers, jitter, outputs, rib, monitor, conns, audiences, config, preserved, now, ..
+        } = self;
         let (asn, router_id) = config.as_ref().map(|config| (config.asn, config.router_id))?;
         let peer = peers.get_mut(conns.get(&conn)?)?;
         let now = *now;
-        let mut ctx = Context { now, jitter, outputs, rib, conns, audiences, asn, router_id, preserved };
+        let mut ctx =
+            Context { now, jitter, outputs, rib, monitor, conns, audiences, asn, router_id, preserved };
         peer.poll_transmit(conn, &mut ctx)
     }
 
@@ -409,13 +418,15 @@ impl Speaker {
     }
 
     fn with_peer<R>(&mut self, id: PeerId, act: impl FnOnce(&mut Peer, &mut Context<'_>) -> R) -> Option<R> {
-        let Speaker { peers, jitter, outputs, rib, conns, audiences, config, preserved, now, .. } = self;
+        let Speaker {
+            peers, jitter, outputs, rib, monitor, conns, audiences, config, preserved, now, ..
+        } = self;
         let (asn, router_id) = config.as_ref().map(|config| (config.asn, config.router_id))?;
         let peer = peers.get_mut(&id)?;
         let now = *now;
         Some(act(
             peer,
-            &mut Context { now, jitter, outputs, rib, conns, audiences, asn, router_id, preserved },
+            &mut Context { now, jitter, outputs, rib, monitor, conns, audiences, asn, router_id, preserved },
         ))
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::fsm::State;
 use crate::output::{NegotiatedStatus, Reason, SessionError};
-use crate::types::AfiSafi;
+use crate::types::{AfiSafi, ConnId};
 
 /// One peer as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,21 @@ pub enum Synchronized {
     LongLivedStale,
     /// The session is down.
     NotEstablished,
+}
+
+/// The messages that a running session began with: what follows them cannot be read without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionOpens {
+    /// The connection.
+    pub conn: ConnId,
+    /// Our end.
+    pub local: SocketAddr,
+    /// Their end.
+    pub remote: SocketAddr,
+    /// Our OPEN with its header, and when the connection came up, upon which it was sent.
+    pub sent: (Instant, Vec<u8>),
+    /// Theirs, and when it came.
+    pub received: (Instant, Vec<u8>),
 }
 
 /// Prefix counts of one family.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 #![allow(dead_code)]
 
+mod collector;
 mod hand;
 mod malformed_table;
 mod targets;
@@ -66,6 +67,7 @@ fn seeds(target: &Target) -> Vec<Vec<u8>> {
             malformed.chain(path_seeds()).collect()
         }
         "bfd" => bfd_seeds(),
+        "bmp" => bmp_seeds(),
         "speaker" => cases()
             .into_iter()
             .map(|case| {
@@ -138,6 +140,20 @@ fn bfd_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
+/// A station before the session, during it and after it; slow; while policies, routes and our AS change.
+fn bmp_seeds() -> Vec<Vec<u8>> {
+    let up = [0, 4, 6];
+    let routes = [7, 1, 7, 2, 7, 3, 17, 9, 17, 10, 8];
+    vec![
+        [&[23], &up[..], &routes[..], &[27, 2, 28, 9, 29]].concat(),
+        [&up[..], &routes[..], &[23, 26, 1, 7, 4, 26, 0, 31]].concat(),
+        [&[23, 25], &up[..], &routes[..], &[13, 2, 20], &up[..], &[7, 1, 25]].concat(),
+        [&[23], &up[..], &routes[..], &[30, 1, 2, 20], &up[..], &[7, 5, 23, 24, 23]].concat(),
+        [&[23, 0, 5, 1, 6], &routes[..], &[13, 2, 4, 0, 5, 1, 6, 7, 1, 8]].concat(),
+        [&[23], &up[..], &[10, 6, 4, 2, 40, 14, 15, 23]].concat(),
+    ]
+}
+
 /// One test, since the allocator counts for the whole process. `BGP_SEED_CORPUS`: writes the seeds there, for `make fuzz`.
 #[test]
 fn the_corpus_does_no_harm_and_its_memory_is_bounded() {
@@ -147,6 +163,10 @@ fn the_corpus_does_no_harm_and_its_memory_is_bounded() {
         bfd_seeds().iter().filter(|seed| targets::bfd::ups(seed) > 0).count(),
         3,
         "sessions come up at all"
+    );
+    assert!(
+        bmp_seeds().iter().filter(|seed| targets::bmp::told(seed) > 0).count() >= 3,
+        "stations are told of sessions"
     );
     for target in &TARGETS {
         let seeds = seeds(target);

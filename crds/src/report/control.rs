@@ -1,9 +1,10 @@
 //! The control sockets: one request a line, one answer a line.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,14 @@ pub enum BgpdRequest {
         /// Of one prefix only.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         prefix: Option<String>,
+    },
+    /// What goes to and fro on one session. bgpd keeps the messages for as long as somebody asks for them.
+    Capture {
+        /// The session: its name, its BGPPeer if that has one session here, or the far end's address.
+        peer: String,
+        /// The number that the last answer said is next; none: from here on, behind the session's OPENs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u64>,
     },
 }
 
@@ -133,6 +142,36 @@ pub struct BgpdStatus {
 pub struct BgpdPeers {
     pub node: String,
     pub sessions: Vec<SessionRow>,
+}
+
+/// bgpd: `capture`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpdCapture {
+    pub node: String,
+    /// The session's name.
+    pub peer: String,
+    pub messages: Vec<CapturedMessage>,
+    /// To be asked for next.
+    pub next: u64,
+    /// Messages that nobody asked for in time, before these.
+    pub lost: u64,
+}
+
+/// What was read from a session's connection, or written to it: one message, or octets that are none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CapturedMessage {
+    /// Microseconds since 1970.
+    pub time: u64,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The far end.
+    pub remote: SocketAddr,
+    /// By us.
+    pub sent: bool,
+    /// From the marker on.
+    pub octets: ByteString,
 }
 
 /// bgpd: `originated`

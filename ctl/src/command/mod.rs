@@ -1,5 +1,6 @@
 //! One command a file: gather a report, print it as JSON, YAML or a table.
 
+pub(crate) mod capture;
 pub(crate) mod drain;
 pub(crate) mod install;
 pub(crate) mod ipam;

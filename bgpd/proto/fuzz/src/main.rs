@@ -2,6 +2,8 @@
 #![no_main]
 #![allow(dead_code)]
 
+#[path = "../../tests/collector/mod.rs"]
+mod collector;
 #[path = "../../tests/hand/mod.rs"]
 mod hand;
 #[path = "../../tests/targets/mod.rs"]

@@ -112,7 +112,13 @@ impl Peer {
                 firing.last_word = Some(notification.clone());
                 firing.cause = Some(Cause::local(notification, &text));
             }
-            Action::DropConnection => self.drop_connection(slot, firing.last_word.take(), ctx),
+            Action::DropConnection => {
+                if firing.state == State::Established {
+                    let (word, cause) = (firing.last_word.as_ref(), firing.cause.as_ref());
+                    self.tell_down(slot, firing.event, word, cause, ctx);
+                }
+                self.drop_connection(slot, firing.last_word.take(), ctx);
+            }
             Action::StopTimers => {
                 if let Some(connection) = self.connection_mut(slot) {
                     connection.timers = Timers::default();
@@ -223,6 +229,10 @@ impl Peer {
         };
         let open = self.offer(local, ctx).open(&self.own_restart(ctx));
         self.messages.sent.open += 1;
+        if let Some(link) = self.connection_mut(slot).and_then(|connection| connection.link.as_mut()) {
+            link.open_sent.clear();
+            message::encode(MessageType::Open, &mut link.open_sent, |out| open.encode(out));
+        }
         self.send(slot, MessageType::Open, ctx, |out| open.encode(out));
         let now = ctx.now;
         if let Some(connection) = self.connection_mut(slot) {
@@ -290,6 +300,7 @@ impl Peer {
         self.near_limit.clear();
         self.above_limit.clear();
         ctx.rib.peer_up(self.id, facts);
+        self.tell_up(slot, ctx);
         // A collision is over (RFC 4271 §6.8); one that comes in from here on is a restarted peer's.
         let rival = match slot {
             Slot::Primary => Slot::Second,
@@ -340,6 +351,9 @@ impl Peer {
         {
             link.outbox.tail().extend_from_slice(bytes);
             fetched = bytes.len();
+            if ctx.monitor.is_watching() {
+                ctx.monitor.told(id, bytes, ctx.now);
+            }
             let mut rest = bytes;
             while let Ok(Some(length)) = message::message_length(rest, MAX_EXTENDED_LENGTH) {
                 match rest.get(HEADER_LENGTH - 1) {

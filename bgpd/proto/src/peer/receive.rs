@@ -157,6 +157,11 @@ impl Peer {
         let Some(slot) = self.slot_of(conn) else { return };
         if let Some(connection) = self.connection_mut(slot) {
             connection.negotiated = Some(negotiated);
+            if let Some(link) = &mut connection.link {
+                link.open_at = Some(ctx.now);
+                link.open_received.clear();
+                encode(MessageType::Open, &mut link.open_received, |out| out.extend_from_slice(body));
+            }
         }
         self.fire(slot, Event::BgpOpen, None, ctx);
     }

@@ -11,6 +11,7 @@ use super::next_hop::NextHops;
 use super::paths::{Late, identity};
 use super::table::{Entry, LOCAL, Path, Slot, Table};
 use super::values::{Counts, PeerFacts, RibConfig};
+use super::watch::Change;
 use crate::decision::Candidate;
 use crate::types::{AfiSafi, PeerId};
 use crate::wire::attr::{self, Key, code};
@@ -204,6 +205,8 @@ pub(super) struct Core {
     /// By `PeerId`.
     pub peers: Vec<Option<Peer>>,
     pub next_hops: NextHops,
+    /// What monitoring stations are to be told of; none: there is no station.
+    pub changes: Option<Vec<Change>>,
 }
 
 impl Core {
@@ -215,6 +218,7 @@ impl Core {
             v6: Plane::new(config.seed),
             peers: Vec::new(),
             next_hops: NextHops::new(config.unknown_next_hops),
+            changes: None,
             config,
             backlog: 8 << 20,
         }
@@ -364,6 +368,7 @@ impl Core {
         self.attrs.acquire(path.attrs);
         self.attrs.acquire(path.raw);
         self.count::<A>(&path, 1);
+        self.note_path::<A>(slot, &path);
         let table = &mut A::plane_mut(self).table;
         match table.locate(slot, path.peer, path.path_id) {
             None => table.add(slot, path),
@@ -385,6 +390,7 @@ impl Core {
             self.attrs.release(old.attrs);
             self.attrs.release(old.raw);
             self.count::<A>(&old, -1);
+            self.note_path::<A>(slot, &old);
         }
     }
 

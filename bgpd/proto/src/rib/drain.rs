@@ -72,6 +72,7 @@ impl Core {
         let forced = A::plane(self).table.entry(slot).is_some_and(|entry| entry.has(Entry::<A>::FORCED));
         let best = self.decide::<A>(slot, candidates);
         if best != item.best || forced {
+            self.note_best::<A>(slot);
             groups.iter_mut().for_each(|group| group.consider::<A>(slot, item.best, best, self));
         } else if all_paths {
             let concerned = groups.iter_mut().filter(|group| group.adds_paths::<A>());

@@ -27,12 +27,14 @@ mod sessions;
 mod table;
 mod values;
 mod view;
+mod watch;
 
 pub use values::{
     Counts, OriginAttributes, Origination, PathStatus, PathView, PeerFacts, RibConfig, RibEvent, Tag,
     UnknownNextHops, UpdateOutcome,
 };
 pub use view::AdvertisedRoute;
+pub use watch::Change;
 
 pub(crate) use long_lived::LLGR_STALE;
 

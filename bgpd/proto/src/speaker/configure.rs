@@ -89,6 +89,7 @@ impl Speaker {
             }
         }
         self.rib = empty_rib(config.asn, config.router_id, config.max_paths.max(1), self.seed);
+        self.monitor.start_over();
         if matches!(self.selection, Selection::Deferred(_)) {
             self.rib.defer_selection(true);
         }

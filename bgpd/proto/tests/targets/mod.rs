@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod bfd;
+pub(crate) mod bmp;
 mod speaker;
 
 use bgp_proto::PeerId;
@@ -19,8 +20,9 @@ pub(crate) struct Target {
     pub(crate) memory: (usize, usize),
 }
 
-pub(crate) const TARGETS: [Target; 7] = [
+pub(crate) const TARGETS: [Target; 8] = [
     Target { name: "bfd", run: bfd::run, memory: (64 << 10, 64) },
+    Target { name: "bmp", run: bmp::run, memory: (2 << 20, 4096) },
     Target { name: "framing", run: framing, memory: (160 << 10, 8) },
     Target { name: "open", run: open, memory: (16 << 10, 64) },
     Target { name: "capabilities", run: capability, memory: (16 << 10, 64) },

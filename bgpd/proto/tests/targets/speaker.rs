@@ -36,14 +36,14 @@ fn announce_path(n: u8, id: u8) -> Vec<u8> {
     out
 }
 
-struct Chaos {
-    hand: Hand,
+pub(super) struct Chaos {
+    pub(super) hand: Hand,
     /// The latest connection.
-    conn: u64,
+    pub(super) conn: u64,
 }
 
 pub(super) fn run(mut data: &[u8]) {
-    let mut chaos = Chaos { hand: Hand::new(|_| {}), conn: 0 };
+    let mut chaos = Chaos::new();
     for _ in 0..MOST_DEEDS {
         let Some((deed, rest)) = data.split_first() else { break };
         data = rest;
@@ -54,7 +54,11 @@ pub(super) fn run(mut data: &[u8]) {
 }
 
 impl Chaos {
-    fn play(&mut self, deed: u8, data: &mut &[u8]) {
+    pub(super) fn new() -> Chaos {
+        Chaos { hand: Hand::new(|_| {}), conn: 0 }
+    }
+
+    pub(super) fn play(&mut self, deed: u8, data: &mut &[u8]) {
         // The upper bits choose among the latest connections, the one of now first.
         let conn = ConnId(self.conn.saturating_sub(u64::from(deed >> 6)));
         let hand = &mut self.hand;

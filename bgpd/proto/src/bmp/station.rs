@@ -1,0 +1,180 @@
+//! One station: octets that wait for its socket, and what is still to be written.
+//!
+//! ```text
+//!   new ─► Initiation, Loc-RIB, sessions ─► IPv4 slots ─► IPv6 slots ─► End-of-RIBs ─► Idle
+//!                                             └──────────┬─────────┘                     │
+//!          changes go in between, from the start on ─────┴───────────────────────────────┘
+//!   more waits than is kept, or our AS or router id changed ─► Over: the shell connects anew
+//! ```
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::message::{self, Termination};
+use crate::rib::Change;
+use crate::types::AfiSafi;
+
+/// Octets that may wait for a station's socket.
+const MOST_OCTETS: usize = 16 << 20;
+/// Changes that may wait to be written, of 32 octets each: a full table of a peer, told at once.
+const MOST_CHANGES: usize = 1 << 20;
+/// More is written only when less than this waits.
+const ENOUGH: usize = 256 << 10;
+/// A piece of the queue is full above this.
+const FULL: usize = 60_000;
+/// Changes written in one step.
+const STEP: usize = 4096;
+/// Slots that one step of the walk looks at.
+const SLOTS: u32 = 4096;
+
+/// Where the first telling of the table stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Walk {
+    /// These slots are still to be told.
+    Slots(AfiSafi, Range<u32>),
+    /// All are told, and that is to be said.
+    Ends,
+    Idle,
+}
+
+#[derive(Debug)]
+pub(super) struct Station {
+    /// Whole messages in each.
+    chunks: VecDeque<Vec<u8>>,
+    /// Of the first chunk.
+    taken: usize,
+    /// Octets in all chunks.
+    queued: usize,
+    changes: VecDeque<Change>,
+    walk: Walk,
+    over: Option<Termination>,
+}
+
+impl Station {
+    /// `slots` of IPv4 are told first.
+    pub(super) fn new(slots: u32) -> Station {
+        Station {
+            chunks: VecDeque::new(),
+            taken: 0,
+            queued: 0,
+            changes: VecDeque::new(),
+            walk: Walk::Slots(AfiSafi::Ipv4Unicast, 0..slots),
+            over: None,
+        }
+    }
+
+    /// Ends it; the first reason stays.
+    pub(super) fn end(&mut self, why: Termination) {
+        self.over.get_or_insert(why);
+        self.changes = VecDeque::new();
+        self.walk = Walk::Idle;
+    }
+
+    pub(super) fn over(&self) -> Option<Termination> {
+        self.over
+    }
+
+    /// Appends messages, which may be many for one call.
+    pub(super) fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.over.is_some() {
+            return;
+        }
+        if self.chunks.back().is_none_or(|chunk| chunk.len() > FULL) {
+            self.chunks.push_back(Vec::new());
+        }
+        let Some(chunk) = self.chunks.back_mut() else { return };
+        let before = chunk.len();
+        write(chunk);
+        self.queued += chunk.len() - before;
+        if self.queued - self.taken > MOST_OCTETS {
+            self.end(Termination::OutOfResources);
+        }
+    }
+
+    /// Takes changes in, to be written when there is room.
+    pub(super) fn note(&mut self, changes: impl IntoIterator<Item = Change>) {
+        if self.over.is_none() {
+            self.changes.extend(changes);
+            if self.changes.len() > MOST_CHANGES {
+                self.end(Termination::OutOfResources);
+            }
+        }
+    }
+
+    /// Whether more may be written.
+    pub(super) fn has_room(&self) -> bool {
+        self.over.is_none() && self.queued - self.taken < ENOUGH
+    }
+
+    /// The next changes to be written. An End-of-RIB comes alone, since what is before it is written in any order.
+    pub(super) fn next_changes(&mut self) -> Vec<Change> {
+        let end = |change: &Change| matches!(change, Change::EndOfRib { .. });
+        let ahead = self.changes.iter().take(STEP).take_while(|change| !end(change)).count();
+        let step = self.changes.drain(..ahead.max(1).min(self.changes.len())).collect();
+        if self.changes.is_empty() {
+            self.changes.shrink_to(STEP);
+        }
+        step
+    }
+
+    /// The next slots to be told; `ipv6`: how many there are of the family that comes second.
+    pub(super) fn next_slots(&mut self, ipv6: u32) -> Option<(AfiSafi, Range<u32>)> {
+        let Walk::Slots(family, rest) = &mut self.walk else { return None };
+        let step = rest.start..rest.end.min(rest.start.saturating_add(SLOTS));
+        let family = *family;
+        rest.start = step.end;
+        if rest.start >= rest.end {
+            self.walk = match family {
+                AfiSafi::Ipv4Unicast => Walk::Slots(AfiSafi::Ipv6Unicast, 0..ipv6),
+                AfiSafi::Ipv6Unicast => Walk::Ends,
+            };
+        }
+        Some((family, step))
+    }
+
+    /// Whether it is now to be said that the table was told; it is said once.
+    pub(super) fn take_ends(&mut self) -> bool {
+        let due = self.walk == Walk::Ends;
+        if due {
+            self.walk = Walk::Idle;
+        }
+        due
+    }
+
+    /// Whether something is still to be written.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.changes.is_empty() || self.walk != Walk::Idle
+    }
+
+    /// What waits for the socket, from the first octet on.
+    pub(super) fn octets(&self) -> Option<&[u8]> {
+        self.chunks.front().and_then(|chunk| chunk.get(self.taken..)).filter(|rest| !rest.is_empty())
+    }
+
+    /// The socket took so many.
+    pub(super) fn transmitted(&mut self, count: usize) {
+        self.taken += count;
+        while let Some(chunk) = self.chunks.front().filter(|chunk| chunk.len() <= self.taken) {
+            self.taken -= chunk.len();
+            self.queued -= chunk.len();
+            self.chunks.pop_front();
+        }
+    }
+
+    /// The end of a message that the socket took in part, and a last one.
+    pub(super) fn last_octets(&self, why: Termination) -> Vec<u8> {
+        let mut last = Vec::new();
+        if let Some(chunk) = self.chunks.front() {
+            let mut end = 0;
+            while end < self.taken {
+                match chunk.get(end..).and_then(message::length) {
+                    Some(length) => end += length,
+                    None => break,
+                }
+            }
+            last.extend_from_slice(chunk.get(self.taken..end).unwrap_or_default());
+        }
+        why.encode(&mut last);
+        last
+    }
+}
