@@ -43,6 +43,8 @@ pub(super) struct Station {
     chunks: VecDeque<Vec<u8>>,
     /// Of the first chunk.
     taken: usize,
+    /// The socket took something: at least a part of the first message.
+    is_begun: bool,
     /// Octets in all chunks.
     queued: usize,
     changes: VecDeque<Change>,
@@ -56,6 +58,7 @@ impl Station {
         Station {
             chunks: VecDeque::new(),
             taken: 0,
+            is_begun: false,
             queued: 0,
             changes: VecDeque::new(),
             walk: Walk::Slots(AfiSafi::Ipv4Unicast, 0..slots),
@@ -154,6 +157,7 @@ impl Station {
     /// The socket took so many.
     pub(super) fn transmitted(&mut self, count: usize) {
         self.taken += count;
+        self.is_begun |= count > 0;
         while let Some(chunk) = self.chunks.front().filter(|chunk| chunk.len() <= self.taken) {
             self.taken -= chunk.len();
             self.queued -= chunk.len();
@@ -161,12 +165,12 @@ impl Station {
         }
     }
 
-    /// The end of a message that the socket took in part, and a last one.
+    /// The end of a message that the socket took in part, and a last one. Who was told nothing yet is told first who speaks.
     pub(super) fn last_octets(&self, why: Termination) -> Vec<u8> {
         let mut last = Vec::new();
         if let Some(chunk) = self.chunks.front() {
             let mut end = 0;
-            while end < self.taken {
+            while end < self.taken || !self.is_begun && end == 0 {
                 match chunk.get(end..).and_then(message::length) {
                     Some(length) => end += length,
                     None => break,
