@@ -284,21 +284,19 @@ impl Core {
     }
 }
 
-/// A canonical set in the form of [`rewrite::rewrite`]: the next hop of IPv6 in front instead of among the attributes.
+/// A canonical set in the form of [`rewrite::rewrite`]: any next hop but IPv4's own stands in front, for MP_REACH_NLRI, instead of
+/// among the attributes.
 fn as_received<A: Family>(canonical: &[u8], out: &mut Vec<u8>) {
     out.clear();
-    match A::FAMILY {
-        AfiSafi::Ipv4Unicast => {
-            out.push(0);
-            out.extend_from_slice(canonical);
-        }
-        AfiSafi::Ipv6Unicast => {
-            let next_hop = attr::find(canonical, code::NEXT_HOP).unwrap_or_default();
-            out.push(u8::try_from(next_hop.len()).unwrap_or_default());
-            out.extend_from_slice(next_hop);
-            for attribute in attr::attributes(canonical).filter(|one| one.code != code::NEXT_HOP) {
-                out.extend_from_slice(attribute.whole);
-            }
-        }
+    let next_hop = attr::find(canonical, code::NEXT_HOP).unwrap_or_default();
+    if A::FAMILY == AfiSafi::Ipv4Unicast && next_hop.len() == 4 {
+        out.push(0);
+        out.extend_from_slice(canonical);
+        return;
+    }
+    out.push(u8::try_from(next_hop.len()).unwrap_or_default());
+    out.extend_from_slice(next_hop);
+    for attribute in attr::attributes(canonical).filter(|one| one.code != code::NEXT_HOP) {
+        out.extend_from_slice(attribute.whole);
     }
 }

@@ -135,7 +135,9 @@ impl Watched {
     fn settles(&mut self) {
         self.reads = true;
         self.chaos.hand.reads = true;
+        // The peer reads the rest.
         self.chaos.hand.run_for(Duration::ZERO);
+        self.chaos.hand.input(Input::Timeout);
         self.pump();
         self.connect();
         self.pump();
