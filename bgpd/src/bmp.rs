@@ -24,7 +24,7 @@ use crate::net;
 
 /// A dial that got no answer by then has failed.
 const DIAL: Duration = Duration::from_secs(10);
-/// RFC 7854 §3.2 recommends 30 s that grow to 720 s; a collector that restarts would miss what happens in twelve minutes, and a
+/// RFC 7854 §3.2 has 30 s that grow to 720 s; a collector that restarts would miss what happens in twelve minutes, and a
 /// dial a minute hurts nobody.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -201,7 +201,7 @@ impl Stations {
         if !speaker.add_station(id, &self.initiation, since_epoch, now) {
             return self.failed(address, "BGP is not configured yet", now);
         }
-        // What it says is not looked at (RFC 7854 §3.2: "no message is ever sent from the monitoring station").
+        // What it says is not looked at (RFC 7854 §3.2: nothing is ever sent by a station).
         let (stream, events) = (Arc::new(stream), self.events.clone());
         let reader = tokio::spawn(read_nothing(id, Arc::clone(&stream), events)).abort_handle();
         let Some(station) = self.stations.get_mut(&address) else { return };

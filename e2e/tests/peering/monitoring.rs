@@ -151,7 +151,11 @@ fn wireshark_reads_what_a_station_is_told() {
     // Removed: a goodbye, and the session does not notice.
     settings(&node, "");
     let told = told.join().unwrap();
-    assert_eq!(told[told.len() - 6..], [0, 1, 0, 2, 0, 0], "Termination, administratively closed (RFC 7854 §4.5)");
+    assert_eq!(
+        told[told.len() - 6..],
+        [0, 1, 0, 2, 0, 0],
+        "Termination, administratively closed (RFC 7854 §4.5)"
+    );
     assert_eq!(node.session("t1")["since"], since, "the session is the one of before");
     let malformed = dump.fields("_ws.malformed", &["frame.number"]);
     assert!(malformed.is_empty(), "malformed frames: {malformed:?}");
@@ -180,7 +184,12 @@ fn a_station_that_is_absent_silent_or_back() {
     drop(silent);
     let told = collect(listener);
     node.await_that("connected again", |node| node.said().matches("BMP station connected").count() == 2);
-    assert_eq!(node.said().matches(refused).count(), 2, "refused and closed: each said once\n{}", node.said());
+    assert_eq!(
+        node.said().matches(refused).count(),
+        2,
+        "refused and closed: each said once\n{}",
+        node.said()
+    );
     settings(&node, "");
     let told = told.join().unwrap();
     assert_eq!((told[0], told[5]), (3, 4), "Initiation");
@@ -192,7 +201,8 @@ fn a_station_that_is_absent_silent_or_back() {
 fn wireshark_reads_a_capture_of_a_signed_session() {
     let Rig { lab, node, frr, station: _ } = rig("capture");
     let file = lab.directory.join("t1.pcap");
-    let mut running = capture(&node, &["--for", "6", "-w", &file.to_string_lossy()]).spawn().expect("manxctl");
+    let mut running =
+        capture(&node, &["--for", "6", "-w", &file.to_string_lossy()]).spawn().expect("manxctl");
     std::thread::sleep(Duration::from_secs(1));
     tells(&frr, &["network 10.244.8.0/26"]);
     assert!(running.wait().unwrap().success());

@@ -1,4 +1,4 @@
-//! The messages of BMP, as octets (RFC 7854 §4, RFC 8671 §4, RFC 9069 §4). Written, never read: a station has nothing to say.
+//! The messages of BMP, as octets (RFC 7854 §4, RFC 8671 §4, RFC 9069 §4, §5). Written, never read: a station has nothing to say.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::types::{Asn, RouterId};
 use crate::wire::message::encode;
 use crate::wire::{Capability, MessageType, Notification, Open};
 
-/// "The BMP version is 3" (RFC 7854 §4.1).
+/// Of BMP (RFC 7854 §4.1).
 const VERSION: u8 = 3;
 /// Version, length, type.
 pub const HEADER: usize = 6;
@@ -24,8 +24,8 @@ mod kind {
     pub(super) const TERMINATION: u8 = 5;
 }
 
-/// Peer Flags (RFC 7854 §4.2, RFC 8671 §4). A is set of what is told to a peer of two octets alone: what peers say "MAY" be
-/// written with four "regardless of how it was received", and is.
+/// Peer Flags (RFC 7854 §4.2, RFC 8671 §4). A is set of what is told to a peer of two octets alone: what peers say may be written
+/// with four, however it came, and is.
 mod flag {
     pub(super) const IPV6: u8 = 0x80;
     pub(super) const POST_POLICY: u8 = 0x40;
@@ -61,7 +61,7 @@ pub struct Subject {
 impl Subject {
     /// The Per-Peer Header. `at`: since 1970; `None`: not known, which is written as 0.
     fn header(&self, flags: u8, at: Option<Duration>, out: &mut Vec<u8>) {
-        // RFC 9069 §4.1: "Peer Type = 3", the address zero-filled, and no V flag.
+        // RFC 9069 §4.1, §5.1: peer type 3, the address zero-filled, and no V flag.
         let (peer_type, flags) = match self.address {
             None => (3, 0),
             Some(IpAddr::V4(_)) => (0, flags),
@@ -78,7 +78,7 @@ impl Subject {
     }
 }
 
-/// 16 octets: "IPv4 addresses … in the low-order 4 octets, the high-order 12 zero-filled" (RFC 7854 §4.2).
+/// 16 octets, of which an IPv4 address fills the last four (RFC 7854 §4.2).
 fn put_address(address: IpAddr, out: &mut Vec<u8>) {
     match address {
         IpAddr::V4(address) => {
@@ -183,8 +183,8 @@ impl PeerUp {
     }
 }
 
-/// The Loc-RIB as if it were a peer (RFC 9069 §4.4): ours is both ends, and the OPENs "MUST be fabricated" with what says how
-/// its routes are written.
+/// The Loc-RIB as if it were a peer (RFC 9069 §5.2): we are both ends, and the OPENs are made up of what says how its routes are
+/// written.
 pub(super) fn loc_rib_up(subject: Subject, at: Option<Duration>, out: &mut Vec<u8>) {
     let mut open = Vec::new();
     let capabilities = crate::types::AfiSafi::ALL
@@ -200,6 +200,7 @@ pub(super) fn loc_rib_up(subject: Subject, at: Option<Duration>, out: &mut Vec<u
         out.extend_from_slice(&[0; 20]);
         out.extend_from_slice(&open);
         out.extend_from_slice(&open);
+        // VRF/Table Name (RFC 9069 §5.2.1).
         put_tlv(3, b"global", out);
     });
 }

@@ -131,7 +131,7 @@ impl Monitor {
         self.sessions.insert(peer, session);
     }
 
-    /// "A Peer Down notification MUST be sent" only of what was said to be up (RFC 7854 §4.9); with it goes all that was told.
+    /// Peer Down, of what was said to be up (RFC 7854 §4.9); with it goes all that was told.
     pub(crate) fn session_down(&mut self, peer: PeerId, down: &PeerDown, now: Instant) {
         let at = self.time(now);
         if let Some(session) = self.sessions.remove(&peer) {
@@ -144,7 +144,7 @@ impl Monitor {
         self.stations.values_mut().for_each(|station| station.note(changes.iter().copied()));
     }
 
-    /// Messages that were handed to a peer's connection: "the Route Monitoring message … post-policy" of RFC 8671 §4.
+    /// Messages that were handed to a peer's connection: Adj-RIB-Out after policy is what is sent (RFC 8671 §5.1).
     pub(crate) fn told(&mut self, peer: PeerId, mut messages: &[u8], now: Instant) {
         let at = self.time(now);
         let Monitor { stations, sessions, .. } = self;
@@ -194,7 +194,7 @@ fn write(
         });
     }
     if let Some((family, slots)) = station.next_slots(rib.slots(AfiSafi::Ipv6Unicast)) {
-        // When these were received is not known any more (RFC 7854 §4.2: "If zero, the time is unavailable").
+        // When these were received is not known any more (RFC 7854 §4.2: 0).
         rib.tell_slots(family, slots, &is_up, &mut |peer, table, update| {
             put(station, sessions, own, (peer, table), None, update);
         });
@@ -227,7 +227,7 @@ fn put(
     station.append(|out| message::route_monitoring(subject, table, two_octets, at, update, out));
 }
 
-/// "the End-of-RIB marker" behind the first telling of a table (RFC 7854 §5).
+/// End-of-RIB behind the first telling of a table (RFC 7854 §5).
 fn put_end_of_rib(
     station: &mut Station,
     subject: Subject,

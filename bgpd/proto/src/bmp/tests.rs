@@ -44,7 +44,7 @@ fn route_monitoring_of_each_table() {
     assert_eq!(ipv6[16..20], [0x20, 1, 0x0d, 0xb8]);
     assert_eq!(of(subject("2001:db8::1"), Table::AdjRibIn)[7], 0x80);
     let own = Subject { address: None, ..subject("::") };
-    assert_eq!(of(own, Table::LocRib)[6..32], [&[3, 0][..], &[0; 24]].concat(), "RFC 9069 §4.1");
+    assert_eq!(of(own, Table::LocRib)[6..32], [&[3, 0][..], &[0; 24]].concat(), "RFC 9069 §4.1, §5.1");
     let old =
         written(|out| route_monitoring(subject("192.0.2.1"), Table::AdjRibOut, true, None, &update, out));
     assert_eq!((old[7], &old[40..48]), (0x70, &[0; 8][..]), "A, and no time");

@@ -260,7 +260,7 @@ impl Core {
         let (bytes, key) = (self.attrs.bytes(id), self.attrs.key(id));
         match table {
             Table::LocRib => {
-                // RFC 9069 §4: "next hop … as it is in the Loc-RIB"; a route of our own has none but ourselves.
+                // The next hop is the one received (RFC 9069 §5.4); a route of our own has none.
                 let origin = if key.next_hop == SELF { Origin::Own } else { Origin::External };
                 rewrite::rewrite(bytes, &key, A::FAMILY, &self.loc_rib_style(), origin, out);
             }
