@@ -16,7 +16,7 @@ use bgp_proto::wire::message::encode;
 use bgp_proto::wire::{Capability, MessageType};
 use bgp_proto::{AfiSafi, Asn, ConnId, Input};
 use collector::{Collector, Said};
-use hand::{Hand, announce, end_of_rib, keepalive, notification, open, peer};
+use hand::{Hand, announce, end_of_rib, keepalive, notification, open, peer, restarted};
 use zettabgp::bmp::{BMPSession, BmpMessage};
 
 const CONN: ConnId = ConnId(1);
@@ -256,6 +256,30 @@ fn a_station_that_reads_nothing_is_given_up_and_told_anew() {
     read(&mut hand, StationId(3), &mut back);
     back.agrees_with(&hand.speaker, &peer(), remote());
     other.agrees_with(&hand.speaker, &peer(), remote());
+}
+
+/// Graceful restart: Peer Down takes what was told, and what is kept meanwhile is told with the next session.
+#[test]
+fn what_is_kept_over_a_restart_is_told_again() {
+    let mut hand = Hand::new(|_| {});
+    let mut station = connect(&mut hand, STATION);
+    hand.establish_with(&[restarted(true)]);
+    (1..=3).for_each(|n| hand.bytes(CONN, &announce(n)));
+    hand.close(CONN);
+    read(&mut hand, STATION, &mut station);
+    assert_eq!(station.table((None, Table::LocRib)).len(), 3, "they are used");
+    station.agrees_with(&hand.speaker, &peer(), remote());
+    hand.accept(ConnId(2));
+    hand.bytes(ConnId(2), &open(&[restarted(true)]));
+    hand.bytes(ConnId(2), &keepalive());
+    hand.bytes(ConnId(2), &announce(1));
+    read(&mut hand, STATION, &mut station);
+    assert_eq!(station.table((Some(remote()), Table::AdjRibIn)).len(), 3);
+    station.agrees_with(&hand.speaker, &peer(), remote());
+    hand.bytes(ConnId(2), &end_of_rib());
+    read(&mut hand, STATION, &mut station);
+    assert_eq!(station.table((Some(remote()), Table::AdjRibIn)).len(), 1);
+    station.agrees_with(&hand.speaker, &peer(), remote());
 }
 
 /// It disconnects in the middle of the table and comes back as another connection.

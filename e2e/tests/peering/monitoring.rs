@@ -49,7 +49,7 @@ impl Drop for Dump {
 fn tshark(file: &Path, filter: &str, fields: &[&str]) -> Vec<String> {
     let mut command = Command::new("tshark");
     command.arg("-n").arg("-r").arg(file).args(["-d", "tcp.port==11019,bmp", "-Y", filter, "-T", "fields"]);
-    fields.iter().for_each(|field| drop(command.args(["-e", field])));
+    command.args(fields.iter().flat_map(|field| ["-e", *field]));
     let output = command.output().expect("tshark is missing: apt-get install -y tshark");
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }

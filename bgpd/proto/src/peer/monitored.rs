@@ -28,6 +28,7 @@ impl Peer {
             let session = self.connection(slot).and_then(|connection| described(connection, at));
             if let Some(session) = session {
                 ctx.monitor.session_up(self.id, session);
+                ctx.rib.note_held(self.id);
             }
         }
     }

@@ -142,6 +142,12 @@ impl Rib {
         self.core.changes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// Notes every path that is held of a peer: what is left of its last session is its Adj-RIB-In again, now that it is up.
+    pub(crate) fn note_held(&mut self, peer: PeerId) {
+        self.core.note_held::<u32>(peer);
+        self.core.note_held::<V6>(peer);
+    }
+
     /// Whether nothing is selected yet.
     pub(crate) fn is_deferred(&self) -> bool {
         self.deferred
@@ -219,6 +225,18 @@ impl Core {
         let Some((addr, len)) = A::plane(self).table.prefix(slot) else { return };
         let change = Change::Path { peer: path.peer, prefix: addr.prefix(len), path_id: path.path_id };
         self.changes.iter_mut().for_each(|changes| changes.push(change));
+    }
+
+    fn note_held<A: Family>(&mut self, peer: PeerId) {
+        if self.peer(peer).is_none_or(|peer| peer.counts.of(A::FAMILY).received == 0) {
+            return;
+        }
+        for slot in 0..A::plane(self).table.slots() {
+            let held = A::plane(self).table.paths(slot).filter(|(path, _)| path.peer == peer);
+            for (path, _) in held.collect::<Vec<_>>() {
+                self.note_path::<A>(slot, &path);
+            }
+        }
     }
 
     /// The best path changed.
