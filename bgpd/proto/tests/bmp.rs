@@ -5,15 +5,17 @@
 mod collector;
 mod hand;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use bgp_proto::bmp::message::{Initiation, Table, Termination};
 use bgp_proto::bmp::{StationId, StationOutput};
+use bgp_proto::config::AddPath;
 use bgp_proto::fsm::State;
 use bgp_proto::policy::ImportPolicy;
 use bgp_proto::wire::message::encode;
-use bgp_proto::wire::{Capability, MessageType};
+use bgp_proto::wire::{AddPathFamily, Capability, MessageType};
 use bgp_proto::{AfiSafi, Asn, ConnId, Input};
 use collector::{Collector, Said};
 use hand::{Hand, announce, end_of_rib, keepalive, notification, open, peer, restarted};
@@ -280,6 +282,45 @@ fn what_is_kept_over_a_restart_is_told_again() {
     read(&mut hand, STATION, &mut station);
     assert_eq!(station.table((Some(remote()), Table::AdjRibIn)).len(), 1);
     station.agrees_with(&hand.speaker, &peer(), remote());
+}
+
+/// RFC 7911: as many routes as there are paths, with the identifiers that the session has, towards the station as towards the peer.
+#[test]
+fn several_paths_of_a_prefix_are_told_with_their_identifiers() {
+    let mut hand = Hand::new(|config| config.add_path = AddPath { receive: true, send: 2 });
+    hand.originate("10.245.1.0/24");
+    let several = AddPathFamily { afi: 1, safi: 1, receive: true, send: true };
+    hand.establish_with(&[Capability::AddPath(vec![several])]);
+    for id in [7, 8] {
+        let mut route = announce(1);
+        let prefix = route.split_off(route.len() - 4);
+        route.extend([&[0, 0, 0, id][..], &prefix].concat());
+        route[17] += 4;
+        hand.bytes(CONN, &route);
+    }
+    let mut station = connect(&mut hand, STATION);
+    station.with_ids = [Table::AdjRibIn, Table::AdjRibInPostPolicy, Table::AdjRibOut].into();
+    let count = |hand: &mut Hand, station: &mut Collector| {
+        read(hand, STATION, station);
+        let mut counts = BTreeMap::<Table, (usize, usize)>::new();
+        for said in station.news() {
+            if let Said::Route { whose: (_, table), announced, withdrawn, .. } = said {
+                let count = counts.entry(table).or_default();
+                *count = (count.0 + announced, count.1 + withdrawn);
+            }
+        }
+        counts
+    };
+    let counts = count(&mut hand, &mut station);
+    assert_eq!((counts[&Table::AdjRibIn], counts[&Table::AdjRibInPostPolicy]), ((2, 0), (2, 0)));
+    assert_eq!((counts[&Table::AdjRibOut], counts[&Table::LocRib]), ((1, 0), (2, 0)));
+    let mut gone = Vec::new();
+    encode(MessageType::Update, &mut gone, |out| {
+        out.extend_from_slice(&[0, 8, 0, 0, 0, 8, 24, 10, 244, 1, 0, 0]);
+    });
+    hand.bytes(CONN, &gone);
+    let counts = count(&mut hand, &mut station);
+    assert_eq!((counts[&Table::AdjRibIn], counts[&Table::AdjRibInPostPolicy]), ((0, 1), (0, 1)));
 }
 
 /// It disconnects in the middle of the table and comes back as another connection.

@@ -40,7 +40,7 @@ pub(super) struct ToldPaths {
 
 impl ToldPaths {
     /// What was told of a prefix: identifier, set, source.
-    fn of(&self, slot: Slot) -> impl Iterator<Item = (u32, (AttrId, PeerId))> + '_ {
+    pub(super) fn of(&self, slot: Slot) -> impl Iterator<Item = (u32, (AttrId, PeerId))> + '_ {
         self.told.range((slot, 0)..=(slot, u32::MAX)).map(|((_, id), told)| (*id, *told))
     }
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::Rib;
 use super::attrs::AttrId;
 use super::core::{Core, Family};
-use super::group::Verdict;
+use super::group::{Group, Telling, Verdict};
 use super::next_hop::SELF;
 use super::table::{LOCAL, Path, Slot};
 use crate::bmp::message::Table;
@@ -15,8 +15,8 @@ use crate::policy::NextHopMode;
 use crate::types::{AfiSafi, PeerId};
 use crate::wire::attr::{self, code};
 use crate::wire::message::MAX_EXTENDED_LENGTH;
-use crate::wire::nlri::V6;
-use crate::wire::rewrite::{self, Origin, Style};
+use crate::wire::nlri::{Nlri, V6};
+use crate::wire::rewrite::{self, Origin, Outgoing, Style};
 use crate::wire::update;
 
 /// What stations are to be told of anew, as it stands by then.
@@ -57,7 +57,8 @@ struct Row<A> {
     set: Option<Set>,
     addr: A,
     len: u8,
-    path_id: u32,
+    /// Where the session carries identifiers (RFC 7911).
+    path_id: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,12 +81,19 @@ impl<A: Family> Rows<A> {
         Rows { rows: Vec::new(), rewritten: Vec::new() }
     }
 
-    fn push(&mut self, table: Table, peer: PeerId, set: Option<Set>, (addr, len): (A, u8), path_id: u32) {
+    fn push(
+        &mut self,
+        table: Table,
+        peer: PeerId,
+        set: Option<Set>,
+        (addr, len): (A, u8),
+        path_id: Option<u32>,
+    ) {
         self.rows.push(Row { table, peer, set, addr, len, path_id });
     }
 
     /// A path of a peer's, before and after import; none: withdrawn from both.
-    fn push_path(&mut self, peer: PeerId, path: Option<Path>, prefix: (A, u8), path_id: u32) {
+    fn push_path(&mut self, peer: PeerId, path: Option<Path>, prefix: (A, u8), path_id: Option<u32>) {
         let raw = path.map(|path| Set::Canonical(path.raw));
         let accepted = path.filter(|path| path.rejected == 0).map(|path| Set::Canonical(path.attrs));
         self.push(Table::AdjRibIn, peer, raw, prefix, path_id);
@@ -100,32 +108,51 @@ impl<A: Family> Rows<A> {
         for run in self.rows.chunk_by(|a, b| (a.table, a.peer, a.set) == (b.table, b.peer, b.set)) {
             let Some(Row { table, peer, set, .. }) = run.first().copied() else { continue };
             let subject = (table != Table::LocRib).then_some(peer);
-            let mut prefixes = run.iter().map(|row| (row.addr, row.len)).peekable();
-            let Some(set) = set else {
-                while prefixes.peek().is_some() {
-                    message.clear();
-                    update::put_withdrawal(&mut message, &mut prefixes);
-                    tell(subject, table, &message);
-                }
-                continue;
-            };
             let bytes = match set {
-                Set::Rewritten(place) => self.rewritten.get(place).map_or(&[][..], |bytes| bytes),
-                Set::Canonical(id) => {
+                None => None,
+                Some(Set::Rewritten(place)) => self.rewritten.get(place).map(Vec::as_slice),
+                Some(Set::Canonical(id)) => {
                     core.written::<A>(table, id, &mut set_bytes);
-                    &set_bytes
+                    Some(&set_bytes[..])
                 }
             };
-            let outgoing = rewrite::outgoing(bytes);
-            let fits = |limit: usize| update::room::<A>(&outgoing, limit) >= update::longest_prefix::<A>();
-            // A station takes what any session may carry, so no set is too long for it.
-            let limit = if fits(update::MAX_MESSAGE) { update::MAX_MESSAGE } else { MAX_EXTENDED_LENGTH };
-            while fits(limit) && prefixes.peek().is_some() {
-                message.clear();
-                update::put_announcement(&mut message, &outgoing, limit, &mut prefixes);
-                tell(subject, table, &message);
+            let mut tell = |update: &[u8]| tell(subject, table, update);
+            // All of a session's family carry identifiers, or none.
+            if run.iter().any(|row| row.path_id.is_some()) {
+                let paths = run.iter().map(|row| (row.addr, row.len, row.path_id.unwrap_or_default()));
+                tell_run(bytes, paths, &mut message, &mut tell);
+            } else {
+                tell_run(bytes, run.iter().map(|row| (row.addr, row.len)), &mut message, &mut tell);
             }
         }
+    }
+}
+
+/// Routes of one set, or withdrawals without one.
+fn tell_run<N: Nlri>(
+    set: Option<&[u8]>,
+    routes: impl Iterator<Item = N>,
+    message: &mut Vec<u8>,
+    tell: &mut dyn FnMut(&[u8]),
+) {
+    let mut routes = routes.peekable();
+    let outgoing = set.map(rewrite::outgoing);
+    let longest = update::longest_prefix::<N::Address>() + N::PATH_ID;
+    let fits = |outgoing: &Outgoing<'_>, limit| update::room::<N::Address>(outgoing, limit) >= longest;
+    while routes.peek().is_some() {
+        message.clear();
+        match &outgoing {
+            None => update::put_withdrawal(message, &mut routes),
+            // A station takes what any session may carry, so no set is too long for it.
+            Some(outgoing) if fits(outgoing, update::MAX_MESSAGE) => {
+                update::put_announcement(message, outgoing, update::MAX_MESSAGE, &mut routes);
+            }
+            Some(outgoing) if fits(outgoing, MAX_EXTENDED_LENGTH) => {
+                update::put_announcement(message, outgoing, MAX_EXTENDED_LENGTH, &mut routes);
+            }
+            Some(_) => return,
+        }
+        tell(message);
     }
 }
 
@@ -187,20 +214,50 @@ impl Rib {
         for slot in slots.start..slots.end.min(table.slots()) {
             let Some(prefix) = table.prefix(slot) else { continue };
             for (path, _) in table.paths(slot).filter(|(path, _)| path.peer != LOCAL && is_up(path.peer)) {
-                rows.push_path(path.peer, Some(path), prefix, path.path_id);
+                let id = self.core.takes_paths(path.peer, A::FAMILY).then_some(path.path_id);
+                rows.push_path(path.peer, Some(path), prefix, id);
             }
             if let Some(best) = table.best(slot) {
-                rows.push(Table::LocRib, LOCAL, Some(Set::Canonical(best.attrs)), prefix, 0);
+                rows.push(Table::LocRib, LOCAL, Some(Set::Canonical(best.attrs)), prefix, None);
             }
         }
         // What is rejected was never told as accepted.
         rows.rows.retain(|row| row.set.is_some());
         for group in &self.groups {
             let members: Vec<PeerId> = group.members.iter().copied().filter(|peer| is_up(*peer)).collect();
-            for slot in slots.clone().filter(|slot| !members.is_empty() && group.out.of(A::FAMILY).bit(*slot))
+            if !members.is_empty() {
+                self.told_rows(group, &members, slots.clone(), &mut rows);
+            }
+        }
+        rows
+    }
+
+    /// What these members of a group were told of these slots.
+    fn told_rows<A: Family>(
+        &self,
+        group: &Group,
+        members: &[PeerId],
+        slots: Range<Slot>,
+        rows: &mut Rows<A>,
+    ) {
+        let out = group.out.of(A::FAMILY);
+        for slot in slots {
+            let Some(prefix) = A::plane(&self.core).table.prefix(slot) else { continue };
+            let tellings: Vec<(Option<u32>, Telling)> = if group.adds_paths::<A>() {
+                let paths = match out.paths.of(slot).next() {
+                    Some(_) => group.paths_of::<A>(slot, &self.core, |_| ()),
+                    None => Vec::new(),
+                };
+                paths.into_iter().map(|(id, telling)| (Some(id), telling)).collect()
+            } else if out.bit(slot)
+                && let Verdict::Tell(telling) =
+                    group.verdict::<A>(slot, self.core.best::<A>(slot), &self.core)
             {
-                let verdict = group.verdict::<A>(slot, self.core.best::<A>(slot), &self.core);
-                let (Verdict::Tell(telling), Some(prefix)) = (verdict, table.prefix(slot)) else { continue };
+                vec![(None, telling)]
+            } else {
+                Vec::new()
+            };
+            for (id, telling) in tellings {
                 let mut bytes = Vec::new();
                 group.rewritten::<A>(&telling, &self.core, &mut bytes);
                 if rows.rewritten.last() != Some(&bytes) {
@@ -208,11 +265,10 @@ impl Rib {
                 }
                 let set = Some(Set::Rewritten(rows.rewritten.len() - 1));
                 for member in members.iter().filter(|member| **member != telling.source) {
-                    rows.push(Table::AdjRibOut, *member, set, prefix, 0);
+                    rows.push(Table::AdjRibOut, *member, set, prefix, id);
                 }
             }
         }
-        rows
     }
 }
 
@@ -259,13 +315,14 @@ impl Core {
                     let slot = table.find(addr, len);
                     let same = |path: &Path| path.peer == *peer && path.path_id == *path_id;
                     let path = slot.and_then(|slot| table.paths(slot).find(|(path, _)| same(path)));
-                    rows.push_path(*peer, path.map(|(path, _)| path), (addr, len), *path_id);
+                    let id = self.takes_paths(*peer, A::FAMILY).then_some(*path_id);
+                    rows.push_path(*peer, path.map(|(path, _)| path), (addr, len), id);
                 }
                 Change::Best { prefix } => {
                     let Some((addr, len)) = A::of(prefix) else { continue };
                     let best = table.find(addr, len).and_then(|slot| table.best(slot));
                     let set = best.map(|best| Set::Canonical(best.attrs));
-                    rows.push(Table::LocRib, LOCAL, set, (addr, len), 0);
+                    rows.push(Table::LocRib, LOCAL, set, (addr, len), None);
                 }
                 Change::Path { .. } | Change::EndOfRib { .. } => {}
             }

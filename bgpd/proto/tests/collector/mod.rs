@@ -38,6 +38,8 @@ pub(crate) struct Collector {
     pub(crate) up: BTreeSet<Option<IpAddr>>,
     pub(crate) tables: BTreeMap<Whose, BTreeMap<IpNet, Route>>,
     pub(crate) ends: BTreeSet<(Whose, AfiSafi)>,
+    /// Tables whose IPv4 prefixes have path identifiers (RFC 7911), which a station knows from the OPENs.
+    pub(crate) with_ids: BTreeSet<Table>,
 }
 
 fn be16(bytes: &[u8]) -> u16 {
@@ -167,10 +169,11 @@ impl Collector {
             return (0, 0);
         }
         let (mut announced, mut withdrawn) = (Vec::new(), Vec::new());
-        nlri::check::<u32>(fields.withdrawn).unwrap();
-        nlri::check::<u32>(fields.nlri).unwrap();
-        nlri::each(fields.withdrawn, |addr: u32, len| withdrawn.push(addr.prefix(len)));
-        nlri::each(fields.nlri, |addr: u32, len| announced.push(addr.prefix(len)));
+        let ids = self.with_ids.contains(&whose.1);
+        nlri::check_paths::<u32>(fields.withdrawn, ids).unwrap();
+        nlri::check_paths::<u32>(fields.nlri, ids).unwrap();
+        nlri::each_path(fields.withdrawn, ids, |addr: u32, len, _| withdrawn.push(addr.prefix(len)));
+        nlri::each_path(fields.nlri, ids, |addr: u32, len, _| announced.push(addr.prefix(len)));
         let (mut next_hop, mut attributes) = (Vec::new(), Vec::new());
         let mut walk = attr::attributes(fields.attributes);
         for attribute in walk.by_ref() {
