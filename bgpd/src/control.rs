@@ -9,6 +9,7 @@ use manx_crds::report::{BgpdOriginated, BgpdPeers, BgpdRequest, BgpdStatus, Fami
 use manx_daemon::control::Question;
 
 use crate::driver::Driver;
+use crate::session_status::Source;
 use crate::{routes, session_status};
 
 const VERBS: [&str; 5] = ["status", "peers", "originated", "routes", "capture"];
@@ -80,12 +81,14 @@ fn peers(driver: &Driver) -> BgpdPeers {
     let mut sessions = Vec::new();
     for (peer, config, range) in driver.speaker.peers() {
         let Some(live) = driver.speaker.peer(peer) else { continue };
-        let why = driver.desire.source_reasons.get(range.unwrap_or(peer));
+        let facts = driver.monitor.facts();
+        let why = Source { reason: driver.desire.source_reasons.get(range.unwrap_or(peer)), facts };
         let status = session_status::of(&live, config, why, None, None, now, wall);
         sessions.push(SessionRow {
             node: driver.node.clone(),
             peer: driver.desire.class_of(range.unwrap_or(peer)).to_owned(),
-            remote: config.remote.to_string(),
+            remote: session_status::remote(facts, config.remote)
+                .unwrap_or_else(|| driver.desire.remote_of(peer, config)),
             asn: live.negotiated.as_ref().map(|n| n.remote_asn.0).or(session_status::expected_asn(config)),
             state: session_status::state(live.state),
             since: status.since,

@@ -27,6 +27,7 @@ use crate::filters;
 use crate::mesh::{self, Identity, Link, Mesh};
 use crate::objects::Objects;
 use crate::originate::{Export, Facts};
+use crate::unnumbered::Place;
 
 /// Everything that follows from the objects.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -55,6 +56,8 @@ pub(crate) struct Desire {
     pub(crate) bfd: BTreeMap<PeerName, Timing>,
     /// Sessions whose BFDProfile is not there, with what is missing; empty once it was decided what follows.
     pub(crate) bfd_missing: BTreeMap<PeerName, String>,
+    /// Interfaces whose neighbour is to be found, and for which session.
+    pub(crate) interfaces: BTreeMap<String, PeerName>,
     /// What sessions of this node read of Secrets.
     pub(crate) secrets: BTreeSet<SecretKey>,
     /// What starts no session: BGPPeers of this node by name, and `topology`.
@@ -134,6 +137,12 @@ impl Desire {
         self.mesh.get(peer).is_none_or(|link| link.dials)
     }
 
+    /// What a session's BGPSession calls its other end: an address, or the interface behind which it is.
+    pub(crate) fn remote_of(&self, peer: &PeerName, config: &PeerConfig) -> String {
+        let interface = self.interfaces.iter().find(|(_, of)| *of == peer);
+        interface.map_or_else(|| config.remote.to_string(), |(name, _)| name.clone())
+    }
+
     /// A session's peer as people name it: a BGPPeer, or `topology`.
     pub(crate) fn class_of<'a>(&'a self, peer: &'a PeerName) -> &'a str {
         self.mesh.get(peer).map_or(peer.as_str(), |link| link.class.as_str())
@@ -167,6 +176,8 @@ pub(crate) struct Links<'a> {
     pub(crate) named: &'a dyn Fn(&str) -> Option<LinkAddresses>,
     /// Whether packets can leave through the one of this name.
     pub(crate) is_up: &'a dyn Fn(&str) -> bool,
+    /// Who is at the other end of the one of this name.
+    pub(crate) on: &'a dyn Fn(&str) -> Place,
 }
 
 /// What runs, as it bears on what should.
@@ -264,6 +275,7 @@ fn oldest_first<'a>(peers: &[&'a BGPPeer]) -> Vec<&'a BGPPeer> {
 #[derive(Default)]
 struct Taken {
     addresses: BTreeMap<IpAddr, String>,
+    interfaces: BTreeMap<String, String>,
     ranges: BTreeMap<IpNet, String>,
 }
 
@@ -335,10 +347,11 @@ impl World<'_> {
         let filters = filters::filters(&peer.spec.filters, self.objects, self.configuration);
         let own = peer.spec.session.as_ref().is_some_and(|own| own.bfd_profile.is_some());
         let profile = bfd::profile_field(own, "spec.session.bfdProfile");
-        match peer.spec.neighbor() {
-            Some(api::Neighbor::Address(remote)) => {
-                let (mut one, source) = self.peer(peer, remote, taken)?;
-                let whose = IpNet::from(remote);
+        let neighbor = peer.spec.neighbor();
+        match &neighbor {
+            Some(api::Neighbor::Address(_) | api::Neighbor::Interface(_)) => {
+                let (mut one, source) = self.single(peer, neighbor.as_ref(), taken, desire)?;
+                let whose = IpNet::from(one.remote);
                 auth::require(&session, "spec.session.auth", self.objects, whose, &mut one, desire);
                 desire.source_reasons.insert(name.clone(), source);
                 bfd::require(&session, profile, self.objects, &name, desire);
@@ -350,8 +363,8 @@ impl World<'_> {
                     }
                 }
             }
-            Some(api::Neighbor::ListenRange(range)) => {
-                let (mut range, source) = self.range(peer, range.net(), taken)?;
+            Some(api::Neighbor::ListenRange(prefix)) => {
+                let (mut range, source) = self.range(peer, prefix.net(), taken)?;
                 let whose = range.prefix;
                 auth::require(&session, "spec.session.auth", self.objects, whose, &mut range.peer, desire);
                 desire.source_reasons.insert(name.clone(), source);
@@ -367,12 +380,24 @@ impl World<'_> {
                 }
             }
             Some(api::Neighbor::Nodes(_)) => {}
-            Some(api::Neighbor::Interface(_)) | None => {
-                let text = "exactly one of address, interface, listenRange, peerNodeSelector must be set";
-                return Err(refusal("UnknownValue", text.to_owned()));
-            }
+            None => return Err(nobody_named()),
         }
         Ok(())
+    }
+
+    /// The session of a BGPPeer with one neighbour.
+    fn single(
+        &self,
+        peer: &BGPPeer,
+        neighbor: Option<&api::Neighbor>,
+        taken: &mut Taken,
+        desire: &mut Desire,
+    ) -> Result<(PeerConfig, String), Refusal> {
+        match neighbor {
+            Some(api::Neighbor::Address(remote)) => self.peer(peer, *remote, taken),
+            Some(api::Neighbor::Interface(name)) => self.on_interface(peer, name, taken, desire),
+            Some(api::Neighbor::ListenRange(_) | api::Neighbor::Nodes(_)) | None => Err(nobody_named()),
+        }
     }
 
     /// The session of a BGPPeer with an address, and why it runs from the address that it runs from.
@@ -437,6 +462,9 @@ impl World<'_> {
     }
 
     fn hops(&self, spec: &api::BGPPeerSpec, remote_asn: RemoteAsn) -> u8 {
+        if spec.interface.is_some() {
+            return 1;
+        }
         let own = spec.local_asn.or(self.effective.asn.as_ref().ok().copied()).map(|asn| Asn(asn.0));
         let internal = match remote_asn {
             RemoteAsn::Internal => true,
@@ -581,10 +609,16 @@ fn max_prefixes(session: &EffectiveSession) -> MaxPrefixes {
     }
 }
 
+fn nobody_named() -> Refusal {
+    let text = "exactly one of address, interface, listenRange, peerNodeSelector must be set";
+    refusal("UnknownValue", text.to_owned())
+}
+
 fn refusal(reason: &'static str, message: String) -> Refusal {
     Refusal { reason, message }
 }
 
+mod interface;
 mod nodes;
 #[cfg(test)]
 mod policy_tests;

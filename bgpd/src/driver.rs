@@ -21,6 +21,7 @@ use felix_kernel::link::Link;
 use felix_kernel::monitor::{KernelEvent, Monitor};
 use manx_daemon::control::Question;
 use manx_daemon::inputs::keeper::Keeper;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -30,12 +31,13 @@ use crate::capture::Captures;
 use crate::desire::{self, Desire, Links, Running};
 use crate::fib::Fib;
 use crate::inputs::Sweep;
-use crate::net::{Distance, Net, NetEvent, Target};
+use crate::net::{self, Distance, Net, NetEvent, Target};
 use crate::nexthop::{self, Answer, NextHops};
 use crate::objects::{Change, Objects};
 use crate::originate::Originated;
 use crate::services::{ServiceChange, Services};
-use crate::status::Status;
+use crate::status::{Sees, Status};
+use crate::unnumbered::{Report, Unnumbered};
 use crate::{control, events};
 
 /// Changes of objects that come together are taken together.
@@ -63,6 +65,8 @@ pub(crate) struct Driver {
     pub(crate) fib: Fib,
     pub(crate) monitor: Monitor,
     pub(crate) next_hops: NextHops,
+    /// Who is on the interfaces that BGPPeers name.
+    pub(crate) unnumbered: Unnumbered,
     pub(crate) objects: Objects,
     pub(crate) services: Services,
     /// What we work from when the store is silent.
@@ -105,6 +109,7 @@ impl Driver {
                 events = self.monitor.changed() => self.kernel(&events?),
                 // Before bytes: a path that failed has none to offer.
                 news = self.bfd.news() => self.bfd_news(news),
+                Some(report) = self.unnumbered.report() => self.heard(report),
                 Some(event) = sources.net.recv() => self.net_event(event),
                 () = self.fib.refusals() => self.status.touch(),
                 Some(question) = sources.questions.recv() => control::answer(&mut self, question),
@@ -116,6 +121,11 @@ impl Driver {
                 () = tokio::task::yield_now(), if self.stations.is_busy() => {}
             }
             let now = Instant::now();
+            if self.unnumbered.next_tick().is_some_and(|at| at <= now)
+                && self.unnumbered.tick(self.monitor.facts(), now)
+            {
+                self.look(now);
+            }
             if self.look_at.is_some_and(|at| at <= now) {
                 self.look_at = None;
                 if std::mem::take(&mut self.objects_changed) {
@@ -132,7 +142,14 @@ impl Driver {
                 self.speaker.handle_input(Input::Timeout, now);
             }
             self.captures.tick(now);
-            self.status.tick(&self.speaker, &self.desire, &self.bfd, &self.fib, now);
+            let sees = Sees {
+                speaker: &self.speaker,
+                desire: &self.desire,
+                bfd: &self.bfd,
+                fib: &self.fib,
+                facts: self.monitor.facts(),
+            };
+            self.status.tick(sees, now);
         }
     }
 
@@ -144,6 +161,7 @@ impl Driver {
             self.status.next_tick(),
             self.stations.next_tick(),
             self.captures.next_tick(),
+            self.unnumbered.next_tick(),
         ];
         others.into_iter().chain(inputs).flatten().min()
     }
@@ -180,6 +198,7 @@ impl Driver {
             towards: &|remote| nexthop::link_addresses(facts, remote),
             named: &|name| nexthop::named(facts, name),
             is_up: &|name| facts.link_by_name(name).is_some_and(Link::is_usable),
+            on: &|name| self.unnumbered.place(facts, name),
         };
         let speaker = &self.speaker;
         let carries = |name: &PeerName| {
@@ -219,6 +238,7 @@ impl Driver {
         self.fib.blackholes(&self.desire.blackholes);
         self.next_hops.set_proven(self.desire.mesh_addresses());
         self.resolve(now);
+        self.unnumbered.want(&self.desire.interfaces, self.monitor.facts());
         self.bfd.want(&self.desire, self.monitor.facts());
         let is_other = before.speaker != self.desire.speaker;
         if let Some(config) = self.desire.speaker.as_ref().filter(|_| is_other) {
@@ -307,6 +327,22 @@ impl Driver {
         self.status.touch();
     }
 
+    /// Another neighbour is there, or can be told why none is.
+    fn heard(&mut self, report: Report) {
+        let now = Instant::now();
+        if self.unnumbered.take(report, now) {
+            self.reconsider(now);
+        }
+    }
+
+    /// Who dials over an interface is its neighbour, if there is none: the session waits for it before the connection is looked at.
+    fn dialled_by(&mut self, stream: &TcpStream, now: Instant) {
+        let remote = stream.peer_addr().map(|remote| net::canonical(remote).ip());
+        if remote.is_ok_and(|remote| self.unnumbered.dialled_by(remote, now)) {
+            self.reconsider(now);
+        }
+    }
+
     fn net_event(&mut self, event: NetEvent) {
         let now = Instant::now();
         match event {
@@ -327,12 +363,15 @@ impl Driver {
                 };
                 self.speaker.handle_input(input, now);
             }
-            NetEvent::Accepted { stream, at } => match self.net.adopt_accepted(stream, at) {
-                Ok((conn, local, remote)) => {
-                    self.speaker.handle_input(Input::Accepted { conn, local, remote }, now);
+            NetEvent::Accepted { stream, at } => {
+                self.dialled_by(&stream, now);
+                match self.net.adopt_accepted(stream, at) {
+                    Ok((conn, local, remote)) => {
+                        self.speaker.handle_input(Input::Accepted { conn, local, remote }, now);
+                    }
+                    Err(error) => tracing::debug!(%error, "a connection that came in is not looked at"),
                 }
-                Err(error) => tracing::debug!(%error, "a connection that came in is not looked at"),
-            },
+            }
             NetEvent::Bytes { conn, bytes } => {
                 // Before the speaker, which may forget the connection over it.
                 self.captures.received(conn, &bytes, &self.speaker, &self.net);
@@ -440,6 +479,9 @@ impl Driver {
     }
 
     fn event(&mut self, event: SessionEvent) {
+        if let SessionEvent::StateChanged { peer, to, .. } = &event {
+            self.unnumbered.session(peer, *to == State::Established, Instant::now());
+        }
         events::log(&event, &self.speaker, &mut self.said);
         self.status.event(&event, &self.speaker, &self.desire, Instant::now());
     }

@@ -8,7 +8,7 @@ use bgp_proto::bfd::{self, SessionStatus};
 use bgp_proto::config::AdminState;
 use bgp_proto::fsm::State;
 use bgp_proto::output::Rejection;
-use bgp_proto::{PeerName, SessionEvent, Speaker};
+use bgp_proto::{PeerName, SessionEvent, Speaker, link_local};
 use manx_daemon::log::took;
 
 use crate::desire::Desire;
@@ -82,6 +82,7 @@ pub(crate) fn log(event: &SessionEvent, speaker: &Speaker, said: &mut Said) {
         SessionEvent::PeerRefused { peer, why } => tracing::warn!(%peer, why, "peer refused"),
         SessionEvent::ConnectionRejected { remote, local, why } => {
             if let Some(n) = said.rejected(*why, remote.ip()) {
+                let (remote, local) = (link_local::wire(remote.ip()), link_local::wire(local.ip()));
                 tracing::warn!(source = %remote, %local, reason = ?why, n, "connection rejected");
             }
         }
@@ -103,7 +104,7 @@ fn state(peer: &PeerName, from: State, to: State, reason: bgp_proto::output::Rea
     let status = speaker.peer(peer);
     match (from, to) {
         (_, State::Established) => {
-            let remote = status.as_ref().and_then(|s| s.remote).map(|r| r.ip().to_string());
+            let remote = status.as_ref().and_then(|s| s.remote).map(|r| link_local::wire(r.ip()).to_string());
             let hold = status
                 .as_ref()
                 .and_then(|s| s.negotiated.as_ref())

@@ -13,8 +13,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bgp_proto::AfiSafi;
 use bgp_proto::route::{FibChange, FibRoute};
+use bgp_proto::{AfiSafi, link_local};
 use felix_kernel::host::{METRIC_LEARNED, METRIC_LEARNED_DEFAULT, ROUTE_PROTOCOL_BGP};
 use felix_kernel::netlink::{NetlinkError, RouteSocket};
 use felix_kernel::route::{NextHop, Route, RouteKey, RouteKind, RouteState, RouteTable};
@@ -141,7 +141,7 @@ impl Fib {
             Command::Set(Route::blackhole(*prefix, metric(prefix)))
         } else if let Some(route) = self.learned.get(prefix) {
             let hops = route.next_hops.iter();
-            let hops = hops.map(|hop| self.gateways.get(hop).copied().unwrap_or_else(|| NextHop::via(*hop)));
+            let hops = hops.map(|hop| self.gateways.get(hop).copied().unwrap_or_else(|| way(*hop)));
             Command::Set(Route::unicast(*prefix, metric(prefix), hops))
         } else {
             Command::Withdraw(key(prefix))
@@ -181,6 +181,14 @@ impl Fib {
         if self.commands.send(command).is_err() {
             tracing::error!("the route thread is gone; kernel routes stay as they are");
         }
+    }
+}
+
+/// To a router on a link of ours. A link-local one says which link; the kernel finds the others.
+fn way(next_hop: IpAddr) -> NextHop {
+    match link_local::parts(next_hop) {
+        Some((address, ifindex)) => NextHop::via_on(IpAddr::V6(address), ifindex),
+        None => NextHop::via(next_hop),
     }
 }
 

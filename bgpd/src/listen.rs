@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bgp_proto::link_local;
 use felix_kernel::socket;
 use futures::FutureExt as _;
 use ipnet::IpNet;
@@ -237,7 +238,8 @@ impl Listeners {
 /// On a listening socket: the key of one peer, or of all in a range.
 fn set_md5_key(socket: impl std::os::fd::AsFd, peers: &IpNet, key: &[u8]) -> io::Result<()> {
     let length = (peers.prefix_len() < peers.max_prefix_len()).then(|| peers.prefix_len());
-    socket::set_md5_key(socket, peers.addr(), length, key)
+    // The kernel knows keys by address alone: two neighbours with one link-local address on two links need the same key.
+    socket::set_md5_key(socket, link_local::wire(peers.addr()), length, key)
 }
 
 /// Every accepted connection is given its own limit all the same.

@@ -23,6 +23,7 @@ mod routes;
 mod services;
 mod session_status;
 mod status;
+mod unnumbered;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -62,7 +63,7 @@ fn main() -> std::process::ExitCode {
     let outcome = options.node_name().context("the host name, where --node is not given").and_then(|node| {
         manx_daemon::log::start("bgpd", &node, &options.log)?;
         // Before any thread: capabilities belong to threads and are inherited.
-        let kept = capability::keep_only(capability::BGPD);
+        let kept = capability::keep_if_there(capability::BGPD, capability::BGPD_MAY_KEEP);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         match kept {
             Ok(()) => runtime.block_on(run(&options, node, installs)),
@@ -125,6 +126,7 @@ async fn run(options: &Options, node: String, installs: bool) -> anyhow::Result<
         },
         desire: desire::Desire::default(),
         originated: originate::Originated::default(),
+        unnumbered: unnumbered::Unnumbered::new(),
         deaf: BTreeMap::new(),
         said: events::Said::default(),
         look_at: None,

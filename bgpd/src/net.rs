@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp_proto::config::PeerConfig;
 use bgp_proto::input::TransportErrorKind;
-use bgp_proto::{ConnId, PeerName, SpeakerConfig};
+use bgp_proto::{ConnId, PeerName, SpeakerConfig, link_local};
 use felix_kernel::socket::{self, DialOptions};
 use ipnet::IpNet;
 use manx_daemon::secrets::SessionKey;
@@ -212,7 +212,11 @@ impl Net {
                 Ok(Err(error)) => Err(dial_error(&error)),
                 Err(_) => Err(DialError {
                     kind: TransportErrorKind::TimedOut,
-                    text: format!("no answer from {} within {}s{hint}", target.remote, DIAL.as_secs()),
+                    text: format!(
+                        "no answer from {} within {}s{hint}",
+                        for_kernel(target.remote),
+                        DIAL.as_secs()
+                    ),
                 }),
             };
             drop(events.send(NetEvent::Dialled { peer: name, attempt: number, outcome }).await);
@@ -373,13 +377,16 @@ async fn read_all(conn: ConnId, stream: Arc<TcpStream>, events: mpsc::Sender<Net
 /// must sign; with which key, if it is there.
 async fn connect(target: Target, key: Option<Option<SessionKey>>) -> io::Result<TcpStream> {
     let Target { remote, local, distance } = target;
+    let remote = for_kernel(remote);
+    let own = local.and_then(link_local::parts);
     let md5_key = match key {
         None => None,
         Some(Some(key)) => Some(key.bytes().to_vec()),
         Some(None) => return Err(io::Error::other("the session's key is missing")),
     };
     let options = DialOptions {
-        source: local,
+        source: local.map(link_local::wire),
+        source_scope: own.map_or(0, |(_, interface)| interface),
         ttl: Some(distance.max_hops.max(1)),
         min_ttl: distance.is_proven.then(|| distance.min_ttl()),
         md5_key,
@@ -390,7 +397,7 @@ async fn connect(target: Target, key: Option<Option<SessionKey>>) -> io::Result<
 
 /// What is sent and taken on a connection is signed with this from here on.
 fn sign(stream: &TcpStream, peer: IpAddr, key: &SessionKey) {
-    if let Err(error) = socket::set_md5_key(stream, peer, None, key.bytes()) {
+    if let Err(error) = socket::set_md5_key(stream, link_local::wire(peer), None, key.bytes()) {
         tracing::error!(
             %error, source = %peer, effect = "the session ends when its peer has another key",
             "the key of a session cannot be changed"
@@ -412,6 +419,21 @@ fn dial_error(error: &io::Error) -> DialError {
 }
 
 /// An IPv4 address that arrived on an IPv6 socket is IPv4.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+/// A link-local one is one on its interface.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    let ip = match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => {
+            IpAddr::V6(link_local::scoped(*v6.ip(), v6.scope_id()))
+        }
+        SocketAddr::V4(_) | SocketAddr::V6(_) => address.ip().to_canonical(),
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// As the kernel takes it: what [`canonical`] made, undone.
+fn for_kernel(address: SocketAddr) -> SocketAddr {
+    match link_local::parts(address.ip()) {
+        Some((ip, interface)) => SocketAddr::V6(SocketAddrV6::new(ip, address.port(), 0, interface)),
+        None => address,
+    }
 }

@@ -1,10 +1,12 @@
 //! Where next hops lead: the speaker asks, the kernel's facts answer, and answer again when they change.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
+use bgp_proto::link_local;
 use bgp_proto::route::NextHopResolution;
 use felix_kernel::facts::Facts;
+use felix_kernel::link::Link;
 use felix_kernel::route::NextHop;
 
 use crate::desire::LinkAddresses;
@@ -64,6 +66,12 @@ impl NextHops {
 /// cut off would seem reachable through the management network. One of our own nodes is what its address says, and
 /// what its session proves by running over the same route: there a default route is as good as any.
 fn resolve(facts: &Facts, address: IpAddr, is_proven: bool) -> Answer {
+    if let Some((address, interface)) = link_local::parts(address) {
+        // It says itself which link it is on, and that is all that the kernel asks for.
+        let found = facts.resolve(IpAddr::V6(address), Some(interface));
+        let resolution = found.map(|_| NextHopResolution { metric: 0, interface });
+        return Answer { resolution, gateway: None };
+    }
     let found = facts.resolve(address, None).filter(|found| is_proven || found.through.prefix_len() > 0);
     let Some(found) = found else { return Answer::default() };
     let metric = if found.is_connected() { 0 } else { BEHIND_A_ROUTER };
@@ -106,6 +114,9 @@ fn addresses(facts: &Facts, ifindex: u32, preferred: Option<IpAddr>) -> LinkAddr
 /// Why packets from `local` to the neighbour `remote` cannot leave, if so: nobody has the address any more, or the
 /// interface is down. A router may have one address on every link: then it is the neighbour that tells the interface.
 pub(crate) fn unusable(facts: &Facts, local: IpAddr, remote: IpAddr) -> Option<String> {
+    if let Some((local, ifindex)) = link_local::parts(local) {
+        return unusable_link(facts, local, ifindex);
+    }
     let mut held = facts.addresses().filter(|held| held.address.addr() == local);
     let Some(first) = held.next() else {
         return Some(format!("address {local} is gone from this node"));
@@ -114,7 +125,23 @@ pub(crate) fn unusable(facts: &Facts, local: IpAddr, remote: IpAddr) -> Option<S
         let connected = facts.resolve(remote, None).is_some_and(|found| found.is_connected());
         return (!connected).then(|| format!("no interface that is up leads to {remote}"));
     }
-    let link = facts.link(first.ifindex)?;
+    facts.link(first.ifindex).and_then(dead)
+}
+
+/// The same of our own address on one link: it says which.
+fn unusable_link(facts: &Facts, local: Ipv6Addr, ifindex: u32) -> Option<String> {
+    let Some(link) = facts.link(ifindex) else {
+        return Some("the interface of the session is gone".to_owned());
+    };
+    let is_held = || {
+        let mut of_link = facts.addresses().filter(|held| held.ifindex == ifindex);
+        of_link.any(|held| held.address.addr() == IpAddr::V6(local))
+    };
+    dead(link)
+        .or_else(|| (!is_held()).then(|| format!("address {local} is gone from interface {}", link.name)))
+}
+
+fn dead(link: &Link) -> Option<String> {
     if link.is_usable() {
         return None;
     }

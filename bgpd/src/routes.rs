@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use manx_crds::report::{BgpdRoutes, RouteRow, RouteVerdict};
 
 use crate::driver::Driver;
+use crate::unnumbered::shown;
 
 /// Of one BGPPeer and one prefix only, where asked for.
 pub(crate) fn of(driver: &Driver, peer: Option<&str>, prefix: Option<&str>) -> BgpdRoutes {
@@ -97,7 +98,7 @@ fn row(
         from,
         path_id: view.path_id,
         as_path: attributes.as_path,
-        next_hop: view.next_hop.map(|address| address.to_string()),
+        next_hop: view.next_hop.map(|address| shown(driver.monitor.facts(), address)),
         verdict,
         why,
         best: matches!(view.status, PathStatus::Best(_)),

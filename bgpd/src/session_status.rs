@@ -1,12 +1,14 @@
 //! A session as its object says it: from the speaker's words to the API's.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use bgp_proto::config::{AdminState, PeerConfig, SpeakerConfig};
 use bgp_proto::fsm::State;
 use bgp_proto::output::{ErrorFrom, Reason};
 use bgp_proto::status::{PeerStatus, Synchronized};
-use bgp_proto::{AfiSafi, PeerName, Speaker};
+use bgp_proto::{AfiSafi, PeerName, Speaker, link_local};
+use felix_kernel::facts::Facts;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use manx_crds::v1alpha1 as api;
@@ -18,12 +20,26 @@ use crate::bfd::View;
 use crate::desire::Desire;
 use crate::fib::Report;
 use crate::status::condition;
+use crate::unnumbered::shown;
+
+/// What is known of where a session runs from.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) reason: Option<&'a String>,
+    /// The names of interfaces.
+    pub(crate) facts: &'a Facts,
+}
+
+/// The neighbour's address as people write it; none: nobody was found yet.
+pub(crate) fn remote(facts: &Facts, address: IpAddr) -> Option<String> {
+    (!link_local::is_nobody(address)).then(|| shown(facts, address))
+}
 
 /// The whole status of one session; `before` keeps transition times.
 pub(crate) fn of(
     live: &PeerStatus,
     config: &PeerConfig,
-    source_reason: Option<&String>,
+    Source { reason: source_reason, facts }: Source<'_>,
     bfd: Option<&View>,
     before: Option<&BGPSessionStatus>,
     now: Instant,
@@ -34,8 +50,8 @@ pub(crate) fn of(
         observed_generation: None,
         state: Some(state(live.state)),
         since: Some(Time(at(live.since, now, wall))),
-        local_address: live.local.map(|local| local.ip()),
-        remote_address: Some(config.remote),
+        local_address: live.local.map(|local| shown(facts, local.ip())),
+        remote_address: remote(facts, config.remote),
         local_asn: negotiated.map(|n| n.local_asn.0),
         remote_asn: negotiated.map(|n| n.remote_asn.0).or(expected_asn(config)),
         remote_router_id: negotiated.map(|n| api::RouterId(n.remote_router_id.0)),
@@ -188,7 +204,7 @@ fn sessions(speaker: &Speaker, config: &SpeakerConfig, desire: &Desire) -> (bool
 /// One sentence about a session for an Event.
 pub(crate) fn note(peer: &PeerName, speaker: &Speaker) -> String {
     let Some(live) = speaker.peer(peer) else { return String::new() };
-    let remote = live.remote.map(|remote| remote.ip().to_string()).unwrap_or_default();
+    let remote = live.remote.map(|remote| link_local::wire(remote.ip()).to_string()).unwrap_or_default();
     match (live.state, live.last_error.as_ref()) {
         (State::Established, _) => format!("session with {peer} {remote} is Established"),
         (_, Some((_, error))) => format!("{}: {error}", reason(live.reason)),
@@ -239,6 +255,7 @@ pub(crate) fn reason(reason: Reason) -> &'static str {
         Reason::ConnectionTimedOut => "ConnectionTimedOut",
         Reason::NoRoute => "NoRoute",
         Reason::InterfaceDown => "InterfaceDown",
+        Reason::NeighborNotFound => "NeighborNotFound",
         Reason::SecretMissing => "SecretMissing",
         Reason::AuthUnsupported => "AuthUnsupported",
         Reason::BadPeerAS => "BadPeerAS",

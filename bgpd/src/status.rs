@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bgp_proto::config::PeerConfig;
 use bgp_proto::fsm::State;
 use bgp_proto::{PeerName, SessionEvent, Speaker};
+use felix_kernel::facts::Facts;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use manx_crds::v1alpha1::{
@@ -25,7 +26,7 @@ use tokio::sync::mpsc;
 use crate::bfd::Bfd;
 use crate::desire::Desire;
 use crate::fib::Fib;
-use crate::session_status;
+use crate::session_status::{self, Source};
 use crate::writer::{NodeWish, Write};
 
 /// At most one write of an object in this time; what is not Established must have held as long.
@@ -44,6 +45,16 @@ struct Tracked<T> {
     /// When the wish may be written.
     due: Option<Instant>,
     written: Option<(T, Instant)>,
+}
+
+/// All that there is to tell of.
+#[derive(Clone, Copy)]
+pub(crate) struct Sees<'a> {
+    pub(crate) speaker: &'a Speaker,
+    pub(crate) desire: &'a Desire,
+    pub(crate) bfd: &'a Bfd,
+    pub(crate) fib: &'a Fib,
+    pub(crate) facts: &'a Facts,
 }
 
 pub(crate) struct Status {
@@ -145,13 +156,13 @@ impl Status {
     }
 
     /// Works out the wishes where something happened, and hands over what is due.
-    pub(crate) fn tick(&mut self, speaker: &Speaker, desire: &Desire, bfd: &Bfd, fib: &Fib, now: Instant) {
+    pub(crate) fn tick(&mut self, sees: Sees<'_>, now: Instant) {
         if self.drift_at.is_some_and(|at| at <= now) {
             self.dirty = true;
         }
         if std::mem::take(&mut self.dirty) {
             self.drift_at = now.checked_add(DRIFT);
-            self.wish(speaker, desire, bfd, fib, now);
+            self.wish(sees, now);
         }
         self.hand_over(now);
         let dues = self.sessions.values().filter_map(|tracked| tracked.due);
@@ -159,7 +170,7 @@ impl Status {
         self.next = dues.chain(node).chain(self.drift_at).min();
     }
 
-    fn wish(&mut self, speaker: &Speaker, desire: &Desire, bfd: &Bfd, fib: &Fib, now: Instant) {
+    fn wish(&mut self, Sees { speaker, desire, bfd, fib, facts }: Sees<'_>, now: Instant) {
         let Some(config) = &desire.speaker else {
             self.forget(|_| false);
             self.node_wish(speaker, desire, fib, now);
@@ -183,9 +194,9 @@ impl Status {
             let spec = BGPSessionSpec {
                 node_name: self.node.clone(),
                 peer: desire.class_of(range.unwrap_or(peer)).to_owned(),
-                remote: peer_config.remote.to_string(),
+                remote: desire.remote_of(peer, peer_config),
             };
-            let why = desire.source_reasons.get(range.unwrap_or(peer));
+            let why = Source { reason: desire.source_reasons.get(range.unwrap_or(peer)), facts };
             let (view, wall) = (bfd.view(peer), Timestamp::now());
             let status = session_status::of(&live, peer_config, why, view.as_ref(), before, now, wall);
             let settled = live.state == State::Established;

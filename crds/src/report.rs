@@ -207,7 +207,7 @@ pub struct SessionRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resets: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub local_address: Option<IpAddr>,
+    pub local_address: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_seconds: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -69,7 +69,7 @@ fn no_rule_holds_a_wildcard() {
 fn capabilities(pod: &str, container: &str) -> &'static [&'static str] {
     match (pod, container) {
         ("manx-felix", "felix") | ("manx-cleanup", "felix" | "bgpd") => &["NET_ADMIN", "NET_RAW"],
-        ("manx-bgpd", "bgpd") => &["NET_ADMIN", "NET_BIND_SERVICE"],
+        ("manx-bgpd", "bgpd") => &["NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW"],
         _ => &[],
     }
 }

@@ -72,7 +72,7 @@ impl SpeakerConfig {
 /// One neighbour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerConfig {
-    /// Its address. Two peers with one address: the first by name is served, the other stays Idle and
+    /// Its address; a link-local one with its interface ([`crate::link_local`]). Two peers with one address: the first by name is served, the other stays Idle and
     /// [`crate::SessionEvent::PeerRefused`] says so.
     pub remote: IpAddr,
     /// The TCP port dialled.
@@ -87,6 +87,9 @@ pub struct PeerConfig {
     pub families: BTreeSet<AfiSafi>,
     /// What we announce as next hop where we announce ourselves.
     pub next_hop: NextHopSelf,
+    /// IPv4 prefixes go with our IPv6 address as next hop, and come with the peer's, where the peer agrees (RFC 8950). Where it does
+    /// not, IPv4 is carried only if there is an IPv4 next hop.
+    pub extended_next_hop: bool,
     /// The hold time proposed; 0 switches keepalives off, else at least 3 s. Whole seconds.
     pub hold_time: Duration,
     /// The longest interval between our keepalives; a third of the hold time agreed where `None` or longer.
@@ -125,7 +128,7 @@ pub struct PeerConfig {
 impl PeerConfig {
     /// Whether the peer may have kept our routes over our restart, and tell its own again.
     pub(crate) fn may_help(&self) -> bool {
-        self.admin == AdminState::Up && self.graceful_restart.mode != GracefulRestartMode::Disabled
+        self.admin.may_come() && self.graceful_restart.mode != GracefulRestartMode::Disabled
     }
 
     /// A peer with the built-in session settings, both families, `import` and `export` as given.
@@ -144,6 +147,7 @@ impl PeerConfig {
             local_address: None,
             families: AfiSafi::ALL.into_iter().collect(),
             next_hop: NextHopSelf::default(),
+            extended_next_hop: false,
             hold_time: Duration::from_secs(30),
             keepalive: None,
             connect_retry: Duration::from_secs(5),
@@ -180,7 +184,7 @@ pub enum RemoteAsn {
 pub struct NextHopSelf {
     /// For IPv4 prefixes.
     pub ipv4: Option<Ipv4Addr>,
-    /// For IPv6 prefixes: a global address.
+    /// For IPv6 prefixes: a global address. Our link-local one needs no setting: where the session runs on it, it is told.
     pub ipv6: Option<Ipv6Addr>,
 }
 
@@ -298,4 +302,16 @@ pub enum AdminState {
         /// Shown to the operator of the other side; empty sends none.
         message: String,
     },
+}
+
+impl AdminState {
+    /// Whether the peer may come up without a change by a person: a neighbour that is looked for is found in moments, and after a
+    /// restart its routes are worth the wait as those of any other peer.
+    pub(crate) fn may_come(&self) -> bool {
+        match self {
+            AdminState::Up => true,
+            AdminState::Withheld { reason, .. } => *reason == Reason::NeighborNotFound,
+            AdminState::Shutdown { .. } => false,
+        }
+    }
 }

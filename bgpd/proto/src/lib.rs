@@ -33,6 +33,7 @@ mod connection;
 pub mod decision;
 pub mod fsm;
 pub mod input;
+pub mod link_local;
 pub mod negotiate;
 pub mod output;
 mod peer;

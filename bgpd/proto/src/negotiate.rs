@@ -1,15 +1,17 @@
 //! Our OPEN, the peer's OPEN, and what follows from both.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::config::{AddPath, GracefulRestartMode, PeerConfig, RemoteAsn};
+use crate::link_local;
 use crate::output::NegotiatedStatus;
 use crate::types::{AfiSafi, Asn, RouterId};
 use crate::wire::notification::{Notification, open};
 use crate::wire::{
-    AddPathFamily, Capability, GracefulRestartCapability, LongLivedFamily, Open, RestartFamily, Role,
+    AddPathFamily, Capability, ExtendedNextHop, GracefulRestartCapability, LongLivedFamily, Open,
+    RestartFamily, Role,
 };
 
 /// What we say about our own restart in an OPEN (RFC 4724 §3).
@@ -44,6 +46,8 @@ pub struct Negotiated {
     pub enhanced_route_refresh: bool,
     /// The peer takes messages of up to 65,535 octets (RFC 8654); so do we.
     pub extended_message: bool,
+    /// IPv4 prefixes have IPv6 next hops, both ways (RFC 8950).
+    pub extended_next_hop: bool,
     /// The peer's graceful-restart capability, where we sent ours; its N bit only where ours is set.
     pub graceful_restart: Option<GracefulRestartCapability>,
     /// The peer's long-lived graceful-restart capability, where we sent ours (RFC 9494).
@@ -99,6 +103,7 @@ impl Negotiated {
             ("AddPath", !self.add_path_receive.is_empty() || !self.add_path_send.is_empty()),
             ("EnhancedRouteRefresh", self.enhanced_route_refresh),
             ("ExtendedMessage", self.extended_message),
+            ("ExtendedNextHop", self.extended_next_hop),
             ("FourOctetASN", self.four_octet_as),
             ("GracefulRestart", self.graceful_restart.is_some()),
             ("GracefulRestartNotification", self.survives_notifications()),
@@ -141,17 +146,39 @@ impl Offer<'_> {
     /// The families that can be offered: configured, and with an address to announce as next hop.
     #[must_use]
     pub fn families(&self) -> BTreeSet<AfiSafi> {
-        self.config.families.iter().copied().filter(|family| self.next_hop(*family).is_some()).collect()
+        let has_next_hop = |family: &AfiSafi| match family {
+            AfiSafi::Ipv4Unicast => self.next_hop(*family).is_some() || self.offers_extended_next_hop(),
+            AfiSafi::Ipv6Unicast => self.has_ipv6_next_hop(),
+        };
+        self.config.families.iter().copied().filter(has_next_hop).collect()
     }
 
-    /// Our next hop for a family.
+    /// IPv4 prefixes with IPv6 next hops: where it is wanted, and there is an address for it.
+    fn offers_extended_next_hop(&self) -> bool {
+        self.config.extended_next_hop
+            && self.config.families.contains(&AfiSafi::Ipv4Unicast)
+            && self.has_ipv6_next_hop()
+    }
+
+    fn has_ipv6_next_hop(&self) -> bool {
+        self.next_hop(AfiSafi::Ipv6Unicast).is_some() || self.link_local().is_some()
+    }
+
+    /// Our address on the link where the session runs on link-local ones.
+    #[must_use]
+    pub fn link_local(&self) -> Option<Ipv6Addr> {
+        link_local::parts(self.local).map(|(address, _)| address)
+    }
+
+    /// Our next hop for a family, other than [`Offer::link_local`].
     #[must_use]
     pub fn next_hop(&self, family: AfiSafi) -> Option<IpAddr> {
         let configured = match family {
             AfiSafi::Ipv4Unicast => self.config.next_hop.ipv4.map(IpAddr::V4),
             AfiSafi::Ipv6Unicast => self.config.next_hop.ipv6.map(IpAddr::V6),
         };
-        configured.or_else(|| (AfiSafi::of_address(self.local) == family).then_some(self.local))
+        let is_usable = AfiSafi::of_address(self.local) == family && self.link_local().is_none();
+        configured.or_else(|| is_usable.then_some(self.local))
     }
 
     /// The OPEN we send.
@@ -161,6 +188,9 @@ impl Offer<'_> {
         let mut capabilities: Vec<Capability> =
             families.iter().map(|f| Capability::multiprotocol(*f)).collect();
         capabilities.push(Capability::RouteRefresh);
+        if self.offers_extended_next_hop() {
+            capabilities.push(Capability::ExtendedNextHop(vec![ExtendedNextHop::IPV4_VIA_IPV6]));
+        }
         capabilities.push(Capability::ExtendedMessage);
         capabilities.extend(self.role().map(Capability::Role));
         capabilities.push(Capability::FourOctetAsn(self.asn));
@@ -245,7 +275,11 @@ impl Offer<'_> {
         }
         let ours = self.families();
         let offered = offered_families(theirs);
-        let families: BTreeSet<AfiSafi> = ours.intersection(&offered).copied().collect();
+        let extended_next_hop = self.offers_extended_next_hop() && takes_ipv4_via_ipv6(theirs);
+        let mut families: BTreeSet<AfiSafi> = ours.intersection(&offered).copied().collect();
+        if !extended_next_hop && self.next_hop(AfiSafi::Ipv4Unicast).is_none() {
+            families.remove(&AfiSafi::Ipv4Unicast);
+        }
         if families.is_empty() {
             let mut data = Vec::new();
             for family in &ours {
@@ -284,6 +318,7 @@ impl Offer<'_> {
             four_octet_as: theirs.four_octet_asn().is_some(),
             route_refresh: theirs.capabilities.contains(&Capability::RouteRefresh),
             enhanced_route_refresh: theirs.capabilities.contains(&Capability::EnhancedRouteRefresh),
+            extended_next_hop,
             extended_message: theirs.capabilities.contains(&Capability::ExtendedMessage),
             graceful_restart,
             knows_long_lived: long_lived_of(theirs).is_some(),
@@ -369,6 +404,13 @@ fn offered_families(open: &Open) -> BTreeSet<AfiSafi> {
         offered.insert(AfiSafi::Ipv4Unicast);
     }
     offered
+}
+
+/// RFC 8950 §4: the peer understands IPv6 next hops of IPv4 prefixes.
+fn takes_ipv4_via_ipv6(open: &Open) -> bool {
+    open.capabilities.iter().any(|capability| {
+        matches!(capability, Capability::ExtendedNextHop(list) if list.contains(&ExtendedNextHop::IPV4_VIA_IPV6))
+    })
 }
 
 /// "If more than one instance of the capability is advertised, the receiver MUST ignore all but the last" (RFC 4724 §3).

@@ -213,6 +213,8 @@ pub enum Reason {
     NoRoute,
     /// The link is down.
     InterfaceDown,
+    /// Nobody was found on the interface.
+    NeighborNotFound,
     /// The key of the session is not there: it is not tried.
     SecretMissing,
     /// The session asks for an authentication that this program or this kernel has not: it is not tried.

@@ -27,6 +27,7 @@ use crate::config::{AdminState, GracefulRestartMode, PeerConfig};
 use crate::connection::{Connection, Jitter, Link};
 use crate::fsm::{Event, State};
 use crate::input::TransportErrorKind;
+use crate::link_local;
 use crate::negotiate::{Offer, OwnRestart};
 use crate::output::{ErrorFrom, Output, Reason, Rejection, SessionError, SessionEvent};
 use crate::restart::Stale;
@@ -489,7 +490,8 @@ impl Peer {
         let signed = if self.config.signed { "; its key may be another one" } else { "" };
         let text = format!(
             "Connection timed out: no answer from {} port {}{signed}",
-            self.config.remote, self.config.port
+            link_local::wire(self.config.remote),
+            self.config.port
         );
         (self.dialling && self.second.is_none()).then(|| Cause::transport(Reason::ConnectionTimedOut, &text))
     }
@@ -658,6 +660,7 @@ fn needs_reset(before: &PeerConfig, after: &PeerConfig) -> bool {
         local_address,
         families,
         next_hop,
+        extended_next_hop,
         hold_time,
         max_hops,
         ttl_security,
@@ -682,6 +685,7 @@ fn needs_reset(before: &PeerConfig, after: &PeerConfig) -> bool {
         || *local_address != after.local_address
         || *families != after.families
         || *next_hop != after.next_hop
+        || *extended_next_hop != after.extended_next_hop
         || *hold_time != after.hold_time
         || *max_hops != after.max_hops
         || *ttl_security != after.ttl_security

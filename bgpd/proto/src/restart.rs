@@ -27,7 +27,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::config::{AdminState, GracefulRestartMode};
+use crate::config::GracefulRestartMode;
 use crate::negotiate::Negotiated;
 use crate::output::{Output, SessionEvent};
 use crate::peer::{Context, Peer};
@@ -204,7 +204,7 @@ impl Peer {
     }
 
     fn is_wanted(&self) -> bool {
-        self.config.admin == AdminState::Up && !self.is_refused()
+        self.config.admin.may_come() && !self.is_refused()
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Instant;
 use bgp_proto::bfd::{Diagnostic, Path, SessionConfig, SessionStatus, State, Timing};
 use bgp_proto::config::{AdminState, PeerConfig, SpeakerConfig};
 use bgp_proto::output::Reason;
-use bgp_proto::{AfiSafi, PeerName};
+use bgp_proto::{AfiSafi, PeerName, link_local};
 use felix_kernel::facts::Facts;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -267,15 +267,27 @@ fn sessions(
         if matches!(config.admin, AdminState::Shutdown { .. }) {
             return None;
         }
-        let before = last.get(name).map(|session| session.path).filter(|path| path.remote == config.remote);
+        let before = last.get(name).map(|session| session.path).filter(|path| leads_to(path, config.remote));
         let path = path(&config, facts).or(before)?;
         Some((name.clone(), SessionConfig { path, timing: *timing }))
     });
     wanted.collect()
 }
 
+/// Whether a path is one to this peer.
+fn leads_to(path: &Path, remote: IpAddr) -> bool {
+    match link_local::parts(remote) {
+        Some((remote, interface)) => path.remote == IpAddr::V6(remote) && path.interface == Some(interface),
+        None => path.remote == remote,
+    }
+}
+
 /// Over one link for a peer that may be one hop away (RFC 5881), else over several hops (RFC 5883).
 fn path(config: &PeerConfig, facts: &Facts) -> Option<Path> {
+    if let Some((remote, interface)) = link_local::parts(config.remote) {
+        let local = link_local::wire(config.local_address?);
+        return Some(Path { remote: IpAddr::V6(remote), local, interface: Some(interface), multihop: false });
+    }
     let remote = config.remote;
     let found = facts.resolve(remote, None);
     if config.max_hops > 1 {

@@ -12,6 +12,10 @@ impl World<'_> {
     /// Sets the local address of a session: what `sourceInterface` says; else the node's address for a peer that is several
     /// hops away, and whatever the route says for one on a link. Returns why, and the link whose addresses are our next hops.
     pub(super) fn source(&self, spec: &api::BGPPeerSpec, config: &mut PeerConfig) -> (String, LinkAddresses) {
+        if let Some(name) = &spec.interface {
+            let link = (self.links.named)(name).unwrap_or_default();
+            return (format!("link-local address of {name}, the interface of the peer"), link);
+        }
         let family = AfiSafi::of_address(config.remote);
         if let Some(name) = &spec.source_interface {
             let link = (self.links.named)(name);

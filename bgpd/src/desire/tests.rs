@@ -93,8 +93,26 @@ fn desired(objects: &Objects, running: &Running<'_>) -> Desire {
         "eth9" => Some(LinkAddresses { name: Some("eth9".to_owned()), ..LinkAddresses::default() }),
         _ => None,
     };
-    let links = Links { towards: &|_| eth0.clone(), named: &named, is_up: &|name| name == "eth0" };
+    let on = |name: &str| match name {
+        "eth0" => Place::Neighbour { local: on(2, "fe80::9"), remote: on(2, "fe80::1"), others: Vec::new() },
+        "eth1" => Place::Neighbour {
+            local: on(3, "fe80::9"),
+            remote: on(3, "fe80::1"),
+            others: vec!["fe80::2".parse().unwrap()],
+        },
+        other => Place::Nobody {
+            reason: Reason::NeighborNotFound,
+            text: format!("no router was heard on {other}"),
+            ifindex: (other == "eth9").then_some(9),
+        },
+    };
+    let is_up = |name: &str| name == "eth0";
+    let links = Links { towards: &|_| eth0.clone(), named: &named, is_up: &is_up, on: &on };
     desire(objects, "n1", &links, running)
+}
+
+fn on(interface: u32, text: &str) -> IpAddr {
+    IpAddr::V6(bgp_proto::link_local::scoped(text.parse().unwrap(), interface))
 }
 
 /// What the speaker is told to originate, without Services.

@@ -66,14 +66,14 @@ fn selected<'a>(objects: &'a Objects, peer: &'a BGPPeer) -> impl Iterator<Item =
 fn verdicts(objects: &Objects) -> BTreeMap<String, Result<(), Refusal>> {
     let mut peers: Vec<&BGPPeer> = objects.peers.iter().collect();
     peers.sort_by_key(|peer| age(*peer));
-    let mut taken: BTreeMap<(String, IpAddr), String> = BTreeMap::new();
+    let mut taken: BTreeMap<(String, String), String> = BTreeMap::new();
     let mut verdicts = BTreeMap::new();
     for peer in peers {
         let name = peer.name_any();
         let verdict = verdict(objects, peer, &taken);
-        if let (Ok(()), Some(remote)) = (&verdict, peer.spec.address) {
+        if let (Ok(()), Some(neighbour)) = (&verdict, neighbour(peer)) {
             for node in selected(objects, peer) {
-                taken.entry((node.name_any(), remote.0)).or_insert_with(|| name.clone());
+                taken.entry((node.name_any(), neighbour.clone())).or_insert_with(|| name.clone());
             }
         }
         verdicts.insert(name, verdict);
@@ -81,10 +81,16 @@ fn verdicts(objects: &Objects) -> BTreeMap<String, Result<(), Refusal>> {
     verdicts
 }
 
+/// What a node may have one session with, as its BGPPeer names it: the field and what stands there.
+fn neighbour(peer: &BGPPeer) -> Option<String> {
+    let address = peer.spec.address.map(|remote| format!("spec.address {}", remote.0));
+    address.or_else(|| peer.spec.interface.as_ref().map(|name| format!("spec.interface {name}")))
+}
+
 fn verdict(
     objects: &Objects,
     peer: &BGPPeer,
-    taken: &BTreeMap<(String, IpAddr), String>,
+    taken: &BTreeMap<(String, String), String>,
 ) -> Result<(), Refusal> {
     let configuration = objects.the_configuration();
     acceptance::bgp_peer(peer, configuration)?;
@@ -92,25 +98,27 @@ fn verdict(
     let waits = peer.spec.passive || peer.spec.listen_range.is_some();
     for node in selected(objects, peer) {
         let name = node.name_any();
-        if let Some(remote) = peer.spec.address.map(IpAddr::from) {
-            if addresses_of(node).contains(&remote) {
-                return refuse(
-                    "AddressIsOurs",
-                    format!(
-                        "spec.address {remote} is the address of node {name} itself, which starts no session: leave \
-                         that node out by spec.nodeSelector, or correct the address"
-                    ),
-                );
-            }
-            if let Some(older) = taken.get(&(name.clone(), remote)) {
-                return refuse(
-                    "OverlapsPeer",
-                    format!(
-                        "spec.address {remote} is served by the older BGPPeer {older} on node {name}: remove one of the \
-                         two, or give them different nodes by spec.nodeSelector"
-                    ),
-                );
-            }
+        if let Some(remote) = peer.spec.address.map(IpAddr::from)
+            && addresses_of(node).contains(&remote)
+        {
+            return refuse(
+                "AddressIsOurs",
+                format!(
+                    "spec.address {remote} is the address of node {name} itself, which starts no session: leave that \
+                     node out by spec.nodeSelector, or correct the address"
+                ),
+            );
+        }
+        if let Some(neighbour) = neighbour(peer)
+            && let Some(older) = taken.get(&(name.clone(), neighbour.clone()))
+        {
+            return refuse(
+                "OverlapsPeer",
+                format!(
+                    "{neighbour} is served by the older BGPPeer {older} on node {name}: remove one of the two, or give \
+                     them different nodes by spec.nodeSelector"
+                ),
+            );
         }
         if waits && EffectiveNode::of(configuration, Some(node), node.labels()).bgp_port == 0 {
             return refuse(

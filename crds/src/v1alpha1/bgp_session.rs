@@ -105,14 +105,14 @@ pub struct BGPSessionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::DateTime>")]
     pub since: Option<Time>,
+    // A link-local one with its interface, as in fe80::1%eth1; so it is no IpAddr.
     /// Our address on the wire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
-    pub local_address: Option<IpAddr>,
+    pub local_address: Option<String>,
+    // As local_address.
     /// The neighbour's address on the wire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
-    pub remote_address: Option<IpAddr>,
+    pub remote_address: Option<String>,
     /// The ASN that we sent.
     #[serde(default, rename = "localASN", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::StatusNumber>")]

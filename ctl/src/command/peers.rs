@@ -45,7 +45,7 @@ fn from_object(object: &BGPSession) -> SessionRow {
     SessionRow {
         node: object.spec.node_name.clone(),
         peer: object.spec.peer.clone(),
-        remote: object.spec.remote.clone(),
+        remote: status.remote_address.clone().unwrap_or_else(|| object.spec.remote.clone()),
         asn: status.remote_asn,
         state: status.state.unwrap_or(SessionState::Idle),
         since: status.since,

@@ -9,3 +9,4 @@ mod node;
 mod nodes;
 mod range;
 mod source;
+mod unnumbered;

@@ -9,6 +9,8 @@ use caps::{CapSet, CapsHashSet};
 pub const FELIX: &[Capability] = &[Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
 /// What bgpd runs with.
 pub const BGPD: &[Capability] = &[Capability::CAP_NET_ADMIN, Capability::CAP_NET_BIND_SERVICE];
+/// What bgpd keeps where it has it: neighbours on an interface are found by ICMPv6 (RFC 4861). Without any such peer it is not missed.
+pub const BGPD_MAY_KEEP: &[Capability] = &[Capability::CAP_NET_RAW];
 
 /// A needed capability is not there. Its parts are those of every error for people: what, where, expected, do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,8 +80,18 @@ pub fn check(needed: &[Capability]) -> Result<(), CapabilityError> {
 /// # Errors
 /// One of `keep` is missing, or the kernel refused.
 pub fn keep_only(keep: &[Capability]) -> Result<(), CapabilityError> {
-    check(keep)?;
-    let keep: CapsHashSet = keep.iter().copied().collect();
+    keep_if_there(keep, &[])
+}
+
+/// The same, and of `welcome` what is there stays.
+///
+/// # Errors
+/// As [`keep_only`].
+pub fn keep_if_there(needed: &[Capability], welcome: &[Capability]) -> Result<(), CapabilityError> {
+    check(needed)?;
+    let held = caps::read(None, CapSet::Permitted).map_err(CapabilityError::Read)?;
+    let welcome = welcome.iter().filter(|capability| held.contains(capability));
+    let keep: CapsHashSet = needed.iter().chain(welcome).copied().collect();
     caps::clear(None, CapSet::Ambient).map_err(CapabilityError::Drop)?;
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(CapabilityError::Read)? {
         for capability in caps::read(None, CapSet::Bounding).map_err(CapabilityError::Read)?.difference(&keep)

@@ -18,6 +18,7 @@ pub mod netlink;
 pub mod nft;
 mod packet;
 pub mod route;
+pub mod router_discovery;
 pub mod socket;
 mod sockopt;
 pub mod sysctl;

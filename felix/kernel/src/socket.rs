@@ -1,7 +1,7 @@
 //! Sockets for BGP: options that the standard library does not know, listening, and dialling.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpListener};
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ const DSCP_CS6: u32 = 0xc0;
 pub struct DialOptions {
     /// Source address; left to the kernel if none.
     pub source: Option<IpAddr>,
+    /// The interface of a link-local source address, by index.
+    pub source_scope: u32,
     /// Leave through this interface only (needed for link-local neighbours).
     pub device: Option<String>,
     /// TTL of what we send: 1 for a neighbour on the link, more for multihop.
@@ -38,7 +40,7 @@ pub struct DialOptions {
 /// # Errors
 /// The source address or device is not there, an option is refused, or the key is too long.
 pub fn dial(peer: IpAddr, options: &DialOptions) -> io::Result<tokio::net::TcpSocket> {
-    let DialOptions { source, device, ttl, min_ttl, md5_key, user_timeout } = options;
+    let DialOptions { source, source_scope, device, ttl, min_ttl, md5_key, user_timeout } = options;
     let socket = tcp_socket(peer)?;
     set_precedence(&socket, peer)?;
     if let Some(device) = device {
@@ -57,7 +59,11 @@ pub fn dial(peer: IpAddr, options: &DialOptions) -> io::Result<tokio::net::TcpSo
         set_user_timeout(&socket, *timeout)?;
     }
     if let Some(source) = source {
-        socket.bind(&SocketAddr::new(*source, 0).into())?;
+        let address = match source {
+            IpAddr::V6(ip) => SocketAddr::V6(SocketAddrV6::new(*ip, 0, 0, *source_scope)),
+            IpAddr::V4(_) => SocketAddr::new(*source, 0),
+        };
+        socket.bind(&address.into())?;
     }
     // SAFETY: `into_raw_fd` gives up ownership of an open TCP socket, which the new value takes over.
     Ok(unsafe { tokio::net::TcpSocket::from_raw_fd(socket.into_raw_fd()) })

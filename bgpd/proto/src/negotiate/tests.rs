@@ -298,3 +298,24 @@ fn status_names_what_both_sides_sent() {
     assert_eq!(status.capabilities, ["FourOctetASN", "RouteRefresh"]);
     assert_eq!((status.hold_time, status.keepalive, status.restart_time), (9, 3, None));
 }
+
+#[test]
+fn ipv4_without_an_ipv4_next_hop_needs_the_peers_word() {
+    let config = PeerConfig { extended_next_hop: true, ..config() };
+    let over_ipv6 = || Offer { local: "fd00::1".parse().unwrap(), ..offer(&config) };
+    assert_eq!(over_ipv6().families().len(), 2, "with RFC 8950 there is one");
+    let without = over_ipv6().accept(&theirs()).unwrap();
+    assert_eq!(without.families, [AfiSafi::Ipv6Unicast].into());
+    let mut agreed = theirs();
+    agreed.capabilities.push(Capability::ExtendedNextHop(vec![ExtendedNextHop::IPV4_VIA_IPV6]));
+    let with = over_ipv6().accept(&agreed).unwrap();
+    assert!(with.extended_next_hop && with.families.len() == 2);
+    // Who speaks IPv4 alone, and not so, has no family in common with us.
+    let mut alone = theirs();
+    alone.capabilities.remove(1);
+    let (notification, text) = over_ipv6().accept(&alone).unwrap_err();
+    assert_eq!((notification.code, notification.subcode), (2, 7), "{text}");
+    // Nobody asked: it is neither offered nor taken.
+    let plain = PeerConfig { extended_next_hop: false, ..config.clone() };
+    assert!(!offer(&plain).accept(&agreed).unwrap().extended_next_hop);
+}

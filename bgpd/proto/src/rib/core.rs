@@ -13,6 +13,7 @@ use super::table::{Entry, LOCAL, Path, Slot, Table};
 use super::values::{Counts, PeerFacts, RibConfig};
 use super::watch::Change;
 use crate::decision::Candidate;
+use crate::link_local;
 use crate::types::{AfiSafi, PeerId};
 use crate::wire::attr::{self, Key, code};
 use crate::wire::nlri::{Address, V6};
@@ -250,9 +251,9 @@ impl Core {
         self.peer(peer).is_some_and(|peer| peer.facts.reflector_client && !peer.facts.is_external())
     }
 
-    /// The next hop of a learned set.
+    /// The next hop of a learned set, as it is on the wire.
     pub(super) fn next_hop_of(&self, attrs: AttrId) -> std::net::IpAddr {
-        self.next_hops.address(self.attrs.key(attrs).next_hop)
+        link_local::wire(self.next_hops.address(self.attrs.key(attrs).next_hop))
     }
 
     /// What the groups were told of a prefix, or would be: the path the last decision selected.

@@ -173,7 +173,10 @@ impl Group {
     /// A route of this family as it would be told now, before any look at its length.
     fn choose<A: Family>(&self, slot: Slot, best: (AttrId, PeerId), core: &Core) -> Option<Telling> {
         let origin = core.origin(best.1);
-        if !self.key.families.contains(&A::FAMILY) || !self.key.style.has_next_hop(A::FAMILY, origin) {
+        let (key, bytes) = (core.attrs.key(best.0), core.attrs.bytes(best.0));
+        if !self.key.families.contains(&A::FAMILY)
+            || !self.key.style.has_next_hop(A::FAMILY, origin, &key, bytes)
+        {
             return None;
         }
         let (attrs, source) = match origin {

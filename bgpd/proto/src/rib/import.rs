@@ -102,7 +102,7 @@ impl Core {
         let route = Route {
             prefix,
             sources: if external { Source::External } else { Source::Internal }.into(),
-            next_hop: Some(self.next_hops.address(self.attrs.key(set.id).next_hop)),
+            next_hop: Some(self.next_hop_of(set.id)),
             attributes: self.attrs.bytes(set.id),
         };
         peer.facts.import.judge(&route, external)

@@ -1,7 +1,5 @@
 //! UPDATEs, originations and policies on their way into the table.
 
-use std::net::{IpAddr, Ipv6Addr};
-
 use ipnet::IpNet;
 
 use super::attrs::LONGEST;
@@ -10,10 +8,12 @@ use super::import::Set;
 use super::next_hop::SELF;
 use super::table::{LOCAL, Path, Slot};
 use super::values::{OriginAttributes, Origination, Tag, UpdateOutcome};
+use crate::link_local;
 use crate::types::{AfiSafi, PeerId};
 use crate::wire::as_path;
 use crate::wire::attr::{self, Key, code, flag};
 use crate::wire::canonical::{self, Parsed, Reach, Receiver, Scratch};
+use crate::wire::next_hop;
 use crate::wire::nlri::{self, Address, V6};
 use crate::wire::update::{self, Fields};
 use crate::wire::verdict::{ErrorAction, Fault, subcode};
@@ -36,6 +36,8 @@ impl Core {
             ipv6: facts.families.contains(&AfiSafi::Ipv6Unicast),
             ipv4_paths: facts.add_path_receive.contains(&AfiSafi::Ipv4Unicast),
             ipv6_paths: facts.add_path_receive.contains(&AfiSafi::Ipv6Unicast),
+            extended_next_hop: facts.extended_next_hop,
+            interface: link_local::parts(facts.address).map_or(0, |(_, interface)| interface),
             role: facts.role,
         })
     }
@@ -153,7 +155,7 @@ impl Core {
             canonical::note(&mut outcome.faults, Fault { action, attribute, reason, rfc, data: vec![] });
             return self.withdraw_all::<A>(from, nlri, outcome);
         }
-        let next_hop = self.next_hops.intern(address(next_hop));
+        let next_hop = self.next_hops.intern(next_hop::address(next_hop.octets()));
         let id = self.attrs.intern(&scratch.out, Key { next_hop, ..key }, &mut self.next_hops);
         let set = self.judged(from, id);
         self.announce_all::<A>(from, nlri, set, outcome);
@@ -270,16 +272,6 @@ fn check_fields(body: &[u8], ids: bool) -> Result<Fields<'_>, Fault> {
         }
     }
     Ok(fields)
-}
-
-/// The address of a next hop of 4, 16 or 32 octets; of two addresses the global one.
-fn address(next_hop: &[u8]) -> IpAddr {
-    match <[u8; 4]>::try_from(next_hop) {
-        Ok(ipv4) => IpAddr::from(ipv4),
-        Err(_) => IpAddr::V6(
-            next_hop.first_chunk::<16>().map_or(Ipv6Addr::UNSPECIFIED, |ipv6| Ipv6Addr::from(*ipv6)),
-        ),
-    }
 }
 
 /// The canonical set of an originated route. Its next hop is the octet of its sources, so that no set of a peer is equal to it. What its communities

@@ -62,6 +62,7 @@ impl Rib {
             next_hop_ipv4: facts.next_hop_ipv4.map(|address| address.octets()),
             next_hop_ipv6: facts.next_hop_ipv6.map(|address| address.octets()),
             link_local: facts.link_local.map(|address| address.octets()),
+            extended_next_hop: facts.extended_next_hop,
             cluster_id: u32::from(self.core.config.router_id.0),
             role: facts.role,
             next_hop: facts.export.next_hop,

@@ -83,6 +83,8 @@ pub struct PeerFacts {
     pub role: Option<Role>,
     /// The peer is a client of ours (RFC 4456).
     pub reflector_client: bool,
+    /// IPv4 prefixes have IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
     /// What is taken from the peer.
     pub import: ImportPolicy,
     /// What is told to the peer of learned routes.
@@ -107,6 +109,7 @@ impl PeerFacts {
             next_hop_ipv4: None,
             next_hop_ipv6: None,
             link_local: None,
+            extended_next_hop: false,
             long_lived: false,
             add_path_receive: BTreeSet::new(),
             add_path_send: BTreeSet::new(),

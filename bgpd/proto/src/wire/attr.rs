@@ -89,7 +89,8 @@ pub struct Key {
 impl Key {
     /// Received by eBGP; part of a set's identity, since it decides what is cleaned away.
     pub const EBGP: u8 = 1;
-    /// Of IPv6 prefixes; part of a set's identity, since it decides what attribute 3 may be.
+    /// With an IPv6 next hop, as sets of IPv6 prefixes and by RFC 8950 of IPv4 ones; part of a set's identity, since attribute 3 of
+    /// a peer's list is never one.
     pub const IPV6: u8 = 2;
     /// Our AS is in the path.
     pub const OWN_AS: u8 = 4;

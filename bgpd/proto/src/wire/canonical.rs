@@ -8,6 +8,7 @@ use crate::types::AfiSafi;
 use crate::wire::Role;
 use crate::wire::as_path;
 use crate::wire::attr::{self, Attribute, Key, code, flag};
+use crate::wire::next_hop::NextHop;
 use crate::wire::nlri::{self, V6};
 use crate::wire::verdict::{ErrorAction, Fault, subcode};
 
@@ -42,6 +43,10 @@ pub struct Receiver {
     pub ipv4_paths: bool,
     /// Path identifiers stand before IPv6 prefixes.
     pub ipv6_paths: bool,
+    /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
+    /// The index of the interface on which the peer is spoken to by its link-local address; 0: it has another one.
+    pub interface: u32,
     /// Our role towards the peer (RFC 9234).
     pub role: Option<Role>,
 }
@@ -83,8 +88,8 @@ struct Item {
 pub struct Reach<'a> {
     /// The family.
     pub family: AfiSafi,
-    /// 4 octets (IPv4), 16 or 32 (IPv6).
-    pub next_hop: &'a [u8],
+    /// 4 octets (IPv4), 16 or 32 (IPv6, and IPv4 with RFC 8950).
+    pub next_hop: NextHop,
     /// The prefixes.
     pub nlri: &'a [u8],
 }
@@ -378,22 +383,23 @@ impl<'a> Parsed<'a> {
 
     /// Writes the canonical bytes of the set that goes with the prefixes behind the list (`None`) or in MP_REACH_NLRI to
     /// `scratch.out`. Returns its key, without next hop and length, and the next hop. Only where nothing is treated as withdrawn.
-    pub fn compose(&self, reach: Option<&Reach<'a>>, scratch: &mut Scratch) -> (Key, &'a [u8]) {
-        let next_hop = reach.map(|reach| reach.next_hop).or(self.next_hop).unwrap_or_default();
+    pub fn compose(&self, reach: Option<&Reach<'a>>, scratch: &mut Scratch) -> (Key, NextHop) {
+        let own = || self.next_hop.map(NextHop::of);
+        let next_hop = reach.map(|reach| reach.next_hop).or_else(own).unwrap_or_default();
         let Scratch { body, items, out, .. } = scratch;
         items.sort_by_key(|item| item.code);
         out.clear();
         let before = items.partition_point(|item| item.code < code::NEXT_HOP);
         for (at, item) in items.iter().enumerate() {
             if at == before {
-                attr::put(out, flag::WELL_KNOWN, code::NEXT_HOP, next_hop);
+                attr::put(out, flag::WELL_KNOWN, code::NEXT_HOP, next_hop.octets());
             }
             out.extend_from_slice(body.get(item.start..item.end).unwrap_or_default());
         }
         if before == items.len() {
-            attr::put(out, flag::WELL_KNOWN, code::NEXT_HOP, next_hop);
+            attr::put(out, flag::WELL_KNOWN, code::NEXT_HOP, next_hop.octets());
         }
-        let ipv6 = reach.is_some_and(|reach| reach.family == AfiSafi::Ipv6Unicast);
+        let ipv6 = next_hop.octets().len() > 4;
         (Key { flags: self.key.flags | if ipv6 { Key::IPV6 } else { 0 }, ..self.key }, next_hop)
     }
 }
@@ -552,12 +558,9 @@ fn read_reach<'a>(value: &'a [u8], receiver: &Receiver) -> Result<Option<Reach<'
     let Some(family) = family.filter(|family| receiver.carries(*family)) else {
         return Err(Bad(ErrorAction::AttributeDiscard, "of a family not negotiated", "RFC 4760 §6"));
     };
-    let next_hop = match (family, next_hop.len()) {
-        (AfiSafi::Ipv4Unicast, 4) | (AfiSafi::Ipv6Unicast, 16) => next_hop,
-        (AfiSafi::Ipv6Unicast, 32) => keep_link_local(next_hop),
-        (AfiSafi::Ipv4Unicast | AfiSafi::Ipv6Unicast, _) => {
-            return Err(unusable(family, receiver, "a next hop of an impossible length", "RFC 7606 §7.11"));
-        }
+    let Some(next_hop) = NextHop::received(family, next_hop, receiver.extended_next_hop, receiver.interface)
+    else {
+        return Err(unusable(family, receiver, "a next hop of an impossible length", "RFC 7606 §7.11"));
     };
     check_nlri(family, nlri, receiver)?;
     Ok(Some(Reach { family, next_hop, nlri }))
@@ -591,14 +594,6 @@ fn unusable(family: AfiSafi, receiver: &Receiver, reason: &'static str, rfc: &'s
         Bad(ErrorAction::AfiSafiDisable(family), reason, rfc)
     } else {
         reset(subcode::OPTIONAL_ATTRIBUTE_ERROR, reason, rfc)
-    }
-}
-
-/// RFC 2545 §3: a global address and a link-local one. Whatever else stands in second place is nothing to send packets to.
-fn keep_link_local(next_hop: &[u8]) -> &[u8] {
-    match next_hop.get(16..18) {
-        Some([0xFE, second]) if second & 0xC0 == 0x80 => next_hop,
-        _ => next_hop.get(..16).unwrap_or_default(),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod canonical;
 pub mod capability;
 pub mod display;
 pub mod message;
+pub mod next_hop;
 pub mod nlri;
 pub mod notification;
 pub mod open;

@@ -5,6 +5,7 @@ use crate::types::{AfiSafi, Asn};
 use crate::wire::Role;
 use crate::wire::as_path;
 use crate::wire::attr::{self, Key, code, flag};
+use crate::wire::next_hop::{self, NextHop};
 
 /// What shapes the outgoing attributes of a group. (A field that shapes them belongs here, or adj-RIB-out is not a pure function.)
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,8 +20,10 @@ pub struct Style {
     pub next_hop_ipv4: Option<[u8; 4]>,
     /// Our IPv6 address there.
     pub next_hop_ipv6: Option<[u8; 16]>,
-    /// Our link-local address there, sent behind it (RFC 2545 §3).
+    /// Our link-local address there, sent behind it (RFC 2545 §3), or alone where there is no other.
     pub link_local: Option<[u8; 16]>,
+    /// IPv4 prefixes go with our IPv6 addresses (RFC 8950).
+    pub extended_next_hop: bool,
     /// Our cluster, which reflected routes carry (RFC 4456 §8).
     pub cluster_id: u32,
     /// Our role towards them (RFC 9234).
@@ -43,7 +46,7 @@ pub enum Origin {
 /// Outgoing attributes, apart from the prefixes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outgoing<'a> {
-    /// For MP_REACH_NLRI; empty for IPv4, where it is among the attributes.
+    /// For MP_REACH_NLRI; empty where it is IPv4's own, among the attributes.
     pub next_hop: &'a [u8],
     /// The list, without MP_REACH_NLRI.
     pub attributes: &'a [u8],
@@ -61,13 +64,22 @@ pub fn outgoing(bytes: &[u8]) -> Outgoing<'_> {
 
 impl Style {
     /// Whether a route of the family can be told at all: where our own address is to be the next hop, there must be one.
+    /// `canonical` is the route's set, with this key.
     #[must_use]
-    pub fn has_next_hop(&self, family: AfiSafi, origin: Origin) -> bool {
-        !self.sends_self(origin)
-            || match family {
-                AfiSafi::Ipv4Unicast => self.next_hop_ipv4.is_some(),
-                AfiSafi::Ipv6Unicast => self.next_hop_ipv6.is_some(),
+    pub fn has_next_hop(&self, family: AfiSafi, origin: Origin, key: &Key, canonical: &[u8]) -> bool {
+        if !self.sends_self(origin) {
+            // Most routes are IPv4 with an IPv4 next hop: those need no look at the bytes.
+            let received = || attr::find(canonical, code::NEXT_HOP).unwrap_or_default();
+            if !key.has(Key::IPV6) || self.can_name(family, received()) {
+                return true;
             }
+        }
+        match family {
+            AfiSafi::Ipv4Unicast if !self.extended_next_hop => self.next_hop_ipv4.is_some(),
+            AfiSafi::Ipv4Unicast | AfiSafi::Ipv6Unicast => {
+                self.next_hop_ipv6.is_some() || self.link_local.is_some()
+            }
+        }
     }
 
     /// RFC 4271 §5.1.3: ourselves for what we originate; of learned routes the mode says it.
@@ -78,6 +90,16 @@ impl Style {
                 NextHopMode::Own => true,
                 NextHopMode::Keep => false,
             }
+    }
+
+    /// Whether the peers understand a next hop that somebody else told us: an IPv6 one of an IPv4 prefix only with RFC 8950, and a
+    /// link-local one never, since it means something on one link alone (RFC 2545 §3).
+    fn can_name(&self, family: AfiSafi, received: &[u8]) -> bool {
+        match (family, next_hop::global(received).len()) {
+            (AfiSafi::Ipv4Unicast, 4) | (AfiSafi::Ipv6Unicast, 16) => true,
+            (AfiSafi::Ipv4Unicast, 16) => self.extended_next_hop,
+            (AfiSafi::Ipv4Unicast | AfiSafi::Ipv6Unicast, _) => false,
+        }
     }
 
     /// RFC 9234 §5, egress: what goes to a customer, a lateral peer or a client of ours may go down from there only.
@@ -99,37 +121,20 @@ impl Style {
     }
 
     fn next_hop_sent(&self, family: AfiSafi, origin: Origin, received: &[u8]) -> NextHop {
-        let mut next_hop = NextHop { octets: [0; 32], length: 0 };
-        match family {
-            AfiSafi::Ipv4Unicast if self.sends_self(origin) => {
-                next_hop.push(self.next_hop_ipv4.as_ref().map_or(&[], |octets| octets));
-            }
-            AfiSafi::Ipv6Unicast if self.sends_self(origin) => {
-                next_hop.push(self.next_hop_ipv6.as_ref().map_or(&[], |octets| octets));
-                next_hop.push(self.link_local.as_ref().map_or(&[], |octets| octets));
-            }
-            AfiSafi::Ipv4Unicast => next_hop.push(received),
-            // A link-local address of another link means nothing to an internal peer.
-            AfiSafi::Ipv6Unicast => next_hop.push(received.get(..16).unwrap_or(received)),
+        if !self.sends_self(origin) && self.can_name(family, received) {
+            return NextHop::of(next_hop::global(received));
         }
-        next_hop
-    }
-}
-
-/// At most a global and a link-local address.
-struct NextHop {
-    octets: [u8; 32],
-    length: usize,
-}
-
-impl NextHop {
-    fn push(&mut self, octets: &[u8]) {
-        self.octets.iter_mut().skip(self.length).zip(octets).for_each(|(to, from)| *to = *from);
-        self.length = (self.length + octets.len()).min(32);
-    }
-
-    fn octets(&self) -> &[u8] {
-        self.octets.get(..self.length).unwrap_or_default()
+        let mut own = NextHop::default();
+        match family {
+            AfiSafi::Ipv4Unicast if !self.extended_next_hop => {
+                own.push(self.next_hop_ipv4.as_ref().map_or(&[], |octets| octets));
+            }
+            AfiSafi::Ipv4Unicast | AfiSafi::Ipv6Unicast => {
+                own.push(self.next_hop_ipv6.as_ref().map_or(&[], |octets| octets));
+                own.push(self.link_local.as_ref().map_or(&[], |octets| octets));
+            }
+        }
+        own
     }
 }
 
@@ -183,12 +188,13 @@ fn write(
     out.clear();
     let next_hop =
         style.next_hop_sent(family, origin, attr::find(canonical, code::NEXT_HOP).unwrap_or_default());
-    match family {
-        AfiSafi::Ipv4Unicast => out.push(0),
-        AfiSafi::Ipv6Unicast => {
-            out.push(u8::try_from(next_hop.length).unwrap_or_default());
-            out.extend_from_slice(next_hop.octets());
-        }
+    // An IPv6 next hop has no other place, whatever the prefixes are (RFC 8950 §3).
+    let in_reach = family == AfiSafi::Ipv6Unicast || next_hop.octets().len() > 4;
+    if in_reach {
+        out.push(u8::try_from(next_hop.octets().len()).unwrap_or_default());
+        out.extend_from_slice(next_hop.octets());
+    } else {
+        out.push(0);
     }
     let local_pref = !style.external;
     let mut local_pref_due = local_pref;
@@ -220,7 +226,7 @@ fn write(
             }
             code::AS_PATH => put_as_path(attribute.value, style, &mut as4, out),
             code::NEXT_HOP => {
-                if family == AfiSafi::Ipv4Unicast {
+                if !in_reach {
                     attr::put(out, flag::WELL_KNOWN, code::NEXT_HOP, next_hop.octets());
                 }
             }

@@ -94,11 +94,13 @@ pub fn put_end_of_rib(out: &mut Vec<u8>, family: AfiSafi) {
 #[must_use]
 pub fn room<A: Address>(outgoing: &Outgoing<'_>, limit: usize) -> usize {
     let fixed = HEADER + 4 + outgoing.attributes.len();
-    let reach = match A::FAMILY {
-        AfiSafi::Ipv4Unicast => 0,
-        AfiSafi::Ipv6Unicast => MP_HEADER + 5 + outgoing.next_hop.len(),
-    };
+    let reach = if stands_in_nlri::<A>(outgoing) { 0 } else { MP_HEADER + 5 + outgoing.next_hop.len() };
     limit.saturating_sub(fixed + reach)
+}
+
+/// IPv4 prefixes with an IPv4 next hop stand behind the attributes, all others in MP_REACH_NLRI (RFC 8950 §3).
+fn stands_in_nlri<A: Address>(outgoing: &Outgoing<'_>) -> bool {
+    A::FAMILY == AfiSafi::Ipv4Unicast && outgoing.next_hop.is_empty()
 }
 
 /// Octets that the longest prefix of a family takes.
@@ -115,38 +117,27 @@ pub fn put_announcement<N: Nlri>(
     prefixes: &mut std::iter::Peekable<impl Iterator<Item = N>>,
 ) {
     let start = begin(out);
-    match N::Address::FAMILY {
-        AfiSafi::Ipv4Unicast => {
-            out.extend_from_slice(&[0, 0]);
-            out.extend_from_slice(
-                &u16::try_from(outgoing.attributes.len()).unwrap_or(u16::MAX).to_be_bytes(),
-            );
-            out.extend_from_slice(outgoing.attributes);
-            put_prefixes(out, start, limit, prefixes);
-        }
-        AfiSafi::Ipv6Unicast => {
-            out.extend_from_slice(&[0, 0, 0, 0]);
-            let list = out.len();
-            // RFC 7606 §5.1: MP_REACH_NLRI first.
-            out.extend_from_slice(&[
-                flag::OPTIONAL | flag::EXTENDED_LENGTH,
-                code::MP_REACH_NLRI,
-                0,
-                0,
-                0,
-                2,
-                1,
-            ]);
-            out.push(u8::try_from(outgoing.next_hop.len()).unwrap_or_default());
-            out.extend_from_slice(outgoing.next_hop);
-            out.push(0);
-            put_prefixes(out, start, limit - outgoing.attributes.len().min(limit), prefixes);
-            let value = out.len() - list - MP_HEADER;
-            set16(out, list + 2, value);
-            out.extend_from_slice(outgoing.attributes);
-            let length = out.len() - list;
-            set16(out, list - 2, length);
-        }
+    if stands_in_nlri::<N::Address>(outgoing) {
+        out.extend_from_slice(&[0, 0]);
+        out.extend_from_slice(&u16::try_from(outgoing.attributes.len()).unwrap_or(u16::MAX).to_be_bytes());
+        out.extend_from_slice(outgoing.attributes);
+        put_prefixes(out, start, limit, prefixes);
+    } else {
+        out.extend_from_slice(&[0, 0, 0, 0]);
+        let list = out.len();
+        // RFC 7606 §5.1: MP_REACH_NLRI first.
+        out.extend_from_slice(&[flag::OPTIONAL | flag::EXTENDED_LENGTH, code::MP_REACH_NLRI, 0, 0]);
+        out.extend_from_slice(&N::Address::FAMILY.afi().to_be_bytes());
+        out.push(N::Address::FAMILY.safi());
+        out.push(u8::try_from(outgoing.next_hop.len()).unwrap_or_default());
+        out.extend_from_slice(outgoing.next_hop);
+        out.push(0);
+        put_prefixes(out, start, limit - outgoing.attributes.len().min(limit), prefixes);
+        let value = out.len() - list - MP_HEADER;
+        set16(out, list + 2, value);
+        out.extend_from_slice(outgoing.attributes);
+        let length = out.len() - list;
+        set16(out, list - 2, length);
     }
     end(out, start);
 }
@@ -207,14 +198,20 @@ pub fn each_named(mut messages: &[u8], ids: (bool, bool), f: &mut impl FnMut(IpN
             nlri::each_path(fields.withdrawn, ids.0, |addr: u32, len, id| f(addr.prefix(len), id));
             nlri::each_path(fields.nlri, ids.0, |addr: u32, len, id| f(addr.prefix(len), id));
             for attribute in attr::attributes(fields.attributes) {
-                let nlri = match (attribute.code, attribute.value) {
-                    (code::MP_UNREACH_NLRI, [0, 2, 1, nlri @ ..]) => nlri,
-                    (code::MP_REACH_NLRI, [0, 2, 1, length, rest @ ..]) => {
-                        rest.get(usize::from(*length) + 1..).unwrap_or_default()
+                match (attribute.code, attribute.value) {
+                    (code::MP_UNREACH_NLRI, [0, 2, 1, nlri @ ..]) => {
+                        nlri::each_path(nlri, ids.1, |addr: V6, len, id| f(addr.prefix(len), id));
                     }
-                    _ => &[],
-                };
-                nlri::each_path(nlri, ids.1, |addr: V6, len, id| f(addr.prefix(len), id));
+                    (code::MP_REACH_NLRI, [0, afi, 1, length, rest @ ..]) => {
+                        let nlri = rest.get(usize::from(*length) + 1..).unwrap_or_default();
+                        if *afi == 1 {
+                            nlri::each_path(nlri, ids.0, |addr: u32, len, id| f(addr.prefix(len), id));
+                        } else {
+                            nlri::each_path(nlri, ids.1, |addr: V6, len, id| f(addr.prefix(len), id));
+                        }
+                    }
+                    _ => {}
+                }
             }
         }
         messages = rest;

@@ -233,3 +233,50 @@ fn a_persons_word_beats_the_mesh_for_the_pairs_that_it_names() {
     assert_eq!(names, ["own", "topology.10.0.0.13"]);
     assert_eq!(desire.remarks, ["node n2 is spoken to as BGPPeer own says"]);
 }
+
+#[test]
+fn a_neighbour_on_an_interface_is_one_hop_away_by_its_link_local_address() {
+    let (config, why) =
+        only_peer(vec![put(Change::Peer, &peer("leaf", "interface: eth1, asnType: External"))]);
+    assert_eq!((config.remote, config.local_address), (on(3, "fe80::1"), Some(on(3, "fe80::9"))));
+    assert_eq!((config.max_hops, config.extended_next_hop, config.admin.clone()), (1, true, AdminState::Up));
+    assert_eq!(why, "link-local address of eth1, the interface of the peer");
+    // No address of the node stands in for one of the link: the neighbour could not reach it.
+    assert_eq!((config.next_hop.ipv4, config.next_hop.ipv6), (None, None));
+    let numbered = one("interface: eth0, asnType: External");
+    assert_eq!(numbered.next_hop.ipv6, Some("fd00:1::11".parse().unwrap()));
+    assert_eq!(numbered.next_hop.ipv4, Some(Ipv4Addr::new(10, 0, 1, 11)));
+    let internal = one("interface: eth1, asnType: Internal, families: [IPv6Unicast]");
+    assert_eq!((internal.max_hops, internal.extended_next_hop), (1, false));
+    // Who is not spoken to is named.
+    let desire = of(vec![put(Change::Peer, &peer("leaf", "interface: eth1, asnType: External"))]);
+    assert_eq!(
+        desire.remarks,
+        ["there are several routers on eth1: BGPPeer leaf speaks to fe80::1%eth1, not to fe80::2%eth1"]
+    );
+    assert_eq!(desire.interfaces, BTreeMap::from([("eth1".to_owned(), PeerName::from("leaf"))]));
+}
+
+#[test]
+fn interfaces_without_a_neighbour_wait_each_for_its_own() {
+    let two = |a: &str, b: &str| {
+        let spec = |name: &str| format!("interface: {name}, asnType: External");
+        of(vec![put(Change::Peer, &peer("a", &spec(a))), put(Change::Peer, &peer("b", &spec(b)))])
+    };
+    for desire in [two("eth7", "eth8"), two("eth9", "eth7")] {
+        let peers = desire.speaker.as_ref().unwrap().peers.clone();
+        let (a, b) = (&peers[&PeerName::from("a")], &peers[&PeerName::from("b")]);
+        assert_ne!(a.remote, b.remote, "each is another nobody");
+        for one in [a, b] {
+            assert!(bgp_proto::link_local::is_nobody(one.remote) && one.local_address.is_none());
+            assert!(matches!(&one.admin, AdminState::Withheld { reason: Reason::NeighborNotFound, .. }));
+        }
+        assert!(desire.refused.is_empty());
+    }
+    let desire = two("eth1", "eth1");
+    let refusal = &desire.refused["b"];
+    assert_eq!(
+        (refusal.reason, refusal.message.as_str()),
+        ("OverlapsPeer", "spec.interface eth1 is served by the older BGPPeer a")
+    );
+}

@@ -18,6 +18,8 @@ fn external() -> Receiver {
         ipv6: true,
         ipv4_paths: false,
         ipv6_paths: false,
+        extended_next_hop: false,
+        interface: 0,
         role: None,
     }
 }

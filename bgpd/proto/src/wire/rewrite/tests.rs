@@ -14,6 +14,7 @@ fn style(external: bool, four_octet_as: bool) -> Style {
         next_hop_ipv4: Some([203, 0, 113, 9]),
         next_hop_ipv6: Some(next_hop_ipv6),
         link_local: None,
+        extended_next_hop: false,
         cluster_id: 0x0A00_0009,
         role: None,
         next_hop: NextHopMode::Auto,
@@ -49,6 +50,16 @@ fn sent(canonical: &[u8], family: AfiSafi, style: &Style, origin: Origin) -> (Ve
     let codes: Vec<u8> = attr::attributes(outgoing.attributes).map(|a| a.code).collect();
     assert!(codes.is_sorted_by(|a, b| a < b), "{codes:?}");
     (outgoing.next_hop.to_vec(), outgoing.attributes.to_vec())
+}
+
+fn has_next_hop(style: &Style, family: AfiSafi, origin: Origin, canonical: &[u8]) -> bool {
+    let ipv6 = attr::find(canonical, code::NEXT_HOP).unwrap().len() > 4;
+    style.has_next_hop(
+        family,
+        origin,
+        &Key { flags: if ipv6 { Key::IPV6 } else { 0 }, ..Key::default() },
+        canonical,
+    )
 }
 
 const V4: AfiSafi = AfiSafi::Ipv4Unicast;
@@ -123,10 +134,13 @@ fn the_next_hop_of_ipv6_leaves_the_list() {
 #[test]
 fn without_an_address_of_ours_nothing_is_told_that_needs_one() {
     let none = Style { next_hop_ipv4: None, next_hop_ipv6: None, ..style(true, true) };
-    assert!(!none.has_next_hop(V4, Origin::External) && !none.has_next_hop(V6, Origin::Internal(1)));
+    let (ipv4, ipv6) = (set(&path(&[65001]), &[192, 0, 2, 1]), set(&path(&[65001]), &[0x20; 16]));
+    assert!(!has_next_hop(&none, V4, Origin::External, &ipv4));
+    assert!(!has_next_hop(&none, V6, Origin::Internal(1), &ipv6));
     let inside = Style { external: false, ..none };
-    assert!(inside.has_next_hop(V4, Origin::External) && !inside.has_next_hop(V4, Origin::Own));
-    assert!(style(true, true).has_next_hop(V6, Origin::Own));
+    assert!(has_next_hop(&inside, V4, Origin::External, &ipv4));
+    assert!(!has_next_hop(&inside, V4, Origin::Own, &ipv4));
+    assert!(has_next_hop(&style(true, true), V6, Origin::Own, &ipv6));
 }
 
 #[test]
@@ -176,6 +190,8 @@ fn what_is_sent_reads_back() {
             ipv6: true,
             ipv4_paths: false,
             ipv6_paths: false,
+            extended_next_hop: false,
+            interface: 0,
             role: None,
         };
         let (mut scratch, mut faults) = (Scratch::default(), Vec::new());
@@ -186,9 +202,72 @@ fn what_is_sent_reads_back() {
         assert_eq!(attr::find(&scratch.out, code::AS_PATH), Some(&expected_path[..]));
         assert_eq!(key.local_pref, if external { 100 } else { 150 });
         assert_eq!(key.med, if external { 0 } else { 50 });
-        assert_eq!(next_hop, if external { [203, 0, 113, 9] } else { [192, 0, 2, 1] });
+        assert_eq!(next_hop.octets(), if external { [203, 0, 113, 9] } else { [192, 0, 2, 1] });
         for code in [code::ORIGIN, code::AGGREGATOR, code::COMMUNITIES, 99] {
             assert_eq!(attr::find(&scratch.out, code), attr::find(&canonical, code), "attribute {code}");
+        }
+    }
+}
+
+#[test]
+fn ipv4_prefixes_may_have_ipv6_next_hops() {
+    let via_ipv4 = set(&path(&[65001]), &[192, 0, 2, 1]);
+    let mut global = [0; 16];
+    global[..2].copy_from_slice(&[0x20, 1]);
+    let via_ipv6 = set(&path(&[65001]), &global);
+    let extended = |external| Style { extended_next_hop: true, ..style(external, true) };
+    let own = extended(true).next_hop_ipv6.unwrap();
+    // Towards an external peer, and for what is ours: our IPv6 address, and no NEXT_HOP beside it.
+    for (received, external, origin) in [
+        (&via_ipv4, true, Origin::External),
+        (&via_ipv6, true, Origin::External),
+        (&via_ipv4, false, Origin::Own),
+    ] {
+        let (next_hop, list) = sent(received, V4, &extended(external), origin);
+        assert_eq!((next_hop, attr::find(&list, code::NEXT_HOP)), (own.to_vec(), None));
+    }
+    // What an external peer told goes to internal peers as it is, each with its own kind.
+    let (next_hop, list) = sent(&via_ipv6, V4, &extended(false), Origin::External);
+    assert_eq!((next_hop, attr::find(&list, code::NEXT_HOP)), (global.to_vec(), None));
+    let (next_hop, list) = sent(&via_ipv4, V4, &extended(false), Origin::External);
+    assert_eq!((next_hop, attr::find(&list, code::NEXT_HOP)), (vec![], Some(&[192, 0, 2, 1][..])));
+    // Who does not understand it is told ourselves instead, and nothing where we have no address to tell.
+    let plain = style(false, true);
+    let (next_hop, list) = sent(&via_ipv6, V4, &plain, Origin::External);
+    assert_eq!((next_hop, attr::find(&list, code::NEXT_HOP)), (vec![], Some(&[203, 0, 113, 9][..])));
+    let nothing = Style { next_hop_ipv4: None, ..plain.clone() };
+    assert!(has_next_hop(&plain, V4, Origin::External, &via_ipv6));
+    assert!(!has_next_hop(&nothing, V4, Origin::External, &via_ipv6));
+    assert!(has_next_hop(&nothing, V4, Origin::External, &via_ipv4));
+    let extended = Style { next_hop_ipv4: None, ..extended(true) };
+    assert!(has_next_hop(&extended, V4, Origin::Own, &via_ipv4));
+}
+
+#[test]
+fn an_address_of_one_link_is_told_on_that_link_alone() {
+    let neighbour = crate::link_local::scoped("fe80::1".parse().unwrap(), 7).octets();
+    let mut link_local = [0; 16];
+    (link_local[0], link_local[1], link_local[15]) = (0xFE, 0x80, 9);
+    let global = style(true, true).next_hop_ipv6.unwrap();
+    let here = Style { link_local: Some(link_local), extended_next_hop: true, ..style(true, true) };
+    let (via_link, both) =
+        (set(&path(&[65001]), &neighbour), set(&path(&[65001]), &[global, neighbour].concat()));
+    for family in [V4, V6] {
+        // Ours behind our global one; alone where there is none (FRR and BIRD take both).
+        let (next_hop, list) = sent(&via_link, family, &here, Origin::Own);
+        assert_eq!((next_hop, attr::find(&list, code::NEXT_HOP)), ([global, link_local].concat(), None));
+        let alone = Style { next_hop_ipv6: None, next_hop_ipv4: None, ..here.clone() };
+        assert_eq!(sent(&via_link, family, &alone, Origin::External).0, link_local);
+        assert!(has_next_hop(&alone, family, Origin::Own, &via_link));
+        // Elsewhere ours stands for the neighbour's, also where next hops are to be kept; its global one may be named.
+        for mode in [NextHopMode::Auto, NextHopMode::Keep] {
+            let inside =
+                Style { external: false, extended_next_hop: true, next_hop: mode, ..style(true, true) };
+            assert_eq!(sent(&via_link, family, &inside, Origin::External).0, global);
+            assert_eq!(sent(&both, family, &inside, Origin::External).0, global);
+            let nowhere = Style { next_hop_ipv6: None, next_hop_ipv4: None, ..inside };
+            assert!(!has_next_hop(&nowhere, family, Origin::External, &via_link));
+            assert!(has_next_hop(&nowhere, family, Origin::External, &both));
         }
     }
 }
