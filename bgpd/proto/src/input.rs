@@ -110,6 +110,13 @@ pub enum Input<'a> {
         /// Of this family.
         family: AfiSafi,
     },
+    /// Tell the peer a family again, as if it had asked for it (RFC 2918).
+    TellAgain {
+        /// The peer.
+        peer: PeerName,
+        /// Of this family.
+        family: AfiSafi,
+    },
     /// The time of [`crate::Speaker::poll_timeout`] has come.
     Timeout,
     /// The process is about to end. `restarting`: connections are closed without a NOTIFICATION, so that peers keep our

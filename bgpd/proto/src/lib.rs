@@ -6,7 +6,7 @@
 //!   Connected, DialFailed, Accepted ┤   ┌───────────┐    ├─► Fib(change), FibComplete
 //!   Bytes, Closed, LinkDown, BfdDown┼──►│  Speaker  ├────┼─► TrackNextHop
 //!   NextHop, KernelRoutesFound      ┤   └──┬─────▲──┘    └─► Event(SessionEvent)
-//!   Reset, RequestRefresh           ┤      │     │
+//!   Reset, RequestRefresh, TellAgain┤      │     │
 //!   Timeout, Stop                  ─┘      ▼     │ transmitted(conn, n)
 //!                             poll_transmit(conn) → bytes
 //! ```
@@ -31,6 +31,7 @@ pub mod bmp;
 pub mod config;
 mod connection;
 pub mod decision;
+pub mod durations;
 pub mod fsm;
 pub mod input;
 pub mod link_local;

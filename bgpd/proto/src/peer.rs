@@ -32,7 +32,7 @@ use crate::negotiate::{Offer, OwnRestart};
 use crate::output::{ErrorFrom, Output, Reason, Rejection, SessionError, SessionEvent};
 use crate::restart::Stale;
 use crate::rib::Rib;
-use crate::status::{Malformation, MessageCounters};
+use crate::status::{Malformation, MessageCounters, NOTIFICATION_KINDS, NotificationKind};
 use crate::types::{AfiSafi, Asn, ConnId, PeerId, PeerName, RouterId};
 use crate::wire::Notification;
 use crate::wire::notification::cease;
@@ -116,8 +116,12 @@ pub(crate) struct Peer {
     since: Instant,
     reason: Reason,
     last_error: Option<(Instant, SessionError)>,
-    resets: u64,
+    /// How often the session left Established, by why.
+    resets_by: BTreeMap<Reason, u64>,
+    /// When it did last.
+    lost: Option<Instant>,
     messages: MessageCounters,
+    notifications: BTreeMap<NotificationKind, u64>,
     /// What of its messages was malformed, and how often.
     malformed: BTreeMap<Malformation, u64>,
     pub(crate) stale: Option<Stale>,
@@ -151,8 +155,10 @@ impl Peer {
             since: now,
             reason: Reason::Connecting,
             last_error: None,
-            resets: 0,
+            resets_by: BTreeMap::new(),
+            lost: None,
             messages: MessageCounters::default(),
+            notifications: BTreeMap::new(),
             malformed: BTreeMap::new(),
             stale: None,
             end_of_rib: BTreeSet::new(),
@@ -516,6 +522,22 @@ impl Peer {
                 self.fire(slot, Event::SendHoldTimerExpires, Some(cause), ctx);
             }
         }
+    }
+
+    /// By how much a keepalive that [`Peer::timeout`] sends now is late.
+    pub(crate) fn keepalive_delay(&self, now: Instant) -> Option<Duration> {
+        let timers = [Some(&self.primary), self.second.as_ref()].into_iter().flatten().map(|one| one.timers);
+        timers.filter_map(|timers| timers.keepalive).filter_map(|due| now.checked_duration_since(due)).max()
+    }
+
+    /// Counts a NOTIFICATION by what it says.
+    fn count_notification(&mut self, sent: bool, notification: &Notification) {
+        let kind = NotificationKind { sent, code: notification.code, subcode: notification.subcode };
+        let is_named =
+            self.notifications.len() < NOTIFICATION_KINDS || self.notifications.contains_key(&kind);
+        let kind = if is_named { kind } else { NotificationKind { sent, code: 0, subcode: 0 } };
+        let count = self.notifications.entry(kind).or_default();
+        *count = count.saturating_add(1);
     }
 
     /// When [`Peer::timeout`] has something to do.

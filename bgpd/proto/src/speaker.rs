@@ -14,6 +14,7 @@ use crate::audience::Audiences;
 use crate::bmp::Monitor;
 use crate::config::{PeerConfig, SpeakerConfig};
 use crate::connection::{Jitter, Link};
+use crate::durations::Durations;
 use crate::input::Input;
 use crate::output::{Output, Rejection, SessionEvent};
 use crate::peer::{Context, Peer};
@@ -57,6 +58,8 @@ pub struct Speaker {
     /// The RIB has more to decide than fits one step.
     more_work: bool,
     stopped: bool,
+    /// By how much keepalives left late.
+    keepalive_delay: Durations,
 }
 
 impl Speaker {
@@ -87,6 +90,7 @@ impl Speaker {
             monitor: Monitor::default(),
             more_work: false,
             stopped: false,
+            keepalive_delay: Durations::default(),
         }
     }
 
@@ -130,6 +134,9 @@ impl Speaker {
                     tracing::debug!(peer = %peer.name, %family, "no refresh: not agreed, or no session");
                 }
             }),
+            Input::TellAgain { peer, family } => {
+                self.with_named(&peer, |peer, ctx| peer.tell_again(family, ctx));
+            }
             Input::Timeout => self.timeout(),
             Input::Stop { restarting } => self.stop(restarting),
         }
@@ -167,6 +174,9 @@ impl Speaker {
         let due = |peer: &Peer| peer.next_timeout().is_some_and(|at| at <= now);
         let due: Vec<PeerId> = self.peers.values().filter(|peer| due(peer)).map(|peer| peer.id).collect();
         for id in due {
+            if let Some(delay) = self.peers.get(&id).and_then(|peer| peer.keepalive_delay(now)) {
+                self.keepalive_delay.observe(delay);
+            }
             self.with_peer(id, |peer, ctx| peer.timeout(ctx));
         }
     }
@@ -370,10 +380,22 @@ impl Speaker {
         self.peers.get(self.names.get(name)?)?.range()
     }
 
-    /// One peer as it stands. Counts what it is told, so it walks the tables.
+    /// One peer as it stands. Costs the same however many routes there are.
     #[must_use]
     pub fn peer(&self, name: &PeerName) -> Option<PeerStatus> {
         Some(self.peers.get(self.names.get(name)?)?.status(&self.rib))
+    }
+
+    /// By how much keepalives left later than they were due.
+    #[must_use]
+    pub fn keepalive_delay(&self) -> &Durations {
+        &self.keepalive_delay
+    }
+
+    /// Whether every peer whose session is up has all that it is to be told, as far as its socket goes.
+    #[must_use]
+    pub fn has_told_all(&self) -> bool {
+        !self.more_work && !self.rib.is_dirty() && self.peers.values().all(|peer| peer.has_all(&self.rib))
     }
 
     /// The routes.

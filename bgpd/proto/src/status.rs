@@ -29,12 +29,20 @@ pub struct PeerStatus {
     pub last_error: Option<(Instant, SessionError)>,
     /// How often the session left Established.
     pub resets: u64,
+    /// The same by why.
+    pub resets_by: BTreeMap<Reason, u64>,
+    /// When it left Established last.
+    pub lost: Option<Instant>,
     /// Whether the peer's routes stand.
     pub synchronized: Synchronized,
     /// By family, in order; those configured.
     pub families: Vec<FamilyStatus>,
     /// Messages in and out, by type.
     pub messages: MessageCounters,
+    /// NOTIFICATIONs, by what they say. Its size is bounded: past [`NOTIFICATION_KINDS`] the rest is counted as code 0.
+    pub notifications: BTreeMap<NotificationKind, u64>,
+    /// Bytes that wait until the peer reads.
+    pub send_queue: u64,
     /// What of the peer's messages was malformed, and how often since the peer was configured. Its size is bounded: by the
     /// reasons there are, and the 256 types of attributes and capabilities.
     pub malformed: BTreeMap<Malformation, u64>,
@@ -98,8 +106,24 @@ pub struct FamilyStatus {
     pub accepted: u32,
     /// Told to the peer.
     pub advertised: u32,
+    /// Of those received, kept from before the peer's restart and not heard again yet.
+    pub stale: u32,
     /// The limit on `received`.
     pub limit: u32,
+}
+
+/// How many kinds of NOTIFICATIONs are told apart of one peer: it may send any code and subcode that it likes.
+pub const NOTIFICATION_KINDS: usize = 64;
+
+/// What a NOTIFICATION says, and who said it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NotificationKind {
+    /// We did.
+    pub sent: bool,
+    /// RFC 4271 §4.5.
+    pub code: u8,
+    /// RFC 4271 §4.5, RFC 4486.
+    pub subcode: u8,
 }
 
 /// Messages since the speaker started.

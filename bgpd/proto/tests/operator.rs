@@ -9,9 +9,10 @@ use std::time::Duration;
 use bgp_proto::config::{AdminState, GracefulRestartMode, MaxPrefixesAction};
 use bgp_proto::fsm::State;
 use bgp_proto::output::{Reason, Rejection};
+use bgp_proto::status::{NOTIFICATION_KINDS, NotificationKind};
 use bgp_proto::wire::{Capability, MessageType};
-use bgp_proto::{ConnId, Input, SessionEvent};
-use hand::{Hand, announce, refresh};
+use bgp_proto::{AfiSafi, ConnId, Input, SessionEvent};
+use hand::{Hand, announce, notification, refresh};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -42,6 +43,46 @@ fn rfc2918_we_can_ask_as_well() {
     hand.sent(ConnId(1));
     hand.refresh_wanted();
     assert_eq!(hand.sent(ConnId(1)), [(MessageType::RouteRefresh, vec![0, 1, 0, 1])]);
+}
+
+#[test]
+fn rfc2918_a_person_may_have_routes_told_again() {
+    let mut hand = Hand::new(|_| {});
+    hand.originate("10.244.1.0/26");
+    hand.input(Input::TellAgain { peer: hand::peer(), family: AfiSafi::Ipv4Unicast });
+    hand.establish();
+    let told = |hand: &mut Hand| {
+        let sent = hand.sent(ConnId(1));
+        sent.iter().filter(|(_, body)| body.windows(5).any(|w| w == [26, 10, 244, 1, 0])).count()
+    };
+    assert_eq!(told(&mut hand), 1, "nobody is told twice who was not there yet");
+    hand.input(Input::TellAgain { peer: hand::peer(), family: AfiSafi::Ipv4Unicast });
+    assert_eq!((told(&mut hand), hand.state()), (1, State::Established));
+    hand.input(Input::TellAgain { peer: hand::peer(), family: AfiSafi::Ipv6Unicast });
+    assert_eq!(told(&mut hand), 0);
+}
+
+#[test]
+fn what_ended_a_session_is_counted() {
+    let mut hand = Hand::new(|_| {});
+    hand.establish();
+    hand.reset("router upgrade");
+    let status = hand.status();
+    assert_eq!(status.resets_by, [(Reason::NotificationSent, 1)].into());
+    assert_eq!((status.resets, status.lost), (1, Some(hand.now)));
+    let sent = NotificationKind { sent: true, code: 6, subcode: 4 };
+    assert_eq!(status.notifications, [(sent, 1)].into());
+    // A peer may say what it likes; what is kept of it stays small.
+    for n in 0..=255 {
+        hand.connect(ConnId(10 + u64::from(n)));
+        hand.establish_on(ConnId(10 + u64::from(n)));
+        hand.bytes(ConnId(10 + u64::from(n)), &notification(6, n, &[]));
+        hand.reset("");
+    }
+    let status = hand.status();
+    assert!(status.notifications.len() <= NOTIFICATION_KINDS + 2, "{}", status.notifications.len());
+    assert_eq!(status.notifications.values().sum::<u64>(), 257);
+    assert_eq!(status.resets_by[&Reason::NotificationReceived], 256);
 }
 
 // ---- RFC 4486: prefix limits

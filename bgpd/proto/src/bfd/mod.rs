@@ -22,7 +22,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use monitor::{Arrival, Monitor, Output, SessionStatus};
+pub use monitor::{Arrival, Figures, Monitor, Output, SessionFigures, SessionStatus};
 pub use packet::{ControlPacket, Discard, LENGTH};
 
 /// The states of RFC 5880 §6.2, drawn in `session.rs`.
@@ -71,7 +71,7 @@ impl fmt::Display for State {
 }
 
 /// Why a session left Up last (RFC 5880 §4.1): five bits, of which 9 to 31 have no meaning yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Diagnostic(pub u8);
 
 impl Diagnostic {

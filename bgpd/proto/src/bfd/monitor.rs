@@ -9,6 +9,7 @@ use super::packet::{self, Discard, LENGTH};
 use super::session::Session;
 use super::{Diagnostic, Path, SessionConfig, State};
 use crate::connection::Jitter;
+use crate::durations::Durations;
 use crate::types::PeerName;
 
 /// How a datagram came in.
@@ -73,6 +74,28 @@ pub struct SessionStatus {
     pub detection_time: Option<Duration>,
 }
 
+/// What was counted of a session since it was configured on this path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionFigures {
+    /// As it stands.
+    pub status: SessionStatus,
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets that belonged to it.
+    pub received: u64,
+    /// How often it left Up, by why.
+    pub downs: BTreeMap<Diagnostic, u64>,
+}
+
+/// What was counted of all sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// By the name that each was configured under.
+    pub sessions: BTreeMap<PeerName, SessionFigures>,
+    /// By how much periodic packets left later than they were due.
+    pub send_delay: Durations,
+}
+
 impl SessionStatus {
     /// Whether this end of Up says that the path failed: not where the peer was switched off (RFC 5882 §3.2).
     #[must_use]
@@ -108,6 +131,7 @@ pub struct Monitor {
     due: BinaryHeap<Reverse<(Instant, u32)>>,
     outputs: VecDeque<Output>,
     discards: BTreeMap<Discard, u64>,
+    send_delay: Durations,
 }
 
 impl Monitor {
@@ -122,6 +146,7 @@ impl Monitor {
             due: BinaryHeap::new(),
             outputs: VecDeque::new(),
             discards: Discard::ALL.into_iter().map(|why| (why, 0)).collect(),
+            send_delay: Durations::default(),
         }
     }
 
@@ -244,6 +269,14 @@ impl Monitor {
         self.sessions.get(self.names.get(peer)?).map(Session::status)
     }
 
+    /// What was counted.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let session = |id: &u32| self.sessions.get(id).map(Session::figures);
+        let sessions = self.names.iter().filter_map(|(name, id)| Some((name.clone(), session(id)?)));
+        Figures { sessions: sessions.collect(), send_delay: self.send_delay }
+    }
+
     /// How many datagrams were discarded, by reason; every reason is there.
     pub fn discards(&self) -> impl Iterator<Item = (Discard, u64)> {
         self.discards.iter().map(|(why, count)| (*why, *count))
@@ -259,6 +292,9 @@ impl Monitor {
         while let Some(packet) = session.transmit(now, &mut self.jitter) {
             let (path, packet) = (session.config.path, packet.encode());
             self.outputs.push_back(Output::Transmit { session: id, path, packet });
+        }
+        if let Some(late) = session.late.take() {
+            self.send_delay.observe(late);
         }
         if let Some(deadline) = session.deadline()
             && session.armed.is_none_or(|armed| deadline < armed)

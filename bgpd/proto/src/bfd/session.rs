@@ -1,9 +1,10 @@
 //! One session: its state machine (RFC 5880 §6.2, §6.8.6) and its timers (§6.8.2 to §6.8.7).
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::packet::{ControlPacket, Discard};
-use super::{Diagnostic, SessionConfig, SessionStatus, State, Timing};
+use super::{Diagnostic, SessionConfig, SessionFigures, SessionStatus, State, Timing};
 use crate::connection::Jitter;
 use crate::types::PeerName;
 
@@ -70,6 +71,13 @@ pub(super) struct Session {
     final_due: bool,
     /// AdminDown, and gone then.
     leaves_at: Option<Instant>,
+    /// Packets, by direction.
+    sent: u64,
+    received: u64,
+    /// How often it left Up, by why: the field has five bits, so these are 32 at the most.
+    downs: BTreeMap<Diagnostic, u64>,
+    /// By how much the last periodic packet was late; the monitor's to take.
+    pub(super) late: Option<Duration>,
 }
 
 impl Session {
@@ -101,7 +109,16 @@ impl Session {
             urgent: false,
             final_due: false,
             leaves_at: None,
+            sent: 0,
+            received: 0,
+            downs: BTreeMap::new(),
+            late: None,
         }
+    }
+
+    pub(super) fn figures(&self) -> SessionFigures {
+        let (sent, received, downs) = (self.sent, self.received, self.downs.clone());
+        SessionFigures { status: self.status(), sent, received, downs }
     }
 
     pub(super) fn status(&self) -> SessionStatus {
@@ -132,6 +149,7 @@ impl Session {
         now: Instant,
         jitter: &mut Jitter,
     ) -> Result<Option<State>, Discard> {
+        self.received = self.received.saturating_add(1);
         self.remote_discriminator = packet.my_discriminator;
         self.remote_state = packet.state;
         self.remote_diagnostic = packet.diagnostic;
@@ -200,6 +218,12 @@ impl Session {
 
     /// The next packet that is due now, if any.
     pub(super) fn transmit(&mut self, now: Instant, jitter: &mut Jitter) -> Option<ControlPacket> {
+        let packet = self.next_packet(now, jitter)?;
+        self.sent = self.sent.saturating_add(1);
+        Some(packet)
+    }
+
+    fn next_packet(&mut self, now: Instant, jitter: &mut Jitter) -> Option<ControlPacket> {
         if std::mem::take(&mut self.final_due) {
             // RFC 5880 §6.8.7: at once, whatever the timer says, with P clear. It tells the state as well.
             self.urgent = false;
@@ -211,6 +235,9 @@ impl Session {
             return None;
         }
         self.urgent = false;
+        if periodic {
+            self.late = Some(now.saturating_duration_since(self.next_send));
+        }
         self.last_sent = Some(now);
         self.next_send = now + self.jittered(jitter);
         let mut packet = self.packet();
@@ -232,6 +259,9 @@ impl Session {
     fn enter(&mut self, next: State, diagnostic: Diagnostic, now: Instant) {
         if next == self.state {
             return;
+        }
+        if self.state == State::Up {
+            *self.downs.entry(diagnostic).or_default() += 1;
         }
         self.state = next;
         self.since = now;

@@ -282,6 +282,7 @@ impl Peer {
             last_bytes.extend_from_slice(link.outbox.unfinished_message());
             message::encode(MessageType::Notification, &mut last_bytes, |out| notification.encode(out));
             self.messages.sent.notification += 1;
+            self.count_notification(true, &notification);
         }
         ctx.conns.remove(&link.conn);
         ctx.outputs.push_back(Output::Close { conn: link.conn, last_bytes });
@@ -313,7 +314,9 @@ impl Peer {
     }
 
     fn session_down(&mut self, slot: Slot, firing: &Firing, ctx: &mut Context<'_>) {
-        self.resets += 1;
+        let why = firing.cause.as_ref().map_or(Reason::Connecting, |cause| cause.error.reason);
+        *self.resets_by.entry(why).or_default() += 1;
+        self.lost = Some(ctx.now);
         if ctx.now.saturating_duration_since(self.since) >= STABLE {
             self.failures = 0;
         }

@@ -89,6 +89,7 @@ impl Peer {
                 received.notification += 1;
                 // The header's check has seen to it that code and subcode are there.
                 if let Some(notification) = Notification::decode(frame.body) {
+                    self.count_notification(false, &notification);
                     let lost_collision = notification.code == 6
                         && notification.subcode == cease::CONNECTION_COLLISION_RESOLUTION
                         && self.second.is_some();
@@ -355,6 +356,13 @@ impl Peer {
             self.send(Slot::Primary, MessageType::RouteRefresh, ctx, |out| refresh.encode(out));
         }
         agreed
+    }
+
+    /// Tells the peer a family again, as if it had asked for it.
+    pub(crate) fn tell_again(&mut self, family: AfiSafi, ctx: &mut Context<'_>) {
+        if self.established().is_some_and(|negotiated| negotiated.families.contains(&family)) {
+            ctx.rib.refresh(self.id, family);
+        }
     }
 }
 

@@ -28,13 +28,24 @@ impl Peer {
             remote: link.map(|link| link.remote),
             negotiated: furthest.negotiated.as_ref().map(|negotiated| negotiated.status()),
             last_error: self.last_error.clone(),
-            resets: self.resets,
+            resets: self.resets_by.values().sum(),
+            resets_by: self.resets_by.clone(),
+            lost: self.lost,
             synchronized: self.synchronized_status(),
             families: self.family_status(rib),
             messages: self.messages,
+            notifications: self.notifications.clone(),
+            send_queue: rib.behind(self.id) + link.map_or(0, |link| link.outbox.rest().len() as u64),
             malformed: self.malformed.clone(),
             retry_at: self.idle_until.or(furthest.timers.connect_retry),
         }
+    }
+
+    /// Nothing waits to be told to it; also where no session is up.
+    pub(crate) fn has_all(&self, rib: &Rib) -> bool {
+        let links = [Some(&self.primary), self.second.as_ref()].into_iter().flatten();
+        let mut up = links.filter(|one| one.state == State::Established).filter_map(|one| one.link.as_ref());
+        up.all(|link| link.outbox.is_empty() && rib.has_all(self.id))
     }
 
     fn synchronized_status(&self) -> Synchronized {
@@ -55,6 +66,7 @@ impl Peer {
                 received: counts.received,
                 accepted: counts.accepted,
                 advertised: rib.advertised(self.id, family),
+                stale: counts.stale,
                 limit: self.config.max_prefixes.limit(family),
             }
         };

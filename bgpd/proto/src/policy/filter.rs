@@ -117,6 +117,31 @@ pub enum Source {
 }
 
 impl Source {
+    /// All of them.
+    pub const ALL: [Source; 7] = [
+        Source::Block,
+        Source::BorrowedAddress,
+        Source::Service,
+        Source::Static,
+        Source::NodeAddress,
+        Source::Internal,
+        Source::External,
+    ];
+
+    /// The name, for labels and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Block => "Block",
+            Source::BorrowedAddress => "BorrowedAddress",
+            Source::Service => "Service",
+            Source::Static => "Static",
+            Source::NodeAddress => "NodeAddress",
+            Source::Internal => "Internal",
+            Source::External => "External",
+        }
+    }
+
     fn bit(self) -> u8 {
         match self {
             Source::Block => 1,
@@ -145,6 +170,11 @@ impl Sources {
     #[must_use]
     pub fn meets(self, other: Sources) -> bool {
         self.0 & other.0 != 0
+    }
+
+    /// Its members.
+    pub fn iter(self) -> impl Iterator<Item = Source> {
+        Source::ALL.into_iter().filter(move |source| self.meets((*source).into()))
     }
 
     /// As an octet; [`Sources::from_bits`] reads it.

@@ -1,6 +1,6 @@
 //! The invariants of DESIGN.md, checked over the whole table. Slow; tests call it after every few steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Rib;
 use super::attrs::AttrId;
@@ -68,6 +68,11 @@ impl Rib {
                 return Err("paths are told of a prefix that is no more".to_owned());
             }
             for member in &group.members {
+                let told = group.told::<A>(*member, &self.core).count();
+                if told != out.told_to(*member) as usize {
+                    return Err(format!("{member:?} is told {told}, {} counted", out.told_to(*member)));
+                }
+                self.check_explanations::<A>(*member)?;
                 let peer = self.core.peer(*member).ok_or_else(|| format!("member {member:?} is no peer"))?;
                 let first = group.log.head() - group.log.len();
                 if peer.cursor > group.log.head() || peer.cursor < first {
@@ -77,6 +82,32 @@ impl Rib {
                         group.log.head()
                     ));
                 }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Rib {
+    /// What is explained is what was told, for a peer that has nothing more to be told.
+    fn check_explanations<A: Family>(&self, peer: PeerId) -> Result<(), String> {
+        let Some(group) = self.group_of(peer).filter(|_| self.has_all(peer)) else { return Ok(()) };
+        let told: BTreeSet<u32> = if group.adds_paths::<A>() {
+            let paths = group.out.of(A::FAMILY).paths.each();
+            paths.filter(|(_, source)| *source != peer).map(|((slot, _), _)| slot).collect()
+        } else {
+            group.told::<A>(peer, &self.core).collect()
+        };
+        let table = &A::plane(&self.core).table;
+        for slot in 0..table.slots() {
+            let Some((addr, len)) = table.prefix(slot) else { continue };
+            let prefix = addr.prefix(len);
+            let explained = self.export_to(peer, &prefix).map(|export| export.told.map(|_| ()));
+            if explained.as_ref().is_none_or(|explained| explained.is_ok() != told.contains(&slot)) {
+                return Err(format!(
+                    "{prefix} towards {peer:?}: told {}, {explained:?}",
+                    told.contains(&slot)
+                ));
             }
         }
         Ok(())

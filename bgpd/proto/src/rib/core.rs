@@ -208,6 +208,8 @@ pub(super) struct Core {
     pub next_hops: NextHops,
     /// What monitoring stations are to be told of; none: there is no station.
     pub changes: Option<Vec<Change>>,
+    /// Decisions so far.
+    pub decided: u64,
 }
 
 impl Core {
@@ -220,6 +222,7 @@ impl Core {
             peers: Vec::new(),
             next_hops: NextHops::new(config.unknown_next_hops),
             changes: None,
+            decided: 0,
             config,
             backlog: 8 << 20,
         }

@@ -41,6 +41,7 @@ impl Core {
         for item in step {
             self.settle::<A>(item, groups, all_paths, &mut candidates);
         }
+        self.decided += step.len() as u64;
         for group in groups.iter_mut().filter(|group| !group.members.is_empty()) {
             events.extend(group.flush::<A>(self, None));
         }

@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 
 use super::attrs::AttrId;
 use super::core::{Best, Core, EndOfRib, Family, PerFamily};
+use super::explain::Withheld;
 use super::hash::{hash_bytes, spread};
 use super::log::{Log, To};
 use super::paths::{Late, PathOf, ToldPaths};
@@ -62,6 +63,14 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Bits(Vec<u64>);
 
+/// How many prefixes the members are told, and how many of these by whose route: so that nobody has to walk the bits.
+#[derive(Debug, Default)]
+struct Told {
+    all: u32,
+    /// By the number of the peer that the route is from; what is our own is in none.
+    by_source: Vec<u32>,
+}
+
 /// What waits to be encoded: set and source, place in [`Out::terms`], slot.
 type Pending = (u64, u32, Slot);
 
@@ -70,6 +79,8 @@ type Pending = (u64, u32, Slot);
 pub(super) struct Out {
     /// Adj-RIB-out. What was sent is a pure function of the best path and the group's key.
     sent: Bits,
+    /// What `sent` adds up to.
+    told: Told,
     /// To be told. Only within a drain.
     pending: Vec<Pending>,
     /// The changes that `pending` names, from 1 on; 0 is none. Only within a drain.
@@ -119,7 +130,38 @@ impl Bits {
     }
 }
 
+impl Told {
+    /// A prefix is told from `after`, and was from `before`.
+    fn changed(&mut self, before: Option<PeerId>, after: Option<PeerId>) {
+        if before == after {
+            return;
+        }
+        if let Some(source) = before {
+            self.all = self.all.saturating_sub(1);
+            if let Some(count) = self.by_source.get_mut(usize::from(source.0)) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        if let Some(source) = after {
+            self.all += 1;
+            let at = usize::from(source.0);
+            if source != LOCAL && self.by_source.len() <= at {
+                self.by_source.resize(at + 1, 0);
+            }
+            if let Some(count) = self.by_source.get_mut(at) {
+                *count += 1;
+            }
+        }
+    }
+}
+
 impl Out {
+    /// How many prefixes a member is told: all but those whose route is its own.
+    pub(super) fn told_to(&self, peer: PeerId) -> u32 {
+        let own = self.told.by_source.get(usize::from(peer.0)).copied().unwrap_or(0);
+        self.told.all.saturating_sub(own)
+    }
+
     pub(super) fn bit(&self, slot: Slot) -> bool {
         self.sent.get(slot)
     }
@@ -171,48 +213,69 @@ impl Group {
     }
 
     /// A route of this family as it would be told now, before any look at its length.
-    fn choose<A: Family>(&self, slot: Slot, best: (AttrId, PeerId), core: &Core) -> Option<Telling> {
+    pub(super) fn choose<A: Family>(
+        &self,
+        slot: Slot,
+        best: (AttrId, PeerId),
+        core: &Core,
+    ) -> Result<Telling, Withheld> {
         let origin = core.origin(best.1);
         let (key, bytes) = (core.attrs.key(best.0), core.attrs.bytes(best.0));
-        if !self.key.families.contains(&A::FAMILY)
-            || !self.key.style.has_next_hop(A::FAMILY, origin, &key, bytes)
-        {
-            return None;
+        if !self.key.families.contains(&A::FAMILY) {
+            return Err(Withheld::Family);
+        }
+        if !self.key.style.has_next_hop(A::FAMILY, origin, &key, bytes) {
+            return Err(Withheld::NextHop);
         }
         let (attrs, source) = match origin {
             Origin::Own => {
                 let paths = A::plane(core).table.paths(slot).map(|(path, _)| path);
                 let ours =
                     paths.filter(|path| path.peer == LOCAL && self.key.tags.contains(&Tag(path.path_id)));
-                ours.min_by_key(|path| path.path_id).map(|path| (path.attrs, LOCAL))?
+                ours.min_by_key(|path| path.path_id)
+                    .map(|path| (path.attrs, LOCAL))
+                    .ok_or(Withheld::Audience)?
             }
-            Origin::External | Origin::Internal(_) => self.hands_on(best, origin, core).then_some(best)?,
+            Origin::External | Origin::Internal(_) => self.hands_on(best, origin, core).map(|()| best)?,
         };
-        let changes = self.filtered::<A>(slot, attrs, origin, core)?;
-        Some(Telling { attrs, source, changes })
+        let changes = self.filtered::<A>(slot, attrs, origin, core).ok_or(Withheld::Filter)?;
+        Ok(Telling { attrs, source, changes })
     }
 
     /// Whether a learned route is a candidate.
-    fn hands_on(&self, (attrs, source): (AttrId, PeerId), origin: Origin, core: &Core) -> bool {
+    fn hands_on(
+        &self,
+        (attrs, source): (AttrId, PeerId),
+        origin: Origin,
+        core: &Core,
+    ) -> Result<(), Withheld> {
         let (external, key, bytes) =
             (self.key.style.external, core.attrs.key(attrs), core.attrs.bytes(attrs));
         // RFC 9494 §4.3, RFC 1997, RFC 9234 §5, RFC 3765.
-        if key.is_long_lived_stale() && !self.key.long_lived
-            || key.has(Key::NO_ADVERTISE)
-            || external && key.has(Key::NO_EXPORT)
-            || self.key.style.leaks(bytes)
-            || self.key.style.role == Some(Role::Peer) && carries(bytes, NO_PEER, None)
-        {
-            return false;
+        if key.is_long_lived_stale() && !self.key.long_lived {
+            return Err(Withheld::LongLivedStale);
         }
-        match origin {
-            Origin::Own => true,
-            Origin::External => self.key.export.transit || self.key.client,
-            Origin::Internal(_) if external => self.key.export.transit,
+        if key.has(Key::NO_ADVERTISE) {
+            return Err(Withheld::NoAdvertise);
+        }
+        if external && key.has(Key::NO_EXPORT) {
+            return Err(Withheld::NoExport);
+        }
+        if self.key.style.leaks(bytes) {
+            return Err(Withheld::RouteLeak);
+        }
+        if self.key.style.role == Some(Role::Peer) && carries(bytes, NO_PEER, None) {
+            return Err(Withheld::NoPeer);
+        }
+        let (is_handed_on, why) = match origin {
+            Origin::Own => (true, Withheld::NoTransit),
+            Origin::External => (self.key.export.transit || self.key.client, Withheld::NoTransit),
+            Origin::Internal(_) if external => (self.key.export.transit, Withheld::NoTransit),
             // RFC 4271 §9.2: what an internal peer told is not told to internal peers; RFC 4456 §6: from clients and to clients
             // it is.
-            Origin::Internal(_) => self.key.client || core.is_client(source),
-        }
+            Origin::Internal(_) => (self.key.client || core.is_client(source), Withheld::NotReflected),
+        };
+        if is_handed_on { Ok(()) } else { Err(why) }
     }
 
     /// The word of the group's filters on a candidate: what they change, or `None` where they withhold it.
@@ -227,6 +290,18 @@ impl Group {
         if export.filter.is_empty() && !export.drained {
             return Some(None);
         }
+        self.as_rules_see::<A, _>(slot, attrs, origin, core, |route| export.judge(route).ok())?
+    }
+
+    /// A candidate as the rules of the group see it.
+    pub(super) fn as_rules_see<A: Family, R>(
+        &self,
+        slot: Slot,
+        attrs: AttrId,
+        origin: Origin,
+        core: &Core,
+        ask: impl FnOnce(&Route<'_>) -> R,
+    ) -> Option<R> {
         let (addr, len) = A::plane(core).table.prefix(slot)?;
         let bytes = core.attrs.bytes(attrs);
         let (sources, next_hop) = match origin {
@@ -234,7 +309,7 @@ impl Group {
             Origin::External => (Source::External.into(), Some(core.next_hop_of(attrs))),
             Origin::Internal(_) => (Source::Internal.into(), Some(core.next_hop_of(attrs))),
         };
-        export.judge(&Route { prefix: &addr.prefix(len), sources, next_hop, attributes: bytes }).ok()
+        Some(ask(&Route { prefix: &addr.prefix(len), sources, next_hop, attributes: bytes }))
     }
 
     /// The attributes of a route as they leave.
@@ -245,7 +320,7 @@ impl Group {
 
     /// Whether and how a route is told: a pure function of the best path and the group's key.
     pub(super) fn verdict<A: Family>(&self, slot: Slot, best: Best, core: &Core) -> Verdict {
-        let Some(telling) = best.and_then(|best| self.choose::<A>(slot, best, core)) else {
+        let Some(telling) = best.and_then(|best| self.choose::<A>(slot, best, core).ok()) else {
             return Verdict::Not;
         };
         // Rewriting adds at most our AS, next hops, LOCAL_PREF, and half of the path once more (AS4_PATH).
@@ -279,6 +354,7 @@ impl Group {
             Verdict::Tell(telling) => {
                 let source = telling.source;
                 out.sent.set(slot, true);
+                out.told.changed(was.then_some(from), Some(source));
                 if members.iter().any(|member| *member != source) {
                     out.push(telling, slot);
                 }
@@ -290,6 +366,7 @@ impl Group {
             Verdict::Not | Verdict::TooLong(_) => {
                 if was {
                     out.sent.set(slot, false);
+                    out.told.changed(Some(from), None);
                     out.withdrawn.push((To::AllBut(from), slot));
                 }
                 if let Verdict::TooLong(length) = verdict {
@@ -310,7 +387,10 @@ impl Group {
             Verdict::Tell(telling) => {
                 let is_due = telling.source != to;
                 // The bit is the group's: it stands also where the only member is the source.
-                out.sent.set(slot, true);
+                if !out.sent.get(slot) {
+                    out.sent.set(slot, true);
+                    out.told.changed(None, Some(telling.source));
+                }
                 if is_due {
                     out.push(telling, slot);
                 }
@@ -392,7 +472,11 @@ impl Group {
             let best = core.best::<A>(slot);
             match self.verdict::<A>(slot, best, core) {
                 here @ Verdict::Tell(..) if !dirty => {
-                    self.out.of_mut(A::FAMILY).sent.set(slot, true);
+                    let out = self.out.of_mut(A::FAMILY);
+                    if !out.sent.get(slot) {
+                        out.sent.set(slot, true);
+                        out.told.changed(None, best.map(|(_, source)| source));
+                    }
                     let same = old.key.style == self.key.style && old.verdict::<A>(slot, best, core) == here;
                     alike.set(slot, same);
                 }
@@ -434,7 +518,7 @@ fn own_sources(canonical: &[u8]) -> Sources {
 }
 
 /// A set as it leaves, changed and rewritten.
-fn rewritten<A: Family>(
+pub(super) fn rewritten<A: Family>(
     style: &Style,
     (attrs, source): (AttrId, PeerId),
     changes: Option<&Changes>,

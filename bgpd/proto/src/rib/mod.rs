@@ -14,6 +14,7 @@ mod attrs;
 mod check;
 mod core;
 mod drain;
+mod explain;
 mod group;
 mod hash;
 mod import;
@@ -29,6 +30,7 @@ mod values;
 mod view;
 mod watch;
 
+pub use explain::{ExportView, Withheld};
 pub use values::{
     Counts, OriginAttributes, Origination, PathStatus, PathView, PeerFacts, RibConfig, RibEvent, Tag,
     UnknownNextHops, UpdateOutcome,

@@ -66,14 +66,42 @@ impl Rib {
         self.core.path_identifier(&path)
     }
 
-    /// How many prefixes the peer was told, as of the last drain; several paths of one count each. Walks the family's table.
+    /// How many prefixes the peer was told, as of the last drain; several paths of one count each. Constant time, but where
+    /// several paths per prefix are told: then it walks what was told.
     #[must_use]
     pub fn advertised(&self, peer: PeerId, family: AfiSafi) -> u32 {
+        let Some(group) = self.group_of(peer) else { return 0 };
+        if *group.key.paths.of(family) == 0 {
+            return group.out.of(family).told_to(peer);
+        }
         let told = match family {
             AfiSafi::Ipv4Unicast => self.told_routes::<u32>(peer),
             AfiSafi::Ipv6Unicast => self.told_routes::<V6>(peer),
         };
         u32::try_from(told).unwrap_or(u32::MAX)
+    }
+
+    /// Bytes of UPDATEs that are encoded and that the peer has not taken.
+    #[must_use]
+    pub fn behind(&self, peer: PeerId) -> u64 {
+        let Some((known, group)) = self.core.peer(peer).zip(self.group_of(peer)) else { return 0 };
+        group.log.head().saturating_sub(known.cursor) + known.tail.len() as u64
+    }
+
+    /// Whether the peer has taken all that there is to tell it.
+    #[must_use]
+    pub fn has_all(&self, peer: PeerId) -> bool {
+        let Some(known) = self.core.peer(peer) else { return true };
+        let is_walked = |family: AfiSafi| {
+            known.walk.of(family).is_empty() && *known.refresh.of(family) == super::core::Refresh::None
+        };
+        self.behind(peer) == 0 && known.late.is_empty() && AfiSafi::ALL.into_iter().all(is_walked)
+    }
+
+    /// How many decisions were made: a prefix counts as often as it was decided.
+    #[must_use]
+    pub fn decided(&self) -> u64 {
+        self.core.decided
     }
 
     /// Prefixes and paths of one family.
@@ -97,7 +125,7 @@ impl Rib {
         self.group_of(peer).map_or(0, |group| group.log.len())
     }
 
-    fn group_of(&self, peer: PeerId) -> Option<&super::group::Group> {
+    pub(super) fn group_of(&self, peer: PeerId) -> Option<&super::group::Group> {
         self.groups.get(self.core.peer(peer)?.group?)
     }
 

@@ -57,6 +57,18 @@ pub fn attributes(mut bytes: &[u8]) -> Attributes {
     shown
 }
 
+/// The value of NEXT_HOP among encoded attributes.
+#[must_use]
+pub fn next_hop(mut bytes: &[u8]) -> Option<&[u8]> {
+    while let Some((_, kind, value, rest)) = next(bytes) {
+        if kind == NEXT_HOP {
+            return Some(value);
+        }
+        bytes = rest;
+    }
+    None
+}
+
 /// Flags, type, value, and what stands behind.
 fn next(bytes: &[u8]) -> Option<(u8, u8, &[u8], &[u8])> {
     let (flags, kind, length, rest) = match bytes {
