@@ -11,7 +11,9 @@ use crate::store::InvalidObject;
 use crate::v1alpha1::{AddressFamily, BfdState, SessionError, SessionState};
 
 mod control;
+mod operate;
 pub use control::*;
+pub use operate::*;
 
 /// `apiVersion` of every report.
 pub const API_VERSION: &str = "cli.manx.dev/v1";
@@ -212,6 +214,12 @@ pub struct SessionRow {
     pub hold_seconds: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,
+    /// When it is tried again, where a pause holds it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_seconds: Option<u64>,
+    /// What the peer sent that was malformed, since bgpd started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub malformed: Vec<MalformedRow>,
 }
 
 /// Prefixes of one family of a session.

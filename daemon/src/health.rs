@@ -1,4 +1,4 @@
-//! What the kubelet asks: `/livez` and `/readyz`, answered from the control socket.
+//! What the kubelet asks: `/livez` and `/readyz`, and Prometheus: `/metrics`, answered from the control socket.
 //!
 //! The daemon asks itself, as manxctl would: an answer proves that its loop turns, which a flag set at start would not.
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -24,8 +25,10 @@ use crate::control;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a connection may take over its request.
 const HEADERS: Duration = Duration::from_secs(5);
+/// What Prometheus takes metrics for.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Answers probes on `address` for as long as the process lives. The daemon whose control socket is `socket` is ready
+/// Answers probes and scrapes on `address` for as long as the process lives. The daemon whose control socket is `socket` is ready
 /// once its answer to `status` says `inSync`. Returns the address, with the port that port 0 became.
 ///
 /// # Errors
@@ -74,15 +77,40 @@ async fn answer(
             Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
         },
         (&Method::GET | &Method::HEAD, "/readyz") => readiness(ask(&socket).await),
-        _ => (StatusCode::NOT_FOUND, "there are /livez and /readyz".to_owned()),
+        (&Method::GET | &Method::HEAD, "/metrics") => return Ok(metrics(&socket).await),
+        _ => (StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics".to_owned()),
     };
+    Ok(said(status, text))
+}
+
+fn said(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text + "\n")));
     *response.status_mut() = status;
-    Ok(response)
+    response
+}
+
+/// What the daemon's loop counted. A daemon that counts nothing says so.
+async fn metrics(socket: &std::path::Path) -> Response<Full<Bytes>> {
+    match ask_for(socket, "metrics").await {
+        Err(why) => said(StatusCode::SERVICE_UNAVAILABLE, why),
+        Ok(answer) => match answer.get("text").and_then(Value::as_str) {
+            None => said(StatusCode::NOT_FOUND, "this daemon has no metrics".to_owned()),
+            Some(text) => {
+                let mut response = Response::new(Full::new(Bytes::from(text.to_owned())));
+                let kind = HeaderValue::from_static(OPEN_METRICS);
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                response
+            }
+        },
+    }
 }
 
 async fn ask(socket: &std::path::Path) -> Result<Value, String> {
-    let answer = control::ask(socket, &json!({"verb": "status"}), PATIENCE).await;
+    ask_for(socket, "status").await
+}
+
+async fn ask_for(socket: &std::path::Path, verb: &str) -> Result<Value, String> {
+    let answer = control::ask(socket, &json!({"verb": verb}), PATIENCE).await;
     answer.map_err(|error| format!("the loop does not answer on {}: {error}", socket.display()))
 }
 

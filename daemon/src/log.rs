@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Debug, Write as _};
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 use tracing::field::{Field, Visit};
@@ -21,6 +22,20 @@ pub fn start(daemon: &'static str, node: &str, filter: &str) -> anyhow::Result<(
     Ok(())
 }
 
+/// Lines written so far, by level.
+static LINES: [(tracing::Level, AtomicU64); 5] = [
+    (tracing::Level::ERROR, AtomicU64::new(0)),
+    (tracing::Level::WARN, AtomicU64::new(0)),
+    (tracing::Level::INFO, AtomicU64::new(0)),
+    (tracing::Level::DEBUG, AtomicU64::new(0)),
+    (tracing::Level::TRACE, AtomicU64::new(0)),
+];
+
+/// How many lines were written, by level as they show it.
+pub fn counts() -> Vec<(&'static str, u64)> {
+    LINES.iter().map(|(level, count)| (level.as_str(), count.load(Ordering::Relaxed))).collect()
+}
+
 struct JsonLines {
     daemon: &'static str,
     node: String,
@@ -29,6 +44,9 @@ struct JsonLines {
 impl<S: Subscriber> Layer<S> for JsonLines {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let line = self.line(event, jiff::Timestamp::now());
+        if let Some((_, count)) = LINES.iter().find(|(level, _)| level == event.metadata().level()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         // Where stderr is gone there is nobody left to tell.
         drop(std::io::stderr().lock().write_all(line.as_bytes()));
     }

@@ -28,7 +28,7 @@ pub struct Options {
     /// Namespace of the Secrets with the passwords of BGP sessions
     #[arg(long, env = "MANX_SECRETS_NAMESPACE", value_name = "NAMESPACE", default_value = crate::secrets::NAMESPACE)]
     pub secrets_namespace: String,
-    /// Where probes are answered, such as 127.0.0.1:9991; absent, nowhere
+    /// Where probes and scrapes are answered, such as 127.0.0.1:9991; absent, nowhere
     #[arg(long, env = "MANX_HEALTH_ADDRESS", value_name = "ADDRESS:PORT")]
     pub health_address: Option<SocketAddr>,
     /// Filter of the log, such as info or felix=debug

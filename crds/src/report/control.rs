@@ -8,7 +8,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
-use super::{PolicyRow, PoolRow, RouteRow, SessionRow};
+use super::{PolicyRow, PoolRow, RouteRow, SessionRow, SoftClear};
 use crate::store::InvalidObject;
 
 /// What bgpd is asked: `{"verb": "peers"}`.
@@ -35,6 +35,22 @@ pub enum BgpdRequest {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<u64>,
     },
+    /// All that this node does with one prefix; an address stands for the longest prefix that holds it.
+    Explain {
+        prefix: String,
+    },
+    /// Ends the sessions with a peer and starts them again, or refreshes their routes.
+    Clear {
+        /// A BGPPeer, a class of sessions such as `topology`, or the address of a neighbour.
+        peer: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        soft: Option<SoftClear>,
+        /// For the operator of the other side (RFC 9003).
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        message: String,
+    },
+    /// What `/metrics` shows.
+    Metrics,
 }
 
 /// What felix is asked.

@@ -247,6 +247,11 @@ impl RouteTable {
         self.delta.all_desired()
     }
 
+    /// What is wanted and not in the kernel as it is wanted.
+    pub fn unwritten(&self) -> impl Iterator<Item = &RouteKey> {
+        self.delta.updates().map(|(key, _)| key)
+    }
+
     /// Found at start, not wanted yet and not swept.
     pub fn adopted(&self) -> impl Iterator<Item = &RouteKey> {
         self.adopted.iter()
