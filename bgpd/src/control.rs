@@ -3,16 +3,20 @@
 use std::time::Instant;
 
 use bgp_proto::fsm::State;
+use bgp_proto::status::Malformation;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use manx_crds::report::{BgpdOriginated, BgpdPeers, BgpdRequest, BgpdStatus, FamilyRow, SessionRow};
+use manx_crds::report::{
+    BgpdOriginated, BgpdPeers, BgpdRequest, BgpdStatus, FamilyRow, MalformedRow, SessionRow,
+};
 use manx_daemon::control::Question;
 
 use crate::driver::Driver;
 use crate::session_status::Source;
-use crate::{routes, session_status};
+use crate::{clear, explain, metrics, routes, session_status};
 
-const VERBS: [&str; 5] = ["status", "peers", "originated", "routes", "capture"];
+const VERBS: [&str; 8] =
+    ["status", "peers", "originated", "routes", "capture", "explain", "clear", "metrics"];
 
 pub(crate) fn answer(driver: &mut Driver, question: Question) {
     match serde_json::from_value(question.request.clone()) {
@@ -29,6 +33,11 @@ pub(crate) fn answer(driver: &mut Driver, question: Question) {
             Ok(capture) => question.answer(&capture),
             Err(error) => question.answer(&error),
         },
+        Ok(BgpdRequest::Explain { prefix }) => explain::answer(driver, question, &prefix),
+        Ok(BgpdRequest::Clear { peer, soft, message }) => {
+            question.answer(&clear::clear(driver, &peer, soft, &message));
+        }
+        Ok(BgpdRequest::Metrics) => metrics::answer(driver, question),
         Err(_) => question.unknown(&VERBS),
     }
 }
@@ -110,7 +119,20 @@ fn peers(driver: &Driver) -> BgpdPeers {
             local_address: status.local_address,
             hold_seconds: live.negotiated.as_ref().map(|n| n.hold_time.into()),
             capabilities: status.negotiated.map(|n| n.capabilities).unwrap_or_default(),
+            retry_seconds: live.retry_at.map(|at| at.saturating_duration_since(now).as_secs()),
+            malformed: live.malformed.iter().map(malformed).collect(),
         });
     }
     BgpdPeers { node: driver.node.clone(), sessions }
+}
+
+fn malformed((what, count): (&Malformation, &u64)) -> MalformedRow {
+    MalformedRow {
+        message: what.message.to_owned(),
+        attribute: (what.attribute != 0).then_some(what.attribute),
+        reason: what.reason.to_owned(),
+        action: what.action.to_owned(),
+        rfc: what.rfc.to_owned(),
+        count: *count,
+    }
 }

@@ -625,4 +625,4 @@ mod policy_tests;
 mod range;
 mod source;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -21,6 +21,7 @@ use felix_kernel::link::Link;
 use felix_kernel::monitor::{KernelEvent, Monitor};
 use manx_daemon::control::Question;
 use manx_daemon::inputs::keeper::Keeper;
+use manx_daemon::traffic::Traffic;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -31,6 +32,7 @@ use crate::capture::Captures;
 use crate::desire::{self, Desire, Links, Running};
 use crate::fib::Fib;
 use crate::inputs::Sweep;
+use crate::metrics::LoopFigures;
 use crate::net::{self, Distance, Net, NetEvent, Target};
 use crate::nexthop::{self, Answer, NextHops};
 use crate::objects::{Change, Objects};
@@ -86,6 +88,13 @@ pub(crate) struct Driver {
     /// When other reflectors than before were named.
     pub(crate) elected: Instant,
     pub(crate) started: Instant,
+    /// What is asked of the datastore.
+    pub(crate) traffic: Traffic,
+    pub(crate) figures: LoopFigures,
+    /// Next hops were answered: the speaker decides when it is asked next.
+    pub(crate) answered: bool,
+    /// A drain is under way since then.
+    pub(crate) drains: Option<Instant>,
     /// Closing connections, waited for at the end.
     pub(crate) closing: Vec<JoinHandle<()>>,
 }
@@ -126,6 +135,9 @@ impl Driver {
             {
                 self.look(now);
             }
+            if let Some(late) = timer.and_then(|at| now.checked_duration_since(at)) {
+                self.figures.lag.observe(late);
+            }
             if self.look_at.is_some_and(|at| at <= now) {
                 self.look_at = None;
                 if std::mem::take(&mut self.objects_changed) {
@@ -139,8 +151,9 @@ impl Driver {
             }
             self.tick_inputs(now);
             if self.speaker.poll_timeout().is_some_and(|at| at <= now) {
-                self.speaker.handle_input(Input::Timeout, now);
+                self.input(Input::Timeout, now);
             }
+            self.watch_drain(now);
             self.captures.tick(now);
             let sees = Sees {
                 speaker: &self.speaker,
@@ -150,6 +163,38 @@ impl Driver {
                 facts: self.monitor.facts(),
             };
             self.status.tick(sees, now);
+        }
+    }
+
+    /// Hands one thing to the speaker.
+    pub(crate) fn input(&mut self, input: Input<'_>, now: Instant) {
+        self.timed(|speaker| speaker.handle_input(input, now));
+    }
+
+    fn next_output(&mut self) -> Option<Output> {
+        match std::mem::take(&mut self.answered) {
+            true => self.timed(Speaker::poll_output),
+            false => self.speaker.poll_output(),
+        }
+    }
+
+    /// Notes how long the speaker took, where it decided prefixes.
+    fn timed<R>(&mut self, act: impl FnOnce(&mut Speaker) -> R) -> R {
+        let (before, began) = (self.speaker.rib().decided(), Instant::now());
+        let result = act(&mut self.speaker);
+        if self.speaker.rib().decided() != before {
+            self.figures.decision.observe(began.elapsed());
+        }
+        result
+    }
+
+    /// A drain is over when every peer was told of it.
+    fn watch_drain(&mut self, now: Instant) {
+        if let Some(began) = self.drains
+            && self.speaker.has_told_all()
+        {
+            self.drains = None;
+            self.status.drained(&self.speaker, now.duration_since(began));
         }
     }
 
@@ -231,6 +276,13 @@ impl Driver {
         if before.reflectors != self.desire.reflectors {
             self.elected = now;
         }
+        if self.desire.is_drained && !before.is_drained && before.speaker.is_some() {
+            self.drains = Some(now);
+            self.status.drain_started(&self.speaker);
+        }
+        if !self.desire.is_drained {
+            self.drains = None;
+        }
         // Own routes first, so that the speaker's first UPDATE is whole.
         self.services.update();
         let inputs = self.originated.all(&self.desire.export, self.services.index(), now);
@@ -243,7 +295,7 @@ impl Driver {
         let is_other = before.speaker != self.desire.speaker;
         if let Some(config) = self.desire.speaker.as_ref().filter(|_| is_other) {
             self.net.set_distances(config);
-            self.speaker.handle_input(Input::Configure(config.clone()), now);
+            self.input(Input::Configure(config.clone()), now);
         }
         self.stations.want(&self.desire.stations, &mut self.speaker, now);
         if self.objects.in_sync() {
@@ -262,7 +314,7 @@ impl Driver {
 
     fn tell(&mut self, inputs: Vec<Input<'_>>, now: Instant) {
         for input in inputs {
-            self.speaker.handle_input(input, now);
+            self.input(input, now);
         }
     }
 
@@ -278,7 +330,8 @@ impl Driver {
             Some(_) => self.fib.gateway(address, answer.gateway),
             None => self.fib.forget_gateway(address),
         }
-        self.speaker.handle_input(Input::NextHop { address, resolution: answer.resolution }, now);
+        self.answered = true;
+        self.input(Input::NextHop { address, resolution: answer.resolution }, now);
     }
 
     fn kernel(&mut self, events: &[KernelEvent]) {
@@ -289,7 +342,7 @@ impl Driver {
         self.resolve(now);
         if events.iter().any(concerns_links) {
             for (peer, text) in self.peers_behind_dead_links() {
-                self.speaker.handle_input(Input::LinkDown { peer, text }, now);
+                self.input(Input::LinkDown { peer, text }, now);
             }
         }
         // Our own next hops may be addresses that came or went.
@@ -319,9 +372,10 @@ impl Driver {
         let now = Instant::now();
         for (peer, News { status, failure }) in news {
             events::bfd(&peer, &status);
+            self.status.bfd(&peer, &status, failure.as_ref(), &self.desire, now);
             if let Some(failure) = failure {
                 let text = bfd::why(&failure);
-                self.speaker.handle_input(Input::BfdDown { peer, text }, now);
+                self.input(Input::BfdDown { peer, text }, now);
             }
         }
         self.status.touch();
@@ -361,13 +415,13 @@ impl Driver {
                     },
                     Err(error) => Input::DialFailed { peer, error: error.kind, text: error.text },
                 };
-                self.speaker.handle_input(input, now);
+                self.input(input, now);
             }
             NetEvent::Accepted { stream, at } => {
                 self.dialled_by(&stream, now);
                 match self.net.adopt_accepted(stream, at) {
                     Ok((conn, local, remote)) => {
-                        self.speaker.handle_input(Input::Accepted { conn, local, remote }, now);
+                        self.input(Input::Accepted { conn, local, remote }, now);
                     }
                     Err(error) => tracing::debug!(%error, "a connection that came in is not looked at"),
                 }
@@ -375,11 +429,11 @@ impl Driver {
             NetEvent::Bytes { conn, bytes } => {
                 // Before the speaker, which may forget the connection over it.
                 self.captures.received(conn, &bytes, &self.speaker, &self.net);
-                self.speaker.handle_input(Input::Bytes { conn, bytes: &bytes }, now);
+                self.input(Input::Bytes { conn, bytes: &bytes }, now);
             }
             NetEvent::Closed { conn, error } => {
                 if self.net.forget(conn) {
-                    self.speaker.handle_input(Input::Closed { conn, error }, now);
+                    self.input(Input::Closed { conn, error }, now);
                 }
             }
             NetEvent::Writable(conn) => self.net.room(conn),
@@ -420,7 +474,7 @@ impl Driver {
     /// Does what the speaker asks for, until it asks for nothing and every socket has what it takes.
     fn drain(&mut self) {
         loop {
-            while let Some(output) = self.speaker.poll_output() {
+            while let Some(output) = self.next_output() {
                 self.obey(output);
             }
             let mut wrote = false;
@@ -489,7 +543,7 @@ impl Driver {
     /// Says goodbye: with graceful restart the peers keep our routes, and the kernel keeps ours.
     async fn stop(mut self) -> anyhow::Result<()> {
         tracing::info!("stopping; routes stay in the kernel");
-        self.speaker.handle_input(Input::Stop { restarting: true }, Instant::now());
+        self.input(Input::Stop { restarting: true }, Instant::now());
         self.drain();
         let gather = self.objects.gather(self.services.prefixes(), &self.desire.secrets);
         self.inputs.finish(gather).await;

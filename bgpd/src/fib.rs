@@ -13,13 +13,15 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bgp_proto::durations::Durations;
 use bgp_proto::route::{FibChange, FibRoute};
 use bgp_proto::{AfiSafi, link_local};
 use felix_kernel::host::{METRIC_LEARNED, METRIC_LEARNED_DEFAULT, ROUTE_PROTOCOL_BGP};
 use felix_kernel::netlink::{NetlinkError, RouteSocket};
-use felix_kernel::route::{NextHop, Route, RouteKey, RouteKind, RouteState, RouteTable};
+use felix_kernel::route::{Applied, NextHop, Route, RouteKey, RouteKind, RouteState, RouteTable};
 use ipnet::IpNet;
-use tokio::sync::watch;
+use nix::errno::Errno;
+use tokio::sync::{oneshot, watch};
 
 /// A look at the kernel without any reason to: a lost event costs at most this.
 const AUDIT: Duration = Duration::from_secs(60);
@@ -34,6 +36,28 @@ enum Command {
     Sweep(AfiSafi),
     /// Somebody may have changed our routes, or a link came back.
     Look,
+    /// How one route stands.
+    Tell(RouteKey, oneshot::Sender<RouteState>),
+}
+
+/// Routes of one family.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FamilyReport {
+    pub(crate) desired: usize,
+    pub(crate) programmed: usize,
+    /// With more than one next hop.
+    pub(crate) multipath: usize,
+}
+
+/// What happened to kernel routes since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// How long a write took, from the first route to the last answer.
+    pub(crate) apply: Durations,
+    /// What the kernel answered instead of yes, every attempt by itself.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// Routes that were not in the kernel any more as they had been written.
+    pub(crate) repairs: BTreeMap<AfiSafi, u64>,
 }
 
 /// How the kernel stands, as of the last write.
@@ -46,6 +70,8 @@ pub(crate) struct Report {
     pub(crate) multipath: usize,
     /// Found at start and not wanted yet.
     pub(crate) adopted: usize,
+    pub(crate) families: BTreeMap<AfiSafi, FamilyReport>,
+    pub(crate) tally: Tally,
     /// What the kernel refuses, by destination, and why.
     pub(crate) refused: BTreeMap<IpNet, String>,
     /// The socket itself failed.
@@ -78,8 +104,9 @@ impl Fib {
         table.adopt(&socket)?;
         let found = table.adopted().map(|key| key.destination).collect();
         let (commands, receiver) = mpsc::channel();
-        let (reports, report) = watch::channel(report(&table, None));
-        thread::spawn(move || Writer { socket, table, reports }.run(&receiver));
+        let tally = Tally::default();
+        let (reports, report) = watch::channel(report(&table, &tally, None));
+        thread::spawn(move || Writer { socket, table, reports, tally, looks: false }.run(&receiver));
         Ok((Self::with(installs, commands, report), found))
     }
 
@@ -137,16 +164,10 @@ impl Fib {
 
     /// Both kinds share one place in the kernel, so one going must leave the other; an own block wins.
     fn settle(&self, prefix: &IpNet) {
-        let command = if self.blackholes.contains(prefix) {
-            Command::Set(Route::blackhole(*prefix, metric(prefix)))
-        } else if let Some(route) = self.learned.get(prefix) {
-            let hops = route.next_hops.iter();
-            let hops = hops.map(|hop| self.gateways.get(hop).copied().unwrap_or_else(|| way(*hop)));
-            Command::Set(Route::unicast(*prefix, metric(prefix), hops))
-        } else {
-            Command::Withdraw(key(prefix))
-        };
-        self.send(command);
+        self.send(match self.wanted(prefix) {
+            Some(route) => Command::Set(route),
+            None => Command::Withdraw(key(prefix)),
+        });
     }
 
     /// Every route of the family was handed over: what is left from before may go.
@@ -157,6 +178,24 @@ impl Fib {
     /// The kernel's routes may differ from what was written.
     pub(crate) fn look(&mut self) {
         self.send(Command::Look);
+    }
+
+    /// The route that a prefix should have; none: no route of ours.
+    pub(crate) fn wanted(&self, prefix: &IpNet) -> Option<Route> {
+        if self.blackholes.contains(prefix) {
+            return Some(Route::blackhole(*prefix, metric(prefix)));
+        }
+        let route = self.learned.get(prefix)?;
+        let hops = route.next_hops.iter();
+        let hops = hops.map(|hop| self.gateways.get(hop).copied().unwrap_or_else(|| way(*hop)));
+        Some(Route::unicast(*prefix, metric(prefix), hops))
+    }
+
+    /// How the kernel stands to a prefix: the thread says so when it comes to it.
+    pub(crate) fn state(&self, prefix: &IpNet) -> oneshot::Receiver<RouteState> {
+        let (answer, receiver) = oneshot::channel();
+        self.send(Command::Tell(key(prefix), answer));
+        receiver
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -204,6 +243,9 @@ struct Writer {
     socket: RouteSocket,
     table: RouteTable,
     reports: watch::Sender<Report>,
+    tally: Tally,
+    /// The kernel is read before the next write.
+    looks: bool,
 }
 
 impl Writer {
@@ -218,14 +260,14 @@ impl Writer {
             let wait = retry.map_or(AUDIT, |at| at.saturating_duration_since(Instant::now()).min(AUDIT));
             match commands.recv_timeout(wait) {
                 Ok(first) => self.take(first, commands),
-                Err(mpsc::RecvTimeoutError::Timeout) if retry.is_none() => self.table.mark_stale(),
+                Err(mpsc::RecvTimeoutError::Timeout) if retry.is_none() => self.look(),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
             let now = Instant::now();
-            let error = match self.table.is_due(now).then(|| self.table.apply(&self.socket, now)) {
+            let error = match self.table.is_due(now).then(|| self.apply(now)) {
                 None => None,
-                Some(Ok(_)) => {
+                Some(Ok(())) => {
                     again = None;
                     None
                 }
@@ -237,11 +279,55 @@ impl Writer {
             unreported = true;
             if error.is_some() || now.duration_since(reported) >= REPORT {
                 (reported, unreported) = (now, false);
-                let report = report(&self.table, error);
+                let report = report(&self.table, &self.tally, error);
                 say(&mut said, &report);
                 self.reports.send_replace(report);
             }
         }
+    }
+
+    /// Somebody may have changed our routes.
+    fn look(&mut self) {
+        self.looks = true;
+        self.table.mark_stale();
+    }
+
+    fn apply(&mut self, now: Instant) -> Result<(), NetlinkError> {
+        if std::mem::take(&mut self.looks) {
+            let before = self.unwritten();
+            if let Err(error) = self.table.resync(&self.socket) {
+                self.looks = true;
+                return Err(error);
+            }
+            for (family, count) in self.unwritten() {
+                let lost = count.saturating_sub(before.get(&family).copied().unwrap_or(0));
+                *self.tally.repairs.entry(family).or_default() += lost;
+            }
+        }
+        let outcome = self.table.apply(&self.socket, now);
+        match &outcome {
+            Ok(Applied { written: 0, removed: 0, refused, .. }) if refused.is_empty() => {}
+            Ok(applied) => {
+                self.tally.apply.observe(now.elapsed());
+                for (_, _, refusal) in &applied.refused {
+                    self.error(format!("{:?}", Errno::from_raw(refusal.errno)));
+                }
+            }
+            Err(_) => self.error("socket".to_owned()),
+        }
+        outcome.map(drop)
+    }
+
+    fn error(&mut self, name: String) {
+        *self.tally.errors.entry(name).or_default() += 1;
+    }
+
+    fn unwritten(&self) -> BTreeMap<AfiSafi, u64> {
+        let mut counts = BTreeMap::new();
+        for key in self.table.unwritten() {
+            *counts.entry(AfiSafi::of(&key.destination)).or_default() += 1;
+        }
+        counts
     }
 
     fn take(&mut self, first: Command, commands: &mpsc::Receiver<Command>) {
@@ -266,9 +352,11 @@ impl Writer {
                         looked = true;
                         thread::sleep(LOOK_AFTER);
                     }
-                    self.table.mark_stale();
+                    self.look();
                     self.table.wake();
                 }
+                // Whoever asked may be gone.
+                Command::Tell(key, answer) => drop(answer.send(self.table.state(&key))),
             }
             next = commands.try_recv().ok();
         }
@@ -291,19 +379,26 @@ fn say(said: &mut BTreeMap<IpNet, String>, report: &Report) {
     said.clone_from(&report.refused);
 }
 
-fn report(table: &RouteTable, error: Option<String>) -> Report {
-    let mut report = Report { error, adopted: table.adopted().count(), ..Report::default() };
+fn report(table: &RouteTable, tally: &Tally, error: Option<String>) -> Report {
+    let (adopted, tally) = (table.adopted().count(), tally.clone());
+    let mut report = Report { error, adopted, tally, ..Report::default() };
     for (key, route) in table.wanted() {
-        report.desired += 1;
-        report.multipath +=
+        let family = report.families.entry(AfiSafi::of(&key.destination)).or_default();
+        family.desired += 1;
+        family.multipath +=
             usize::from(matches!(&route.kind, RouteKind::Unicast { next_hops } if next_hops.len() > 1));
         match table.state(key) {
-            RouteState::Installed => report.programmed += 1,
+            RouteState::Installed => family.programmed += 1,
             RouteState::NotYet(refusal) | RouteState::Wrong(refusal) => {
                 report.refused.insert(key.destination, refusal.to_string());
             }
             RouteState::Absent | RouteState::Adopted | RouteState::Pending => {}
         }
+    }
+    for family in report.families.values() {
+        report.desired += family.desired;
+        report.programmed += family.programmed;
+        report.multipath += family.multipath;
     }
     report.pending = table.pending();
     report
@@ -323,7 +418,9 @@ mod tests {
     fn last(commands: &mpsc::Receiver<Command>) -> Option<bool> {
         commands.try_iter().last().map(|command| match command {
             Command::Set(route) => matches!(route.kind, RouteKind::Blackhole),
-            Command::Withdraw(_) | Command::Sweep(_) | Command::Look => panic!("no route was set"),
+            Command::Withdraw(_) | Command::Sweep(_) | Command::Look | Command::Tell(..) => {
+                panic!("no route was set")
+            }
         })
     }
 
@@ -380,7 +477,11 @@ mod tests {
                     Command::Set(Route { kind: RouteKind::Unicast { next_hops }, .. }) => {
                         next_hops[0].gateway
                     }
-                    Command::Set(_) | Command::Withdraw(_) | Command::Sweep(_) | Command::Look => None,
+                    Command::Set(_)
+                    | Command::Withdraw(_)
+                    | Command::Sweep(_)
+                    | Command::Look
+                    | Command::Tell(..) => None,
                 })
                 .collect()
         };

@@ -5,16 +5,19 @@ mod bfd;
 mod bmp;
 mod by_prefix;
 mod capture;
+mod clear;
 mod control;
 mod denied;
 mod desire;
 mod driver;
 mod events;
+mod explain;
 mod fib;
 mod filters;
 mod inputs;
 mod listen;
 mod mesh;
+mod metrics;
 mod net;
 mod nexthop;
 mod objects;
@@ -36,9 +39,11 @@ use felix_kernel::capability::{self, CapabilityError};
 use felix_kernel::host::{ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL};
 use felix_kernel::monitor::Monitor;
 use manx_crds::host::BGPD_SOCKET;
+use manx_crds::store::Store;
 use manx_crds::store::any::AnyStore;
 use manx_daemon::options::{Options, private_directory};
 use manx_daemon::secrets::Secrets;
+use manx_daemon::traffic::{Counted, Traffic};
 use tokio::sync::mpsc;
 
 use crate::driver::{Driver, Sources};
@@ -86,7 +91,9 @@ fn main() -> std::process::ExitCode {
 async fn run(options: &Options, node: String, installs: bool) -> anyhow::Result<()> {
     private_directory(&options.run_dir)?;
     private_directory(&options.state_dir)?;
+    let traffic = Traffic::default();
     let store = AnyStore::open(&options.store).await.context("the datastore")?;
+    let store = Counted::new(store, &traffic);
     let questions =
         manx_daemon::control::listen(&options.run_dir.join(BGPD_SOCKET)).context("the control socket")?;
     options.serve_health(BGPD_SOCKET).await.context("probes")?;
@@ -133,6 +140,10 @@ async fn run(options: &Options, node: String, installs: bool) -> anyhow::Result<
         objects_changed: false,
         elected: started,
         started,
+        traffic,
+        figures: metrics::LoopFigures::default(),
+        answered: false,
+        drains: None,
         closing: Vec::new(),
     };
     driver.run(sources, manx_daemon::stop::signal()?).await
@@ -140,8 +151,8 @@ async fn run(options: &Options, node: String, installs: bool) -> anyhow::Result<
 
 /// What the kernel says of links and routes, where routes are written, and the prefixes that were found there. Where the
 /// kernel denies it, the FabricNode says so.
-async fn kernel(
-    store: &AnyStore,
+async fn kernel<S: Store>(
+    store: &S,
     node: &str,
     installs: bool,
 ) -> anyhow::Result<(Monitor, (fib::Fib, Vec<ipnet::IpNet>))> {

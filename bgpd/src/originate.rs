@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bgp_proto::policy::{Source, Sources};
 use bgp_proto::route::{Audience, OwnRoute};
-use bgp_proto::{Input, PeerName};
+use bgp_proto::{AfiSafi, Input, PeerName};
 use ipnet::IpNet;
 use kube::ResourceExt as _;
 use manx_crds::acceptance;
@@ -103,13 +103,18 @@ impl Export {
         export
     }
 
+    /// Who says that a prefix is ours, ascending.
+    pub(crate) fn origins(&self, prefix: &IpNet, services: &ServiceIndex) -> BTreeSet<Origin> {
+        let own = self.prefixes.get(prefix).into_iter().flatten().cloned();
+        let of_services = services.origins(prefix).map(|name| Origin::Advertisement(name.to_owned()));
+        own.chain(of_services).collect()
+    }
+
     /// How a prefix is told: with the attributes of all origins that name a peer; peers that are told alike share one
     /// entry. Empty: it is told to nobody.
     pub(crate) fn routes(&self, prefix: &IpNet, services: &ServiceIndex) -> Vec<OwnRoute> {
-        let own = self.prefixes.get(prefix).into_iter().flatten().cloned();
-        let of_services = services.origins(prefix).map(|name| Origin::Advertisement(name.to_owned()));
         // Ascending: of several advertisements the first by name decides.
-        let origins: BTreeSet<Origin> = own.chain(of_services).collect();
+        let origins = self.origins(prefix, services);
         let mut by_peer: BTreeMap<&PeerName, OwnRoute> = BTreeMap::new();
         for teller in origins.iter().filter_map(|origin| self.tellers.get(origin)) {
             for peer in &teller.peers {
@@ -237,6 +242,10 @@ fn share(by_peer: BTreeMap<&PeerName, OwnRoute>) -> Vec<OwnRoute> {
     routes.into_iter().map(|(route, peers)| OwnRoute { audience: Audience::Only(peers), ..route }).collect()
 }
 
+fn sources_of(routes: &[OwnRoute]) -> Sources {
+    routes.iter().fold(Sources::default(), |all, route| all.union(route.sources))
+}
+
 /// How long an address of a Service is held back when this node begins to serve it. kube-proxy hears of the endpoint
 /// when we do, and programs it up to a second later (its `minSyncPeriod`): until then the kernel would refuse what
 /// routers send here.
@@ -246,6 +255,8 @@ const PROXY: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(crate) struct Originated {
     told: BTreeMap<IpNet, Vec<OwnRoute>>,
+    /// How many of these came to be here in which way; one that did in several is in each.
+    counts: BTreeMap<(AfiSafi, Source), u64>,
     /// Addresses of Services that are told from then on, unless they are gone by then.
     held_back: BTreeMap<IpNet, Instant>,
     /// Whether anything was told: the first time, peers may have these addresses from an earlier life, and would take
@@ -283,15 +294,44 @@ impl Originated {
             let routes = export.routes(&prefix, services);
             if routes.is_empty() {
                 self.held_back.remove(&prefix);
-                if self.told.remove(&prefix).is_some() {
+                if self.take(&prefix) {
                     inputs.push(Input::Withdraw { prefix });
                 }
             } else if self.told.get(&prefix) != Some(&routes) && !self.holds_back(prefix, export, now) {
-                self.told.insert(prefix, routes.clone());
+                self.put(prefix, routes.clone());
                 inputs.push(Input::Originate { prefix, routes });
             }
         }
         inputs
+    }
+
+    fn put(&mut self, prefix: IpNet, routes: Vec<OwnRoute>) {
+        self.take(&prefix);
+        for source in sources_of(&routes).iter() {
+            *self.counts.entry((AfiSafi::of(&prefix), source)).or_default() += 1;
+        }
+        self.told.insert(prefix, routes);
+    }
+
+    /// Whether it was told.
+    fn take(&mut self, prefix: &IpNet) -> bool {
+        let Some(before) = self.told.remove(prefix) else { return false };
+        for source in sources_of(&before).iter() {
+            if let Some(count) = self.counts.get_mut(&(AfiSafi::of(prefix), source)) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        true
+    }
+
+    /// How many prefixes are told, by how they came to be here.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = ((AfiSafi, Source), u64)> {
+        self.counts.iter().map(|(key, count)| (*key, *count))
+    }
+
+    /// How a prefix that is told came to be here.
+    pub(crate) fn sources(&self, prefix: &IpNet) -> Option<Sources> {
+        self.told.get(prefix).map(|routes| sources_of(routes))
     }
 
     /// Whether a prefix that has routes is to wait.

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use bgp_proto::bfd;
 use bgp_proto::config::PeerConfig;
 use bgp_proto::fsm::State;
 use bgp_proto::{PeerName, SessionEvent, Speaker};
@@ -20,6 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use manx_crds::v1alpha1::{
     BGPSession, BGPSessionSpec, BGPSessionStatus, BfdState, SessionError, SessionState,
 };
+use manx_daemon::log::took;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -128,6 +130,10 @@ impl Status {
             let note = session_status::note(peer, speaker);
             self.say(peer, reason, warning, note, now);
         }
+        // Comes once for each reason of a peer.
+        if let SessionEvent::Malformed { peer, what } = event {
+            self.say(peer, "MalformedMessage", true, what.clone(), now);
+        }
         if let SessionEvent::PrefixLimitNear { peer, family, count, limit } = event {
             let note = format!("received {count} of {limit} {family} prefixes");
             self.say(peer, "PrefixLimitNear", true, note, now);
@@ -138,6 +144,47 @@ impl Status {
         }
     }
 
+    /// BFD's session came up, or left Up.
+    pub(crate) fn bfd(
+        &mut self,
+        peer: &PeerName,
+        status: &bfd::SessionStatus,
+        failure: Option<&bfd::SessionStatus>,
+        desire: &Desire,
+        now: Instant,
+    ) {
+        if !desire.reports(peer) {
+            return;
+        }
+        if let Some(failure) = failure {
+            self.say(peer, "BFDDown", true, crate::bfd::why(failure), now);
+        }
+        if status.state == bfd::State::Up {
+            let detection = status.detection_time.map(took).unwrap_or_default();
+            self.say(peer, "BFDUp", false, format!("BFD is Up, detection time {detection}"), now);
+        }
+    }
+
+    /// A person drains this node: its peers are about to be told.
+    pub(crate) fn drain_started(&mut self, speaker: &Speaker) {
+        let note = format!("GRACEFUL_SHUTDOWN towards {} sessions (RFC 8326)", established(speaker));
+        tracing::info!(note, "drain started");
+        self.of_node("DrainStarted", note);
+    }
+
+    /// Every peer was told.
+    pub(crate) fn drained(&mut self, speaker: &Speaker, after: Duration) {
+        let note =
+            format!("{} sessions told in {:.1}s; they stay up", established(speaker), after.as_secs_f64());
+        tracing::info!(note, "drain completed");
+        self.of_node("DrainCompleted", note);
+    }
+
+    fn of_node(&mut self, reason: &'static str, note: String) {
+        // An Event that finds the writer busy is lost; the log has it.
+        drop(self.writes.try_send(Write::Event { session: None, reason, warning: false, note }));
+    }
+
     fn say(&mut self, peer: &PeerName, reason: &'static str, warning: bool, note: String, now: Instant) {
         let last = self.said.get(&(peer.clone(), reason));
         if last.is_some_and(|last| now.duration_since(*last) < EVENT_EVERY) {
@@ -146,7 +193,7 @@ impl Status {
         // Neighbours of a range may be any number in the course of time.
         self.said.retain(|_, at| now.duration_since(*at) < EVENT_EVERY);
         self.said.insert((peer.clone(), reason), now);
-        let event = Write::Event { session: self.name(peer), reason, warning, note };
+        let event = Write::Event { session: Some(self.name(peer)), reason, warning, note };
         // An Event that finds the writer busy is lost; the log has it.
         drop(self.writes.try_send(event));
     }
@@ -350,6 +397,12 @@ pub(crate) fn condition(
         last_transition_time,
         observed_generation: None,
     }
+}
+
+/// Sessions that are up.
+fn established(speaker: &Speaker) -> usize {
+    let peers = speaker.peers().filter_map(|(name, _, _)| speaker.peer(name));
+    peers.filter(|peer| peer.state == State::Established).count()
 }
 
 /// A value as the store takes it.

@@ -34,7 +34,8 @@ pub(crate) enum Write {
     Keep(BTreeSet<String>),
     Node(Box<NodeWish>),
     Event {
-        session: String,
+        /// About a BGPSession; none: about the FabricNode.
+        session: Option<String>,
         reason: &'static str,
         warning: bool,
         note: String,
@@ -190,21 +191,37 @@ async fn forget_others<S: Store>(store: &S, node: &str, wanted: &BTreeSet<String
     }
 }
 
-async fn event<S: Store>(store: &S, node: &str, session: String, reason: &str, warning: bool, note: String) {
-    let about = match store.get::<BGPSession>(&Key::cluster(&session)).await {
-        Ok(session) => session,
-        // Its object is not written yet: the Event names it all the same.
-        Err(_) => BGPSession::new(&session, BGPSessionSpec::default()),
-    };
+async fn event<S: Store>(
+    store: &S,
+    node: &str,
+    session: Option<String>,
+    reason: &str,
+    warning: bool,
+    note: String,
+) {
     let event = NewEvent {
         warning,
         reason: reason.to_owned(),
-        action: "Session".to_owned(),
+        action: if session.is_some() { "Session" } else { "Drain" }.to_owned(),
         note,
         controller: MANAGER.to_owned(),
         instance: node.to_owned(),
     };
-    if let Err(error) = store.record_event(&about, event).await {
+    let recorded = match session {
+        Some(session) => {
+            let about = match store.get::<BGPSession>(&Key::cluster(&session)).await {
+                Ok(session) => session,
+                // Its object is not written yet: the Event names it all the same.
+                Err(_) => BGPSession::new(&session, BGPSessionSpec::default()),
+            };
+            store.record_event(&about, event).await
+        }
+        None => match store.get::<FabricNode>(&Key::cluster(node)).await {
+            Ok(about) => store.record_event(&about, event).await,
+            Err(error) => Err(error),
+        },
+    };
+    if let Err(error) = recorded {
         tracing::debug!(%error, reason, "an Event was not recorded");
     }
 }

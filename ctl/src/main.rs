@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command prints")]
 
 mod command;
+mod confirm;
 mod error;
 mod fabric;
 mod table;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use manx_crds::report::SoftClear;
 use manx_crds::store::any::Place;
 use manx_crds::v1alpha1::AdminState;
 use serde::Serialize;
@@ -194,6 +196,42 @@ enum Bgp {
         #[arg(long = "for", value_name = "SECONDS")]
         seconds: Option<u64>,
     },
+    /// Explains a prefix: where it comes from, who is told and who is not, and what the kernel has
+    Explain {
+        /// Such as 10.244.17.0/26; an address stands for the longest prefix that holds it
+        prefix: String,
+    },
+    /// Ends the sessions with a peer, which start again at once; with --soft only their routes are sent again
+    Clear {
+        /// A BGPPeer, a class of sessions such as topology, or a neighbour's address
+        peer: String,
+        /// Ask the peer for its routes (in), send ours again (out), or both; the sessions stay up
+        #[arg(long, value_enum)]
+        soft: Option<Soft>,
+        /// For the operator of the other side (RFC 9003)
+        #[arg(short, long, default_value = "")]
+        message: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Soft {
+    In,
+    Out,
+    Both,
+}
+
+impl From<Soft> for SoftClear {
+    fn from(soft: Soft) -> Self {
+        match soft {
+            Soft::In => Self::In,
+            Soft::Out => Self::Out,
+            Soft::Both => Self::Both,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -256,6 +294,9 @@ async fn run(global: &Global, verb: Verb) -> Result<bool, Failure> {
         Verb::Bgp { what: Bgp::Capture { peer, write, follow, count, seconds } } => {
             let limits = command::capture::Limits { follow, count, seconds };
             command::capture::run(&fabric, &peer, write.as_deref(), limits).await
+        Verb::Bgp { what: Bgp::Explain { prefix } } => command::explain::run(&fabric, global, &prefix).await,
+        Verb::Bgp { what: Bgp::Clear { peer, soft, message, yes } } => {
+            command::clear::run(&fabric, global, &peer, soft.map(Into::into), &message, yes).await
         }
         Verb::Services => command::services::run(&fabric, global).await,
         Verb::Ipam { what: Ipam::Show } => command::ipam::run(&fabric, global).await,

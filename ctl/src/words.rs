@@ -23,6 +23,15 @@ pub(crate) fn age(since: Option<&Time>, now: Timestamp) -> String {
     }
 }
 
+/// `14m19s`
+pub(crate) fn lasts(seconds: u64) -> String {
+    match (seconds / 60, seconds % 60) {
+        (0, rest) => format!("{rest}s"),
+        (minutes, 0) => format!("{minutes}m"),
+        (minutes, rest) => format!("{minutes}m{rest:02}s"),
+    }
+}
+
 /// `2,412`
 pub(crate) fn thousands(number: impl ToString) -> String {
     let digits = number.to_string();

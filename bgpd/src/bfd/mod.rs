@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use bgp_proto::bfd::{Diagnostic, Path, SessionConfig, SessionStatus, State, Timing};
+use bgp_proto::bfd::{Diagnostic, Figures, Path, SessionConfig, SessionStatus, State, Timing};
 use bgp_proto::config::{AdminState, PeerConfig, SpeakerConfig};
 use bgp_proto::output::Reason;
 use bgp_proto::{AfiSafi, PeerName, link_local};
@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use manx_crds::v1alpha1::{BFDProfileSpec, BfdState, BfdStatus, EffectiveSession};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::desire::Desire;
 use crate::nexthop;
@@ -55,6 +55,8 @@ struct Shared {
     orders: Mutex<Option<Orders>>,
     wake: EventFd,
     news: Mutex<BTreeMap<PeerName, News>>,
+    /// Who wants to know what was counted.
+    curious: Mutex<Vec<oneshot::Sender<Figures>>>,
     /// Why some port cannot be listened on.
     deaf: Mutex<Option<String>>,
     notify: Notify,
@@ -87,6 +89,7 @@ impl Bfd {
             orders: Mutex::new(None),
             wake: EventFd::from_flags(flags)?,
             news: Mutex::new(BTreeMap::new()),
+            curious: Mutex::new(Vec::new()),
             deaf: Mutex::new(None),
             notify: Notify::new(),
         });
@@ -109,6 +112,18 @@ impl Bfd {
 
     fn order(&self, orders: Orders) {
         *lock(&self.shared.orders) = Some(orders);
+        self.wake();
+    }
+
+    /// What the thread counted: it says so as soon as it is awake.
+    pub(crate) fn figures(&self) -> oneshot::Receiver<Figures> {
+        let (answer, receiver) = oneshot::channel();
+        lock(&self.shared.curious).push(answer);
+        self.wake();
+        receiver
+    }
+
+    fn wake(&self) {
         // It fails where the count of wake-ups is full: then one is due anyway.
         let _ = self.shared.wake.write(1);
     }

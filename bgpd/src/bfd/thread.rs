@@ -56,6 +56,10 @@ impl Worker {
             }
             self.monitor.timeout(now);
             self.drain();
+            for curious in std::mem::take(&mut *lock(&self.shared.curious)) {
+                // Whoever asked may be gone.
+                drop(curious.send(self.monitor.figures()));
+            }
             if self.ends.is_some_and(|at| at <= now) {
                 return;
             }

@@ -115,6 +115,14 @@ fn on(interface: u32, text: &str) -> IpAddr {
     IpAddr::V6(bgp_proto::link_local::scoped(text.parse().unwrap(), interface))
 }
 
+/// A block that is told to a peer.
+pub(crate) fn advertised() -> Desire {
+    of(vec![
+        put(Change::Peer, &peer("tor-a", "address: 10.0.1.1, asn: 65001")),
+        put(Change::Advertisement, &advertisement("all", "pools: {}")),
+    ])
+}
+
 /// What the speaker is told to originate, without Services.
 pub(super) fn told(desire: &Desire) -> BTreeMap<IpNet, Vec<OwnRoute>> {
     let inputs = Originated::default().all(&desire.export, &ServiceIndex::new("n1"), Instant::now());
