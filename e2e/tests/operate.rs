@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use e2e::frr::{Arguments, Frr};
 use e2e::netns::{self, Netns};
@@ -188,6 +188,15 @@ fn an_operator_sees_explains_and_clears() {
         rig.metric(&format!("manx_bfd_session_up{{{TOR},peer_name=\"tor\"}}")) == Some(1.0)
             && rig.metric("manx_route_programmed{family=\"IPv4Unicast\"}") == Some(2.0)
     });
+    // FRR makes its BFD session anew when it knows our address, and the old one says Down: the session must have held.
+    rig.await_that("the session has held for a while", |rig| {
+        let since =
+            rig.metric(&format!("manx_bgp_session_since_timestamp_seconds{{{TOR},peer_name=\"tor\"}}"));
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+        rig.metric(&format!("manx_bgp_session_up{{{TOR},peer_name=\"tor\"}}")) == Some(1.0)
+            && since.is_some_and(|since| now - since > 5.0)
+            && rig.metric("manx_route_programmed{family=\"IPv4Unicast\"}") == Some(2.0)
+    });
     metrics(&rig);
     explanations(&rig);
     repair(&rig);
@@ -206,7 +215,7 @@ fn metrics(rig: &Rig) {
     for (sample, expected) in [
         (format!("manx_bgp_session_up{{{tor}}}"), 1.0),
         ("manx_bgp_session_up{peer=\"10.9.0.9\",peer_name=\"gone\"}".to_owned(), 0.0),
-        (format!("manx_bgp_prefixes{{{tor},family=\"IPv4Unicast\",stage=\"received\"}}"), 3.0),
+        (format!("manx_bgp_prefixes{{{tor},family=\"IPv4Unicast\",stage=\"received\"}}"), 4.0),
         (format!("manx_bgp_prefixes{{{tor},family=\"IPv4Unicast\",stage=\"accepted\"}}"), 1.0),
         (format!("manx_bgp_prefixes{{{tor},family=\"IPv4Unicast\",stage=\"advertised\"}}"), 1.0),
         ("manx_bgp_rib_prefixes{family=\"IPv4Unicast\"}".to_owned(), 4.0),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::Rib;
 use super::attrs::AttrId;
 use super::core::Family;
 use super::group::{Group, Telling, Verdict, rewritten};
 use super::table::{Entry, LOCAL, Slot};
 use super::view::AdvertisedRoute;
-use super::Rib;
 use crate::types::{AfiSafi, PeerId};
 use crate::wire::nlri::V6;
 use crate::wire::rewrite::{self, Style};
@@ -151,19 +151,21 @@ impl Rib {
         };
         let told = if group.adds_paths::<A>() {
             // Of several paths the first one that is not the peer's own stands for all.
-            let paths = group.paths_of::<A>(slot, &self.core, |_| ()).into_iter().map(|(_, telling)| telling);
-            let other = paths.into_iter().find(|telling| telling.source != peer);
-            other.ok_or_else(|| self.withheld::<A>(peer, group, slot, best))
+            let paths = group.paths_of::<A>(slot, &self.core, |_| ());
+            let other = paths.into_iter().find(|(_, telling)| telling.source != peer);
+            other
+                .map(|(id, telling)| (Some(id), telling))
+                .ok_or_else(|| self.withheld::<A>(peer, group, slot, best))
         } else if best.1 == peer {
             Err(Withheld::OwnPath)
         } else {
             match group.verdict::<A>(slot, Some(best), &self.core) {
-                Verdict::Tell(telling) => Ok(telling),
+                Verdict::Tell(telling) => Ok((None, telling)),
                 Verdict::Not | Verdict::TooLong(_) => Err(self.withheld::<A>(peer, group, slot, best)),
             }
         };
         let (attrs, source) = match &told {
-            Ok(telling) => (telling.attrs, telling.source),
+            Ok((_, telling)) => (telling.attrs, telling.source),
             Err(Withheld::Filter) => best,
             Err(why) => return ExportView::not(*why),
         };
@@ -197,7 +199,7 @@ impl Rib {
         peer: PeerId,
         group: &Group,
         slot: Slot,
-        telling: &Telling,
+        (path_id, telling): &(Option<u32>, Telling),
         prefix: &IpNet,
     ) -> Result<AdvertisedRoute, Withheld> {
         let entry = A::plane(&self.core).table.entry(slot);
@@ -218,6 +220,7 @@ impl Rib {
         let outgoing = rewrite::outgoing(&bytes);
         Ok(AdvertisedRoute {
             prefix: *prefix,
+            path_id: *path_id,
             source: (telling.source != LOCAL).then_some(telling.source),
             next_hop: outgoing.next_hop.to_vec(),
             attributes: outgoing.attributes.to_vec(),
