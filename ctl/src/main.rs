@@ -294,6 +294,7 @@ async fn run(global: &Global, verb: Verb) -> Result<bool, Failure> {
         Verb::Bgp { what: Bgp::Capture { peer, write, follow, count, seconds } } => {
             let limits = command::capture::Limits { follow, count, seconds };
             command::capture::run(&fabric, &peer, write.as_deref(), limits).await
+        }
         Verb::Bgp { what: Bgp::Explain { prefix } } => command::explain::run(&fabric, global, &prefix).await,
         Verb::Bgp { what: Bgp::Clear { peer, soft, message, yes } } => {
             command::clear::run(&fabric, global, &peer, soft.map(Into::into), &message, yes).await
