@@ -9,13 +9,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bgp_proto::wire::message::{MAX_EXTENDED_LENGTH, message_length};
-use bgp_proto::{ConnId, PeerName, Speaker};
+use bgp_proto::{ConnId, PeerName, Speaker, link_local};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use manx_crds::report::{BgpdCapture, CapturedMessage, ControlError};
 
 use crate::driver::Driver;
 use crate::net::Net;
+use crate::unnumbered::shown;
 
 /// Octets of messages that a capture keeps.
 const MOST_OCTETS: usize = 4 << 20;
@@ -193,6 +194,7 @@ impl Captures {
             return;
         }
         let Some((local, remote)) = net.ends(conn) else { return };
+        let (local, remote) = (on_the_wire(local), on_the_wire(remote));
         let phase = if conn.0 > capture.latest { Phase::Cut } else { Phase::Searching };
         let stream = || Stream { phase, begun: Vec::new() };
         // A peer has two connections at the most: what is older is gone.
@@ -255,7 +257,7 @@ impl Driver {
     /// The messages that the running session began with, at their times.
     fn opens(&self, name: &PeerName, now: Instant) -> Vec<CapturedMessage> {
         let Some(opens) = self.speaker.opens(name) else { return Vec::new() };
-        let (local, remote) = (opens.local, opens.remote);
+        let (local, remote) = (on_the_wire(opens.local), on_the_wire(opens.remote));
         let message = |(at, octets), sent| CapturedMessage {
             time: microseconds(before(now.saturating_duration_since(at))),
             local,
@@ -274,8 +276,10 @@ impl Driver {
                 return Ok(name.clone());
             }
             let class = self.desire.class_of(range.unwrap_or(name));
-            if config.remote.to_string() == text || class == text {
-                found.push((name.clone(), config.remote));
+            let (place, remote) =
+                (self.desire.remote_of(name, config), shown(self.monitor.facts(), config.remote));
+            if remote == text || place == text || class == text {
+                found.push((name.clone(), remote));
             }
         }
         match &found[..] {
@@ -286,7 +290,7 @@ impl Driver {
                 "manxctl bgp peers",
             )),
             _ => {
-                let remotes: Vec<String> = found.iter().map(|(_, remote)| remote.to_string()).collect();
+                let remotes: Vec<&str> = found.iter().map(|(_, remote)| remote.as_str()).collect();
                 Err(refused(
                     format!("{text} has {} sessions here: {}", found.len(), remotes.join(", ")),
                     "one of them, by the far end's address",
@@ -295,6 +299,11 @@ impl Driver {
             }
         }
     }
+}
+
+/// Without the interface that a link-local address has in here.
+fn on_the_wire(end: SocketAddr) -> SocketAddr {
+    SocketAddr::new(link_local::wire(end.ip()), end.port())
 }
 
 fn refused(error: String, expected: &str, remedy: &str) -> ControlError {

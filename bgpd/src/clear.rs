@@ -2,11 +2,13 @@
 
 use std::time::Instant;
 
+use bgp_proto::config::PeerConfig;
 use bgp_proto::fsm::State;
 use bgp_proto::{AfiSafi, Input, PeerName};
 use manx_crds::report::{BgpdCleared, ClearedRow, SoftClear};
 
 use crate::driver::Driver;
+use crate::unnumbered::shown;
 
 /// The capability that a peer answers requests by (RFC 2918).
 const ROUTE_REFRESH: &str = "RouteRefresh";
@@ -19,12 +21,13 @@ pub(crate) fn clear(driver: &mut Driver, peer: &str, soft: Option<SoftClear>, me
 
 /// The sessions that a word names: a BGPPeer or another class, one session of it, or a neighbour's address.
 fn named(driver: &Driver, word: &str) -> Vec<PeerName> {
-    let is_meant = |name: &PeerName, remote: std::net::IpAddr, range: Option<&PeerName>| {
+    let is_meant = |name: &PeerName, config: &PeerConfig, range: Option<&PeerName>| {
         driver.desire.class_of(range.unwrap_or(name)) == word
             || name.as_str() == word
-            || remote.to_string() == word
+            || driver.desire.remote_of(name, config) == word
+            || shown(driver.monitor.facts(), config.remote) == word
     };
-    let peers = driver.speaker.peers().filter(|(name, config, range)| is_meant(name, config.remote, *range));
+    let peers = driver.speaker.peers().filter(|(name, config, range)| is_meant(name, config, *range));
     peers.map(|(name, _, _)| name.clone()).collect()
 }
 
@@ -32,7 +35,10 @@ fn one(driver: &mut Driver, name: &PeerName, soft: Option<SoftClear>, message: &
     let (now, mut done, mut not_done) = (Instant::now(), Vec::new(), Vec::new());
     let remote = driver.speaker.peers().find(|(peer, _, _)| *peer == name);
     let (remote, class) = remote.map_or((String::new(), name.as_str().to_owned()), |(_, config, range)| {
-        (config.remote.to_string(), driver.desire.class_of(range.unwrap_or(name)).to_owned())
+        (
+            shown(driver.monitor.facts(), config.remote),
+            driver.desire.class_of(range.unwrap_or(name)).to_owned(),
+        )
     });
     let status = driver.speaker.peer(name);
     let is_up = status.as_ref().is_some_and(|status| status.state == State::Established);

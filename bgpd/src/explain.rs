@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use bgp_proto::PeerId;
 use bgp_proto::decision::BestPathReason;
 use bgp_proto::fsm::State;
 use bgp_proto::policy::ImportRejection;
 use bgp_proto::rib::{AdvertisedRoute, ExportView, PathStatus, PathView, Withheld};
 use bgp_proto::wire::display;
+use bgp_proto::{PeerId, link_local};
 use felix_kernel::facts::Facts;
 use felix_kernel::route::{NextHop, Route, RouteKind, RouteState};
 use ipnet::IpNet;
@@ -168,7 +168,7 @@ fn received(views: &[PathView], name: impl Fn(PeerId) -> String, taken_by_defaul
             from: name(from),
             verdict,
             as_path: display::attributes(&view.attributes).as_path,
-            next_hop: view.next_hop.map(|address| address.to_string()),
+            next_hop: view.next_hop.map(|address| link_local::wire(address).to_string()),
             why: why(view, taken_by_default),
             best: matches!(view.status, PathStatus::Best(_)),
             used: matches!(view.status, PathStatus::Best(_) | PathStatus::Multipath),

@@ -71,7 +71,7 @@ pub(crate) fn answer(driver: &Driver, question: Question) {
     let mut figures = Figures::default();
     view.expose(&mut figures);
     let names: BTreeMap<PeerName, (String, String)> =
-        view.peers().into_iter().map(|peer| (peer.name.clone(), (peer.address(), peer.class))).collect();
+        view.peers().into_iter().map(|peer| (peer.name.clone(), (peer.remote, peer.class))).collect();
     let bfd = driver.bfd.figures();
     tokio::spawn(async move {
         if let Ok(Ok(bfd)) = tokio::time::timeout(BFD_PATIENCE, bfd).await {
@@ -86,6 +86,8 @@ pub(crate) fn answer(driver: &Driver, question: Question) {
 
 struct Peer<'a> {
     name: &'a PeerName,
+    /// The neighbour's address, or the interface behind which it is.
+    remote: String,
     /// The BGPPeer.
     class: String,
     config: &'a PeerConfig,
@@ -93,12 +95,8 @@ struct Peer<'a> {
 }
 
 impl Peer<'_> {
-    fn address(&self) -> String {
-        self.config.remote.to_string()
-    }
-
     fn label(&self) -> (&'static str, String) {
-        ("peer", self.address())
+        ("peer", self.remote.clone())
     }
 
     fn labels(&self) -> Labels {
@@ -114,7 +112,8 @@ impl View<'_> {
     fn peers(&self) -> Vec<Peer<'_>> {
         let peers = self.speaker.peers().filter_map(|(name, config, range)| {
             let class = self.desire.class_of(range.unwrap_or(name)).to_owned();
-            Some(Peer { name, class, config, status: self.speaker.peer(name)? })
+            let remote = self.desire.remote_of(name, config);
+            Some(Peer { name, remote, class, config, status: self.speaker.peer(name)? })
         });
         peers.collect()
     }

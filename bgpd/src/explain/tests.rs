@@ -8,6 +8,7 @@ fn view(peer: Option<u16>, status: PathStatus) -> PathView {
         peer: peer.map(PeerId),
         status,
         stale: false,
+        path_id: None,
         next_hop: Some("10.0.13.3".parse().unwrap()),
         local_pref: 100,
         med: 0,
@@ -79,6 +80,7 @@ fn a_peer_is_told_a_next_hop_of_its_family() {
     let route = |next_hop: &[u8], attributes: &[u8]| AdvertisedRoute {
         prefix: "10.244.17.0/26".parse().unwrap(),
         source: None,
+        path_id: None,
         next_hop: next_hop.to_vec(),
         attributes: attributes.to_vec(),
     };

@@ -144,7 +144,7 @@ fn wide(session: &SessionRow) -> Vec<String> {
     let number = |number: Option<u64>| number.map(thousands).unwrap_or_default();
     vec![
         session.asn.map(|asn| asn.to_string()).unwrap_or_default(),
-        session.local_address.map(|address| address.to_string()).unwrap_or_default(),
+        session.local_address.clone().unwrap_or_default(),
         session.hold_seconds.map(|seconds| format!("{seconds}s")).unwrap_or_default(),
         number(session.resets),
         thousands(session.malformed.iter().map(|row| row.count).sum::<u64>()),

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::link_local;
 use crate::types::{Asn, RouterId};
 use crate::wire::message::encode;
 use crate::wire::{Capability, MessageType, Notification, Open};
@@ -80,7 +81,7 @@ impl Subject {
 
 /// 16 octets, of which an IPv4 address fills the last four (RFC 7854 §4.2).
 fn put_address(address: IpAddr, out: &mut Vec<u8>) {
-    match address {
+    match link_local::wire(address) {
         IpAddr::V4(address) => {
             out.extend_from_slice(&[0; 12]);
             out.extend_from_slice(&address.octets());

@@ -13,8 +13,9 @@ use super::table::{LOCAL, Path, Slot};
 use crate::bmp::message::Table;
 use crate::policy::NextHopMode;
 use crate::types::{AfiSafi, PeerId};
-use crate::wire::attr::{self, code};
+use crate::wire::attr::{self, Key, code};
 use crate::wire::message::MAX_EXTENDED_LENGTH;
+use crate::wire::next_hop;
 use crate::wire::nlri::{Nlri, V6};
 use crate::wire::rewrite::{self, Origin, Outgoing, Style};
 use crate::wire::update;
@@ -337,21 +338,25 @@ impl Core {
             Table::LocRib => {
                 // The next hop is the one received (RFC 9069 §5.4); a route of our own has none.
                 let origin = if key.next_hop == SELF { Origin::Own } else { Origin::External };
-                rewrite::rewrite(bytes, &key, A::FAMILY, &self.loc_rib_style(), origin, out);
+                rewrite::rewrite(bytes, &key, A::FAMILY, &self.loc_rib_style(bytes, &key), origin, out);
             }
             Table::AdjRibIn | Table::AdjRibInPostPolicy | Table::AdjRibOut => as_received::<A>(bytes, out),
         }
     }
 
     /// Nothing is put in or left out but LOCAL_PREF, which every selected route has.
-    fn loc_rib_style(&self) -> Style {
+    fn loc_rib_style(&self, canonical: &[u8], key: &Key) -> Style {
+        let received = attr::find(canonical, code::NEXT_HOP).unwrap_or_default();
+        let next_hop = next_hop::wire(received).octets().first_chunk::<16>().copied();
         Style {
             external: false,
             local_asn: self.config.asn,
             four_octet_as: true,
             next_hop_ipv4: Some([0; 4]),
-            next_hop_ipv6: Some([0; 16]),
+            // A link-local one is handed on to nobody else, so it stands for ours here.
+            next_hop_ipv6: Some(next_hop.unwrap_or_default()),
             link_local: None,
+            extended_next_hop: key.has(Key::IPV6),
             cluster_id: 0,
             role: None,
             next_hop: NextHopMode::Keep,
@@ -369,8 +374,9 @@ fn as_received<A: Family>(canonical: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(canonical);
         return;
     }
-    out.push(u8::try_from(next_hop.len()).unwrap_or_default());
-    out.extend_from_slice(next_hop);
+    let next_hop = next_hop::wire(next_hop);
+    out.push(u8::try_from(next_hop.octets().len()).unwrap_or_default());
+    out.extend_from_slice(next_hop.octets());
     for attribute in attr::attributes(canonical).filter(|one| one.code != code::NEXT_HOP) {
         out.extend_from_slice(attribute.whole);
     }

@@ -89,6 +89,22 @@ pub fn address(canonical: &[u8]) -> IpAddr {
     second.filter(|second| link_local::parts(*second).is_some()).unwrap_or(IpAddr::V6(first))
 }
 
+/// A canonical next hop without the interfaces of its link-local addresses: as it is on the wire.
+#[must_use]
+pub fn wire(canonical: &[u8]) -> NextHop {
+    if canonical.len() < 16 {
+        return NextHop::of(canonical);
+    }
+    let mut next_hop = NextHop::default();
+    for octets in canonical.chunks_exact(16).filter_map(|octets| octets.first_chunk::<16>()) {
+        match link_local::wire(IpAddr::V6(Ipv6Addr::from(*octets))) {
+            IpAddr::V6(address) => next_hop.push(&address.octets()),
+            IpAddr::V4(address) => next_hop.push(&address.octets()),
+        }
+    }
+    next_hop
+}
+
 /// What of a canonical next hop means something to who is not on the same link; empty: nothing.
 #[must_use]
 pub fn global(canonical: &[u8]) -> &[u8] {

@@ -62,6 +62,21 @@ fn without_an_interface_the_global_address_counts() {
     assert_eq!(read(0, &["fe80::1"]), ("fe80::1".parse().unwrap(), vec![]));
 }
 
+/// What stations are shown: no interface of ours, whatever the form.
+#[test]
+fn the_wire_form_has_no_interface() {
+    for (interface, addresses) in [
+        (5, &["fe80::1"][..]),
+        (5, &["2001:db8::1", "fe80::1"]),
+        (0, &["2001:db8::1", "fe80::1"]),
+        (0, &["2001:db8::1"]),
+    ] {
+        let canonical = NextHop::received(V6, &octets(addresses), false, interface).unwrap();
+        assert_eq!(wire(canonical.octets()).octets(), octets(addresses), "{addresses:?} on {interface}");
+    }
+    assert_eq!(wire(&[192, 0, 2, 1]).octets(), [192, 0, 2, 1]);
+}
+
 #[test]
 fn lengths_that_are_none() {
     for length in [0, 1, 4, 8, 12, 15, 16, 17, 20, 24, 31, 32, 33, 48, 64] {
