@@ -6,6 +6,7 @@ mod filters;
 mod guards;
 mod handed_on;
 mod messages;
+mod paths;
 mod relations;
 mod restarts;
 
@@ -75,6 +76,7 @@ pub(crate) fn rows() -> Vec<Row> {
         .chain(relations::rows())
         .chain(restarts::rows())
         .chain(bfd::rows())
+        .chain(paths::rows())
         .chain(later())
         .collect()
 }
@@ -208,8 +210,6 @@ fn later() -> Vec<Row> {
     let setting =
         |name, setup| Row { name, lacks: Vec::new(), proof: Proof::Setting(setup), patience: PATIENCE };
     vec![
-        setting("add-path, receive (RFC 7911)", || with_spec("  session: {addPath: {receive: true}}\n")),
-        setting("add-path, send (RFC 7911)", || with_spec("  session: {addPath: {send: 4}}\n")),
         setting("unnumbered", || Setup { place: Some("interface: eth0"), ..Setup::default() }),
         setting("extended next hop (RFC 8950)", || Setup {
             place: Some("interface: eth0"),
