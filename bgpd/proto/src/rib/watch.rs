@@ -347,15 +347,17 @@ impl Core {
     /// Nothing is put in or left out but LOCAL_PREF, which every selected route has.
     fn loc_rib_style(&self, canonical: &[u8], key: &Key) -> Style {
         let received = attr::find(canonical, code::NEXT_HOP).unwrap_or_default();
-        let next_hop = next_hop::wire(received).octets().first_chunk::<16>().copied();
+        let received = next_hop::on_wire(received);
+        let mut addresses =
+            received.octets().chunks_exact(16).filter_map(|octets| octets.first_chunk::<16>());
         Style {
             external: false,
             local_asn: self.config.asn,
             four_octet_as: true,
             next_hop_ipv4: Some([0; 4]),
             // A link-local one is handed on to nobody else, so it stands for ours here.
-            next_hop_ipv6: Some(next_hop.unwrap_or_default()),
-            link_local: None,
+            next_hop_ipv6: Some(addresses.next().copied().unwrap_or_default()),
+            link_local: addresses.next().copied(),
             extended_next_hop: key.has(Key::IPV6),
             cluster_id: 0,
             role: None,
@@ -374,7 +376,7 @@ fn as_received<A: Family>(canonical: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(canonical);
         return;
     }
-    let next_hop = next_hop::wire(next_hop);
+    let next_hop = next_hop::on_wire(next_hop);
     out.push(u8::try_from(next_hop.octets().len()).unwrap_or_default());
     out.extend_from_slice(next_hop.octets());
     for attribute in attr::attributes(canonical).filter(|one| one.code != code::NEXT_HOP) {

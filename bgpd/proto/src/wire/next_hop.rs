@@ -89,18 +89,16 @@ pub fn address(canonical: &[u8]) -> IpAddr {
     second.filter(|second| link_local::parts(*second).is_some()).unwrap_or(IpAddr::V6(first))
 }
 
-/// A canonical next hop without the interfaces of its link-local addresses: as it is on the wire.
+/// A canonical next hop as it was on the wire, for whoever is told what a peer said.
 #[must_use]
-pub fn wire(canonical: &[u8]) -> NextHop {
-    if canonical.len() < 16 {
+pub fn on_wire(canonical: &[u8]) -> NextHop {
+    let mut next_hop = NextHop::default();
+    if !canonical.len().is_multiple_of(16) {
         return NextHop::of(canonical);
     }
-    let mut next_hop = NextHop::default();
     for octets in canonical.chunks_exact(16).filter_map(|octets| octets.first_chunk::<16>()) {
-        match link_local::wire(IpAddr::V6(Ipv6Addr::from(*octets))) {
-            IpAddr::V6(address) => next_hop.push(&address.octets()),
-            IpAddr::V4(address) => next_hop.push(&address.octets()),
-        }
+        let address = IpAddr::V6(Ipv6Addr::from(*octets));
+        next_hop.push(&link_local::parts(address).map_or(*octets, |(address, _)| address.octets()));
     }
     next_hop
 }
