@@ -19,7 +19,7 @@ HELM := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/manx/helm-$(HELM_VERSION)/helm
 # Packages of a fresh Debian 12: a compiler's linker, the real routers, and what looks at the kernel.
 APT_BUILD := gcc libc6-dev make
 APT_PEERS := openbgpd gobgpd
-APT_TEST := frr bird2 nftables iproute2 iptables iputils-ping containernetworking-plugins conntrack tcpdump util-linux procps
+APT_TEST := frr bird2 nftables iproute2 iptables iputils-ping containernetworking-plugins conntrack tcpdump tshark util-linux procps
 
 # One selection for every build of the binaries, the demo's own included: another one has other features of the
 # dependencies, and compiles them again.

@@ -5,6 +5,7 @@
 
 mod distance;
 mod gate;
+mod monitoring;
 mod node;
 mod nodes;
 mod range;

@@ -146,6 +146,11 @@ impl Node {
         self.home.join("bgpd.log")
     }
 
+    /// Where its socket is.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.home.join("run")
+    }
+
     pub(crate) fn said(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
