@@ -78,7 +78,7 @@ fn one(driver: &mut Driver, name: &PeerName, soft: Option<SoftClear>, message: &
         }
     }
     let soft = soft.map(|soft| format!("{soft:?}"));
-    tracing::info!(peer = %name, remote, soft, message, ?done, ?not_done, "session cleared by a person");
+    tracing::info!(peer = %name, remote, soft, text = message, ?done, ?not_done, "session cleared by a person");
     ClearedRow { node: driver.node.clone(), peer: class, remote, done, not_done }
 }
 
