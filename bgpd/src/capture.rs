@@ -14,9 +14,9 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use manx_crds::report::{BgpdCapture, CapturedMessage, ControlError};
 
+use crate::control;
 use crate::driver::Driver;
 use crate::net::Net;
-use crate::unnumbered::shown;
 
 /// Octets of messages that a capture keeps.
 const MOST_OCTETS: usize = 4 << 20;
@@ -270,17 +270,10 @@ impl Driver {
 
     /// The one session that is meant.
     fn session_named(&self, text: &str) -> Result<PeerName, ControlError> {
-        let mut found = Vec::new();
-        for (name, config, range) in self.speaker.peers() {
-            if name.as_str() == text {
-                return Ok(name.clone());
-            }
-            let class = self.desire.class_of(range.unwrap_or(name));
-            let (place, remote) =
-                (self.desire.remote_of(name, config), shown(self.monitor.facts(), config.remote));
-            if remote == text || place == text || class == text {
-                found.push((name.clone(), remote));
-            }
+        let found = control::sessions_named(self, text);
+        // Its own name means one session, also where a class is called alike.
+        if let Some((name, _)) = found.iter().find(|(name, _)| name.as_str() == text) {
+            return Ok(name.clone());
         }
         match &found[..] {
             [(name, _)] => Ok(name.clone()),

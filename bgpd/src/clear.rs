@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use bgp_proto::config::PeerConfig;
 use bgp_proto::fsm::State;
 use bgp_proto::{AfiSafi, Input, PeerName};
 use manx_crds::report::{BgpdCleared, ClearedRow, SoftClear};
 
+use crate::control;
 use crate::driver::Driver;
 use crate::unnumbered::shown;
 
@@ -14,21 +14,9 @@ use crate::unnumbered::shown;
 const ROUTE_REFRESH: &str = "RouteRefresh";
 
 pub(crate) fn clear(driver: &mut Driver, peer: &str, soft: Option<SoftClear>, message: &str) -> BgpdCleared {
-    let sessions: Vec<PeerName> = named(driver, peer);
-    let sessions = sessions.iter().map(|name| one(driver, name, soft, message)).collect();
+    let sessions = control::sessions_named(driver, peer);
+    let sessions = sessions.iter().map(|(name, _)| one(driver, name, soft, message)).collect();
     BgpdCleared { node: driver.node.clone(), sessions }
-}
-
-/// The sessions that a word names: a BGPPeer or another class, one session of it, or a neighbour's address.
-fn named(driver: &Driver, word: &str) -> Vec<PeerName> {
-    let is_meant = |name: &PeerName, config: &PeerConfig, range: Option<&PeerName>| {
-        driver.desire.class_of(range.unwrap_or(name)) == word
-            || name.as_str() == word
-            || driver.desire.remote_of(name, config) == word
-            || shown(driver.monitor.facts(), config.remote) == word
-    };
-    let peers = driver.speaker.peers().filter(|(name, config, range)| is_meant(name, config, *range));
-    peers.map(|(name, _, _)| name.clone()).collect()
 }
 
 fn one(driver: &mut Driver, name: &PeerName, soft: Option<SoftClear>, message: &str) -> ClearedRow {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bgp_proto::PeerName;
 use bgp_proto::fsm::State;
 use bgp_proto::status::Malformation;
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use manx_daemon::control::Question;
 
 use crate::driver::Driver;
 use crate::session_status::Source;
+use crate::unnumbered::shown;
 use crate::{clear, explain, metrics, routes, session_status};
 
 const VERBS: [&str; 8] =
@@ -83,6 +85,20 @@ fn status(driver: &Driver) -> BgpdStatus {
             .collect(),
         invalid: driver.objects.invalid.values().chain(driver.services.invalid().values()).cloned().collect(),
     }
+}
+
+/// The sessions that a word names, each with its far end as people write it: a BGPPeer or another class, one session of it, the
+/// far end's address, or the interface behind which it is.
+pub(crate) fn sessions_named(driver: &Driver, word: &str) -> Vec<(PeerName, String)> {
+    let named = driver.speaker.peers().filter_map(|(name, config, range)| {
+        let remote = shown(driver.monitor.facts(), config.remote);
+        let is_meant = name.as_str() == word
+            || driver.desire.class_of(range.unwrap_or(name)) == word
+            || driver.desire.remote_of(name, config) == word
+            || remote == word;
+        is_meant.then(|| (name.clone(), remote))
+    });
+    named.collect()
 }
 
 fn peers(driver: &Driver) -> BgpdPeers {

@@ -97,14 +97,15 @@ impl World<'_> {
             || reflectors.contains(node_name)
             || reflectors == self.running.reflectors
                 && to_reflectors.all(|(name, _)| (self.running.carries)(name));
-        if !self.awaits_reflectors() && has_changed {
+        let awaits = self.awaits_reflectors();
+        if !awaits && has_changed {
             return false;
         }
         let is_there = |link: &Link| self.objects.fabric_nodes.named(&link.node).is_some();
         let kept = self.running.mesh.iter().filter(|(_, link)| of_topology(link) && is_there(link));
         let kept: Vec<_> = kept.filter(|(name, _)| !links.contains_key(*name)).collect();
         links.extend(kept.iter().map(|&(name, link)| (name.clone(), link.clone())));
-        !kept.is_empty() && !self.awaits_reflectors()
+        !kept.is_empty() && !awaits
     }
 
     fn joins_nodes(&self, peer: &BGPPeer) -> bool {
