@@ -49,6 +49,35 @@ fn find(attributes: &Option<Vec<u8>>, code: u8) -> Option<Vec<u8>> {
 
 // ---- RFC 4456
 
+/// Its routes are kept over a restart, and meanwhile it became a client, or is none any more.
+#[test]
+fn rfc4456_6_stale_routes_are_those_of_what_the_peer_is_now() {
+    let of = |number: u8, reflector_client| PeerFacts {
+        reflector_client,
+        export: ExportPolicy::default(),
+        ..facts(number, OWN_AS)
+    };
+    for several in [false, true] {
+        let mut other = of(2, false);
+        if several {
+            other.add_path_send = [V4].into();
+            other.paths_sent = 2;
+        }
+        let mut rib = with(vec![of(1, false), other]);
+        update(&mut rib, 0, "10.1.0.0/24", &[70_000], &local_pref());
+        assert_eq!(told(&rib, 1, "10.1.0.0/24"), None);
+        for client in [true, false] {
+            rib.peer_down(PeerId(0), &[V4].into());
+            rib.peer_up(PeerId(0), of(1, client));
+            settle(&mut rib);
+            rib.check_invariants().unwrap();
+            assert_eq!(told(&rib, 1, "10.1.0.0/24").is_some(), client);
+            update(&mut rib, 0, "10.1.0.0/24", &[70_000], &local_pref());
+            assert_eq!(told(&rib, 1, "10.1.0.0/24").is_some(), client);
+        }
+    }
+}
+
 /// Two clients, two others of our AS, an external peer, an external peer that is told nothing but what is ours.
 fn reflector() -> Rib {
     let internal = |number, reflector_client| PeerFacts {

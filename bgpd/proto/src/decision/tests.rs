@@ -105,6 +105,35 @@ fn med_is_compared_within_an_as_whatever_the_order() {
     }
 }
 
+/// The rule as it is written, path by path, against the one that sorts: any number of paths and of ASes.
+#[test]
+fn med_removes_whatever_is_beaten_within_its_as() {
+    let mut state = 3u64;
+    let mut below = |n: u64| {
+        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+        u32::try_from((state >> 33) % n).unwrap()
+    };
+    for round in 0..2000 {
+        let mut paths = Vec::new();
+        for place in 0..below(if round % 50 == 0 { 300 } else { 12 }) {
+            let mut one = path();
+            one.place = place;
+            (one.key.neighbor_as, one.key.med) = (below(4), below(5));
+            paths.push(one);
+        }
+        let beats =
+            |a: &Candidate, b: &Candidate| a.key.neighbor_as == b.key.neighbor_as && a.key.med < b.key.med;
+        let stays = |loser: &&Candidate| !paths.iter().any(|one| beats(one, loser));
+        let mut expected: Vec<Candidate> = paths.iter().filter(stays).copied().collect();
+        let (mut kept, mut settled) = (paths.clone(), BestPathReason::OnlyPath);
+        keep_lowest_med(&mut kept, &mut settled);
+        kept.sort_unstable_by_key(|one| one.place);
+        expected.sort_unstable_by_key(|one| one.place);
+        assert_eq!(kept, expected);
+        assert_eq!(settled == BestPathReason::Med, kept.len() < paths.len());
+    }
+}
+
 /// Two reflectors tell the same three paths: each next hop counts once.
 #[test]
 fn multipath_counts_next_hops_not_paths() {

@@ -9,7 +9,7 @@ use crate::decision::{self, Candidate};
 use crate::route::{FibChange, FibRoute};
 use crate::wire::nlri::V6;
 
-/// Prefixes decided in one go, so that timers are looked at in between.
+/// Paths looked at in one go, so that timers are looked at in between: a prefix may have thousands.
 const AT_ONCE: usize = 65_536;
 
 impl Core {
@@ -34,13 +34,17 @@ impl Core {
         let plane = A::plane_mut(self);
         let mut dirty = std::mem::take(&mut plane.dirty);
         let from = plane.done.min(dirty.len());
-        let to = dirty.len().min(from + AT_ONCE);
-        let step = dirty.get(from..to).unwrap_or_default();
+        let (mut to, mut looked_at) = (from, 0);
         let mut candidates = Vec::new();
         let all_paths = groups.iter().any(Group::adds_paths::<A>);
-        for item in step {
-            self.settle::<A>(item, groups, all_paths, &mut candidates);
+        for item in dirty.iter().skip(from) {
+            if looked_at >= AT_ONCE {
+                break;
+            }
+            looked_at += self.settle::<A>(item, groups, all_paths, &mut candidates);
+            to += 1;
         }
+        let step = dirty.get(from..to).unwrap_or_default();
         self.decided += step.len() as u64;
         for group in groups.iter_mut().filter(|group| !group.members.is_empty()) {
             events.extend(group.flush::<A>(self, None));
@@ -61,17 +65,20 @@ impl Core {
         plane.dirty = dirty;
     }
 
-    /// `all_paths`: some group is told more than the best path.
+    /// `all_paths`: some group is told more than the best path. Returns how many paths were looked at, at least one.
     fn settle<A: Family>(
         &mut self,
         item: &Dirty,
         groups: &mut [Group],
         all_paths: bool,
         candidates: &mut Vec<Candidate>,
-    ) {
+    ) -> usize {
         let slot = item.slot;
         let forced = A::plane(self).table.entry(slot).is_some_and(|entry| entry.has(Entry::<A>::FORCED));
-        let best = self.decide::<A>(slot, candidates);
+        let (best, mut looked_at) = self.decide::<A>(slot, candidates);
+        if all_paths {
+            looked_at *= 1 + groups.iter().filter(|group| group.adds_paths::<A>()).count();
+        }
         if best != item.best || forced {
             self.note_best::<A>(slot);
             groups.iter_mut().for_each(|group| group.consider::<A>(slot, item.best, best, self));
@@ -88,13 +95,15 @@ impl Core {
                 plane.fib.push_back(slot);
             }
         }
+        looked_at
     }
 
-    /// Selects the best path of a prefix, makes it the inline one and flags those used beside it.
-    fn decide<A: Family>(&mut self, slot: Slot, candidates: &mut Vec<Candidate>) -> Best {
+    /// Selects the best path of a prefix, makes it the inline one and flags those used beside it. Of how many there are to choose
+    /// from comes with it.
+    fn decide<A: Family>(&mut self, slot: Slot, candidates: &mut Vec<Candidate>) -> (Best, usize) {
         let single = A::plane(self).table.entry(slot).filter(|entry| entry.more == NIL);
-        let selected = if let Some(entry) = single {
-            entry.has(Entry::<A>::USED) && self.is_usable(&entry.first)
+        let (selected, looked_at) = if let Some(entry) = single {
+            (entry.has(Entry::<A>::USED) && self.is_usable(&entry.first), 1)
         } else {
             self.decide_among::<A>(slot, candidates)
         };
@@ -102,13 +111,15 @@ impl Core {
         if let Some(entry) = A::plane_mut(self).table.entry_mut(slot) {
             entry.flags = entry.flags & !settled | if selected { Entry::<A>::BEST } else { 0 };
         }
-        self.best::<A>(slot)
+        (self.best::<A>(slot), looked_at)
     }
 
-    fn decide_among<A: Family>(&mut self, slot: Slot, candidates: &mut Vec<Candidate>) -> bool {
+    fn decide_among<A: Family>(&mut self, slot: Slot, candidates: &mut Vec<Candidate>) -> (bool, usize) {
         candidates.clear();
         let table = &A::plane(self).table;
-        candidates.extend(table.paths(slot).filter_map(|(path, at)| self.candidate(&path, at)));
+        let mut looked_at = 0;
+        let counted = table.paths(slot).inspect(|_| looked_at += 1);
+        candidates.extend(counted.filter_map(|(path, at)| self.candidate(&path, at)));
         let selection = decision::select(candidates, self.config.max_paths);
         // What is left are the paths in use; from here on it matters which, not in what order.
         candidates.sort_unstable_by_key(|member| member.place);
@@ -120,7 +131,7 @@ impl Core {
         if let Some(selection) = selection.filter(|selection| selection.best.place != NIL) {
             table.promote(slot, selection.best.place);
         }
-        selection.is_some()
+        (selection.is_some(), looked_at)
     }
 
     fn touch_users<A: Family>(&mut self, changed: &[bool]) {

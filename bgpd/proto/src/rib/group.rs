@@ -63,9 +63,9 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Bits(Vec<u64>);
 
-/// How many prefixes the members are told, and how many of these by whose route: so that nobody has to walk the bits.
+/// How many prefixes or paths the members are told, and how many of these by whose route: so that nobody has to walk them.
 #[derive(Debug, Default)]
-struct Told {
+pub(super) struct Told {
     all: u32,
     /// By the number of the peer that the route is from; what is our own is in none.
     by_source: Vec<u32>,
@@ -131,8 +131,8 @@ impl Bits {
 }
 
 impl Told {
-    /// A prefix is told from `after`, and was from `before`.
-    fn changed(&mut self, before: Option<PeerId>, after: Option<PeerId>) {
+    /// A prefix or path is told from `after`, and was from `before`.
+    pub(super) fn changed(&mut self, before: Option<PeerId>, after: Option<PeerId>) {
         if before == after {
             return;
         }
@@ -153,13 +153,19 @@ impl Told {
             }
         }
     }
+
+    /// How many a member is told: all but those of its own.
+    pub(super) fn to(&self, peer: PeerId) -> u32 {
+        let own = self.by_source.get(usize::from(peer.0)).copied().unwrap_or(0);
+        self.all.saturating_sub(own)
+    }
 }
 
 impl Out {
-    /// How many prefixes a member is told: all but those whose route is its own.
+    /// How many prefixes a member is told, and paths where it is told several of them.
     pub(super) fn told_to(&self, peer: PeerId) -> u32 {
-        let own = self.told.by_source.get(usize::from(peer.0)).copied().unwrap_or(0);
-        self.told.all.saturating_sub(own)
+        // One of the two is empty.
+        self.told.to(peer) + self.paths.count.to(peer)
     }
 
     pub(super) fn bit(&self, slot: Slot) -> bool {

@@ -12,12 +12,13 @@ use ipnet::IpNet;
 
 use super::attrs::AttrId;
 use super::core::{Core, Family};
-use super::group::{Bits, Group, Packed, Telling, Verdict};
+use super::group::{Bits, Group, Packed, Telling, Told, Verdict};
 use super::hash::fold;
 use super::log::To;
 use super::table::{Entry, LOCAL, Path, Slot};
 use super::values::{PeerFacts, RibEvent};
 use crate::decision;
+use crate::link_local;
 use crate::types::{AfiSafi, PeerId};
 use crate::wire::rewrite;
 
@@ -32,6 +33,8 @@ pub(super) type PathOf = (Slot, u32);
 pub(super) struct ToldPaths {
     /// Set and source.
     told: BTreeMap<PathOf, (AttrId, PeerId)>,
+    /// What `told` adds up to.
+    pub count: Told,
     /// To be told: set and source, place in the terms, path. Only within a drain.
     pub pending: Vec<(u64, u32, PathOf)>,
     /// Only within a drain.
@@ -47,6 +50,19 @@ impl ToldPaths {
     /// The prefixes of which something was told, ascending.
     pub(super) fn slots(&self) -> BTreeSet<Slot> {
         self.told.keys().map(|(slot, _)| *slot).collect()
+    }
+
+    /// A path is told so from here on. Returns what was told under its identifier.
+    fn insert(&mut self, path: PathOf, telling: &Telling) -> Option<(AttrId, PeerId)> {
+        let before = self.told.insert(path, (telling.attrs, telling.source));
+        self.count.changed(before.map(|(_, source)| source), Some(telling.source));
+        before
+    }
+
+    fn remove(&mut self, path: PathOf) {
+        if let Some((_, source)) = self.told.remove(&path) {
+            self.count.changed(Some(source), None);
+        }
     }
 
     /// All that was told, with its source.
@@ -91,10 +107,13 @@ impl Late {
     }
 }
 
-/// What stands for a peer in the identifiers of its paths: it is the same after a restart of either side.
+/// What stands for a peer in the identifiers of its paths: it is the same after a restart of either side, and after a reboot, which gives
+/// interfaces other indices. Two sessions on two links with one router that has one address on both stand for one source then: of
+/// its paths with one identifier the better one is told, like wherever identifiers meet. Nothing is lost by that: the next hop of
+/// both is told as ourselves.
 #[expect(clippy::cast_possible_truncation, reason = "32 of the 64 bits are kept")]
 pub(super) fn identity(facts: &PeerFacts) -> u32 {
-    let address = match facts.address {
+    let address = match link_local::wire(facts.address) {
         std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         std::net::IpAddr::V6(v6) => v6,
     };
@@ -184,13 +203,13 @@ impl Group {
         let told: Vec<_> = out.paths.of(slot).collect();
         for (id, (_, source)) in told {
             if !wanted.iter().any(|(known, _)| *known == id) {
-                out.paths.told.remove(&(slot, id));
+                out.paths.remove((slot, id));
                 out.paths.withdrawn.push((To::AllBut(source), (slot, id)));
             }
         }
         for (id, telling) in wanted {
             let (now, source) = ((telling.attrs, telling.source), telling.source);
-            let before = out.paths.told.insert((slot, id), now);
+            let before = out.paths.insert((slot, id), &telling);
             if before == Some(now) {
                 continue;
             }
@@ -219,7 +238,7 @@ impl Group {
         too_long.into_iter().for_each(|length| out.report_too_long(slot, length));
         let mut told = BTreeSet::new();
         for (id, telling) in wanted {
-            out.paths.told.insert((slot, id), (telling.attrs, telling.source));
+            out.paths.insert((slot, id), &telling);
             if telling.source != to && only.is_none_or(|only| only.contains(&id)) {
                 told.insert(id);
                 out.push_path(telling, (slot, id));
@@ -308,7 +327,7 @@ impl Group {
             alike.set(slot, same_style && here == there);
             let out = &mut self.out.of_mut(A::FAMILY).paths;
             for (id, telling) in here {
-                out.told.insert((slot, id), (telling.attrs, telling.source));
+                out.insert((slot, id), &telling);
             }
         }
         rest

@@ -31,9 +31,20 @@ impl Rib {
             Some(old) if ranks(&old.facts) != ranks(&facts) => {
                 self.drop_paths(id, &AfiSafi::ALL.into_iter().collect());
             }
-            Some(_) => {
-                let gone = AfiSafi::ALL.into_iter().filter(|family| !families.contains(family)).collect();
+            Some(old) => {
+                // Without identifiers a prefix is one path, whatever stands there under some; and the other way round.
+                let ids = |facts: &PeerFacts, family| facts.add_path_receive.contains(&family);
+                let goes = |family: &AfiSafi| {
+                    !families.contains(family) || ids(&old.facts, *family) != ids(&facts, *family)
+                };
+                let gone = AfiSafi::ALL.into_iter().filter(goes).collect();
+                let is_client_anew = old.facts.reflector_client != facts.reflector_client;
                 self.drop_paths(id, &gone);
+                if is_client_anew {
+                    // Who is told these routes is another question now (RFC 4456 §6).
+                    self.core.touch_all::<u32>(id);
+                    self.core.touch_all::<V6>(id);
+                }
             }
             None => {}
         }
@@ -135,6 +146,18 @@ impl Core {
         let held = |id: &PeerId| self.peer(*id).map_or(0, |peer| peer.counts.of(A::FAMILY).received);
         if peers.iter().map(held).sum::<u32>() > 0 {
             self.sieve::<A>(|path| !peers.contains(&path.peer), |_| ());
+        }
+    }
+
+    /// What is told of the peer's paths in one family is looked at again.
+    fn touch_all<A: Family>(&mut self, id: PeerId) {
+        if self.peer(id).is_none_or(|peer| peer.counts.of(A::FAMILY).received == 0) {
+            return;
+        }
+        for slot in 0..A::plane(self).table.slots() {
+            if A::plane(self).table.paths(slot).any(|(path, _)| path.peer == id) {
+                self.touch_forced::<A>(slot);
+            }
         }
     }
 

@@ -239,7 +239,8 @@ impl World {
         }
     }
 
-    /// A session, also in place of one that is up: what was sent before stays, unless the peer is another one now.
+    /// A session, also in place of one that is up: what was sent before stays, unless the peer is another one now, or names paths
+    /// otherwise.
     fn raise(&mut self, i: usize) {
         let peer = &mut self.reference.peers[i];
         if self.rng.one_in(6) {
@@ -254,7 +255,17 @@ impl World {
         }
         if self.rng.one_in(4) {
             let mut some = || AfiSafi::ALL.into_iter().filter(|_| self.rng.one_in(2)).collect();
-            (peer.facts.add_path_receive, peer.facts.add_path_send) = (some(), some());
+            let before = std::mem::replace(&mut peer.facts.add_path_receive, some());
+            peer.facts.add_path_send = some();
+            // What has identifiers stands for nothing that has none.
+            let after = &peer.facts.add_path_receive;
+            peer.sent.retain(|(prefix, _), _| {
+                let family = AfiSafi::of(prefix);
+                before.contains(&family) == after.contains(&family)
+            });
+        }
+        if self.rng.one_in(6) {
+            peer.facts.reflector_client = self.rng.one_in(2);
         }
         peer.up = true;
         peer.receiver = receiver(&peer.facts);

@@ -198,7 +198,7 @@ impl Reference {
                 let kept =
                     a.communities.contains(&0xFFFF_FF01) && external || a.communities.contains(&0xFFFF_FF02);
                 // RFC 4456 §6.
-                let to_client = facts.reflector_client;
+                let to_client = facts.reflector_client && !external;
                 let allowed = match internal && !external {
                     true => to_client || self.peers[*source].facts.reflector_client,
                     false => facts.export.transit || to_client,

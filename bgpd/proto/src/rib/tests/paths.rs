@@ -33,7 +33,19 @@ fn announce_paths(
     further: &[u32],
     paths: &[(&str, u32)],
 ) -> UpdateOutcome {
-    let asns = [&[65000 + u32::from(number)], further].concat();
+    announce_as(rib, number, number, hop, further, paths)
+}
+
+/// The same by a peer that is in the AS of number `of`.
+fn announce_as(
+    rib: &mut Rib,
+    number: u8,
+    of: u8,
+    hop: u8,
+    further: &[u32],
+    paths: &[(&str, u32)],
+) -> UpdateOutcome {
+    let asns = [&[65000 + u32::from(of)], further].concat();
     let mut path = vec![2, u8::try_from(asns.len()).unwrap()];
     path.extend(asns.iter().flat_map(|asn| asn.to_be_bytes()));
     let mut list = Vec::new();
@@ -261,6 +273,68 @@ fn identifiers_are_a_function_of_the_path() {
     assert_eq!(rib.identifier_of(Some(peer(5)), 4), before);
     rib.peer_up(peer(5), PeerFacts { router_id: RouterId(Ipv4Addr::new(10, 0, 0, 77)), ..facts(1) });
     assert_ne!(rib.identifier_of(Some(peer(5)), 4), before);
+}
+
+/// A neighbour on an interface: the index of that is another one after a reboot. One router on two links, with one address on both, is
+/// one source of identifiers, and of its paths the better one is told, like where identifiers meet by chance.
+#[test]
+fn identifiers_do_not_depend_on_the_interface() {
+    let on = |interface, last: u8| {
+        let address = crate::link_local::scoped("fe80::1".parse().unwrap(), interface);
+        PeerFacts {
+            address: IpAddr::V6(address),
+            router_id: RouterId(Ipv4Addr::new(10, 0, 0, last)),
+            ..adding(1, 0)
+        }
+    };
+    let mut rib = rib();
+    up(&mut rib, on(3, 1), 1);
+    let before = rib.identifier_of(Some(peer(1)), 4);
+    rib.peer_down(peer(1), &BTreeSet::new());
+    up(&mut rib, on(4, 1), 2);
+    assert_eq!(rib.identifier_of(Some(peer(2)), 4), before);
+    up(&mut rib, on(5, 2), 3);
+    assert_ne!(rib.identifier_of(Some(peer(3)), 4), before, "another router with the same address");
+    // The same router twice.
+    up(&mut rib, on(3, 1), 1);
+    up(&mut rib, adding(9, 4), 9);
+    let mine = ids_of(&rib, &[(1, 0)]);
+    for (number, hop) in [(1, 1), (2, 2)] {
+        // Both announce as peer 1's AS.
+        announce_as(&mut rib, number, 1, hop, &[], &[(NET, 0)]);
+    }
+    settle(&mut rib);
+    assert_eq!(heard_paths(&mut rib, 9), (mine.clone(), vec![]));
+    assert_eq!(rib.advertised(peer(9), V4), 1);
+    assert_eq!(fib(&mut rib), [(NET.to_owned(), Some(vec![1, 2]))], "both are used");
+    rib.peer_down(peer(1), &BTreeSet::new());
+    settle(&mut rib);
+    assert_eq!(heard_paths(&mut rib, 9).1, [], "the other one took its place");
+    assert_eq!(rib.advertised(peer(9), V4), 1);
+    rib.peer_down(peer(2), &BTreeSet::new());
+    settle(&mut rib);
+    assert_eq!(heard_paths(&mut rib, 9), (vec![], mine));
+}
+
+/// A step of a drain is bounded by the paths that are compared.
+#[test]
+fn a_prefix_of_many_paths_counts_as_many() {
+    let mut rib = rib();
+    up(&mut rib, adding(1, 0), 1);
+    let prefixes: Vec<String> = (0..=255).map(|n| format!("10.2.{n}.0/24")).collect();
+    for id in 0..=255 {
+        // A list of 256 prefixes fits into one message.
+        let paths: Vec<(&str, u32)> = prefixes.iter().map(|prefix| (prefix.as_str(), id)).collect();
+        assert!(announce_paths(&mut rib, 1, 1, &[], &paths).faults.is_empty());
+    }
+    let extra = [("10.3.0.0/24", 1), ("10.3.0.0/24", 2)];
+    announce_paths(&mut rib, 1, 1, &[], &extra);
+    let mut steps = 1;
+    while rib.drain() {
+        steps += 1;
+    }
+    assert_eq!((rib.decided(), steps), (257, 2), "65,538 paths");
+    rib.check_invariants().unwrap();
 }
 
 /// A peer that reads slowly is told the present state, path by path.
