@@ -277,18 +277,11 @@ impl Offer<'_> {
         let offered = offered_families(theirs);
         let extended_next_hop = self.offers_extended_next_hop() && takes_ipv4_via_ipv6(theirs);
         let mut families: BTreeSet<AfiSafi> = ours.intersection(&offered).copied().collect();
-        if !extended_next_hop && self.next_hop(AfiSafi::Ipv4Unicast).is_none() {
-            families.remove(&AfiSafi::Ipv4Unicast);
-        }
+        let lacks_next_hop = !extended_next_hop
+            && self.next_hop(AfiSafi::Ipv4Unicast).is_none()
+            && families.remove(&AfiSafi::Ipv4Unicast);
         if families.is_empty() {
-            let mut data = Vec::new();
-            for family in &ours {
-                Capability::multiprotocol(*family).encode(&mut data);
-            }
-            return Err((
-                Notification::with_data(2, open::UNSUPPORTED_CAPABILITY, data),
-                format!("no family in common: we offer {}, the peer {}", names(&ours), names(&offered)),
-            ));
+            return Err(no_common_family(&ours, &offered, lacks_next_hop));
         }
         let role = self.role().filter(|_| remote_asn != self.asn);
         let role_agreed = self.check_role(role, theirs)?;
@@ -446,6 +439,26 @@ fn add_path_of(open: &Open, families: &BTreeSet<AfiSafi>) -> BTreeMap<AfiSafi, A
         }
     }
     said
+}
+
+/// The refusal of a peer with which no family is left (RFC 5492 §5). `lacks_next_hop`: IPv4 would be, had the peer said that it takes
+/// IPv6 next hops for it.
+fn no_common_family(
+    ours: &BTreeSet<AfiSafi>,
+    offered: &BTreeSet<AfiSafi>,
+    lacks_next_hop: bool,
+) -> (Notification, String) {
+    let mut data = Vec::new();
+    for family in ours {
+        Capability::multiprotocol(*family).encode(&mut data);
+    }
+    let mut text = format!("no family in common: we offer {}, the peer {}", names(ours), names(offered));
+    if lacks_next_hop {
+        text.push_str(
+            "; IPv4Unicast needs the peer's extended next hop capability (RFC 8950), for we have no IPv4 address on this session",
+        );
+    }
+    (Notification::with_data(2, open::UNSUPPORTED_CAPABILITY, data), text)
 }
 
 fn names(families: &BTreeSet<AfiSafi>) -> String {

@@ -6,10 +6,13 @@ mod hand;
 
 use std::time::Duration;
 
+use bgp_proto::config::{AddPath, MaxPrefixesAction};
 use bgp_proto::fsm::State;
-use bgp_proto::output::Reason;
+use bgp_proto::output::{Reason, SessionEvent};
 use bgp_proto::status::Synchronized;
-use bgp_proto::wire::{Capability, GracefulRestartCapability, LongLivedFamily, MessageType, RestartFamily};
+use bgp_proto::wire::{
+    AddPathFamily, Capability, GracefulRestartCapability, LongLivedFamily, MessageType, RestartFamily,
+};
 use bgp_proto::{AfiSafi, ConnId};
 use hand::{Hand, announce, announce_with, end_of_rib, keepalive, notification, open, restarted};
 
@@ -80,6 +83,46 @@ fn rfc4724_4_2_a_notification_keeps_nothing() {
     hand.bytes(ConnId(1), &announce(1));
     hand.bytes(ConnId(1), &notification(6, 4, &[]));
     assert_eq!((hand.received(), hand.status().synchronized), (0, Synchronized::NotEstablished));
+}
+
+/// RFC 4724 and RFC 7911: the peer may choose other identifiers after its restart, so that what is stale stands beside what it tells
+/// anew. It told no more than it may.
+#[test]
+fn stale_paths_do_not_count_against_the_limit() {
+    let several = Capability::AddPath(vec![AddPathFamily { afi: 1, safi: 1, receive: true, send: true }]);
+    let mut hand = Hand::new(|config| {
+        config.add_path = AddPath { receive: true, send: 1 };
+        config.max_prefixes.ipv4 = 4;
+        config.max_prefixes.action = MaxPrefixesAction::Shutdown;
+    });
+    let path = |id: u8| {
+        let mut route = announce(id % 8);
+        let prefix = route.split_off(route.len() - 4);
+        route.extend([&[0, 0, 0, id][..], &prefix].concat());
+        route[17] += 4;
+        route
+    };
+    hand.establish_with(&[restarted(true), several.clone()]);
+    (1..=4).for_each(|id| hand.bytes(ConnId(1), &path(id)));
+    hand.bytes(ConnId(1), &end_of_rib());
+    let reached = |hand: &Hand| {
+        let is_limit = |event: &&SessionEvent| {
+            matches!(event, SessionEvent::PrefixLimitReached { .. } | SessionEvent::PrefixLimitNear { .. })
+        };
+        hand.events.iter().filter(is_limit).count()
+    };
+    assert_eq!(reached(&hand), 1, "near");
+    hand.close(ConnId(1));
+    hand.accept(ConnId(2));
+    hand.bytes(ConnId(2), &open(&[restarted(true), several]));
+    hand.bytes(ConnId(2), &keepalive());
+    (9..=12).for_each(|id| hand.bytes(ConnId(2), &path(id)));
+    assert_eq!((hand.state(), hand.received()), (State::Established, 8));
+    hand.bytes(ConnId(2), &end_of_rib());
+    assert_eq!((hand.state(), hand.received()), (State::Established, 4));
+    assert_eq!(reached(&hand), 2, "near once in each session");
+    hand.bytes(ConnId(2), &path(13));
+    assert_eq!(hand.closed_with(ConnId(2)), Some((6, 1)));
 }
 
 #[test]

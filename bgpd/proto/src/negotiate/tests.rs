@@ -315,6 +315,11 @@ fn ipv4_without_an_ipv4_next_hop_needs_the_peers_word() {
     alone.capabilities.remove(1);
     let (notification, text) = over_ipv6().accept(&alone).unwrap_err();
     assert_eq!((notification.code, notification.subcode), (2, 7), "{text}");
+    assert_eq!(
+        text,
+        "no family in common: we offer IPv4Unicast, IPv6Unicast, the peer IPv4Unicast; IPv4Unicast needs the peer's extended \
+         next hop capability (RFC 8950), for we have no IPv4 address on this session"
+    );
     // Nobody asked: it is neither offered nor taken.
     let plain = PeerConfig { extended_next_hop: false, ..config.clone() };
     assert!(!offer(&plain).accept(&agreed).unwrap().extended_next_hop);

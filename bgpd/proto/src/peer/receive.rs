@@ -260,22 +260,27 @@ impl Peer {
         }
     }
 
-    /// Compares what the peer announces with its limits (RFC 4271 §6.7, RFC 4486 §4).
+    /// Compares what the peer announces with its limits (RFC 4271 §6.7, RFC 4486 §4). What is left from before its restart, or is to be
+    /// told anew in a refresh, is not announced by it: with path identifiers the same routes may stand there twice meanwhile.
     pub(super) fn check_limits(&mut self, ctx: &mut Context<'_>) {
         let Some(negotiated) = self.established() else { return };
         let limits = self.config.max_prefixes;
         for family in negotiated.families.clone() {
-            let (count, limit) = (ctx.rib.counts(self.id, family).received, limits.limit(family));
+            let (held, limit) = (ctx.rib.counts(self.id, family), limits.limit(family));
+            let count = held.received.saturating_sub(held.stale);
             let warn_at = u64::from(limit) * u64::from(limits.warn_percent);
-            let near = u64::from(count) * 100 >= warn_at && limits.warn_percent < 100;
+            let is_near = |count: u32| u64::from(count) * 100 >= warn_at && limits.warn_percent < 100;
+            let near = is_near(count);
             let peer = || self.name.clone();
             if near && self.near_limit.insert(family) {
                 ctx.event(SessionEvent::PrefixLimitNear { peer: peer(), family, count, limit });
-            } else if !near {
+            } else if !is_near(held.received) {
                 self.near_limit.remove(&family);
             }
-            if count <= limit {
+            if held.received <= limit {
                 self.above_limit.remove(&family);
+            }
+            if count <= limit {
                 continue;
             }
             if self.above_limit.insert(family) {
