@@ -31,7 +31,6 @@ use crate::config::GracefulRestartMode;
 use crate::negotiate::Negotiated;
 use crate::output::{Output, SessionEvent};
 use crate::peer::{Context, Peer};
-use crate::rib::Change;
 use crate::types::AfiSafi;
 
 /// Routes of a lost session that are still in use.
@@ -125,11 +124,7 @@ impl Peer {
         let families = agreed.families.clone();
         self.end_of_rib.insert(family);
         self.sweep(family, ctx);
-        if ctx.monitor.is_watching() {
-            // Behind the routes that it ends.
-            ctx.monitor.note(&ctx.rib.take_changes());
-            ctx.monitor.note(&[Change::EndOfRib { peer: self.id, family }]);
-        }
+        ctx.monitor.end_of_rib(self.id, family, ctx.rib);
         ctx.outputs
             .push_back(Output::Event(SessionEvent::EndOfRibReceived { peer: self.name.clone(), family }));
         if self.end_of_rib == families && !std::mem::replace(&mut self.synchronized, true) {

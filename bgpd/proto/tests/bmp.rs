@@ -225,24 +225,141 @@ fn a_large_table_is_told_in_slices() {
     assert!((1..=4096).contains(&most), "{most} prefixes came with one step");
 }
 
-/// It reads nothing: what waits for it is bounded, the session goes on, and whoever reads meanwhile misses nothing.
+/// A path of 10.x.y.0/24 with a set of its own: a MED, and so many octets of an attribute nobody knows.
+fn announce_path(prefix: u32, id: u32, med: u32, padding: usize) -> Vec<u8> {
+    let mut attributes =
+        vec![0x40, 1, 1, 0, 0x40, 2, 4, 2, 1, 0xfd, 0xea, 0x40, 3, 4, 10, 0, 0, 2, 0x80, 4, 4];
+    attributes.extend_from_slice(&med.to_be_bytes());
+    if padding > 0 {
+        attributes.extend_from_slice(&[0xd0, 99]);
+        attributes.extend_from_slice(&u16::try_from(padding).unwrap().to_be_bytes());
+        attributes.resize(attributes.len() + padding, 7);
+    }
+    let [_, _, high, low] = prefix.to_be_bytes();
+    let mut out = Vec::new();
+    encode(MessageType::Update, &mut out, |out| {
+        out.extend_from_slice(&[0, 0]);
+        out.extend_from_slice(&u16::try_from(attributes.len()).unwrap().to_be_bytes());
+        out.extend_from_slice(&attributes);
+        out.extend_from_slice(&id.to_be_bytes());
+        out.extend_from_slice(&[24, 10, high, low]);
+    });
+    out
+}
+
+/// design.md §4: a step is bounded by what it writes, not by slots: fourteen sets per prefix, or one prefix with more than a station's
+/// whole queue holds. A station that comes later reads the walk, one that is there already the changes, after all of them came.
+#[test]
+fn a_station_that_reads_is_never_given_up_however_much_a_slot_has() {
+    let several = AddPathFamily { afi: 1, safi: 1, receive: true, send: true };
+    let wide: Vec<Vec<u8>> = (0..4096 * 14).map(|n| announce_path(n / 14, n % 14, n, 200)).collect();
+    let deep: Vec<Vec<u8>> = (0..256).map(|n| announce_path(1, n, n, 60_000)).collect();
+    for (what, routes) in [("wide", wide), ("deep", deep)] {
+        let mut hand = Hand::new(|config| {
+            config.max_prefixes.ipv4 = 100_000;
+            config.add_path = AddPath { receive: true, send: 1 };
+        });
+        hand.establish_with(&[Capability::AddPath(vec![several]), Capability::ExtendedMessage]);
+        let mut early = connect(&mut hand, STATION);
+        routes.chunks(200).for_each(|some| says(&mut hand, &some.concat()));
+        assert_eq!(hand.received() as usize, routes.len());
+        let mut late = connect(&mut hand, StationId(2));
+        for (station, id) in [(&mut early, STATION), (&mut late, StationId(2))] {
+            station.with_ids = [Table::AdjRibIn, Table::AdjRibInPostPolicy, Table::AdjRibOut].into();
+            assert_eq!(read(&mut hand, id, station), None, "{what}");
+            let mut told = BTreeMap::<Table, usize>::new();
+            for said in station.news() {
+                if let Said::Route { whose: (_, table), announced, .. } = said {
+                    *told.entry(table).or_default() += announced;
+                }
+            }
+            for table in [Table::AdjRibIn, Table::AdjRibInPostPolicy] {
+                assert!(told[&table] >= routes.len(), "{what}: {told:?}");
+            }
+        }
+        assert!(late.raw.iter().map(Vec::len).sum::<usize>() > 16 << 20, "more than is kept");
+    }
+}
+
+/// /32 prefixes of the peer, so many from this number on.
+fn table(from: u32, count: u32, is_announced: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    let prefixes: Vec<u32> = (from..from + count).collect();
+    for some in prefixes.chunks(700) {
+        let field: Vec<u8> =
+            some.iter().flat_map(|n| [&[32][..], &(0x1400_0000 + n).to_be_bytes()].concat()).collect();
+        encode(MessageType::Update, &mut out, |out| {
+            if is_announced {
+                out.extend_from_slice(&[0, 0, 0, 18]);
+                out.extend_from_slice(&[0x40, 1, 1, 0, 0x40, 2, 4, 2, 1, 0xfd, 0xea]);
+                out.extend_from_slice(&[0x40, 3, 4, 10, 0, 0, 2]);
+                out.extend_from_slice(&field);
+            } else {
+                out.extend_from_slice(&u16::try_from(field.len()).unwrap().to_be_bytes());
+                out.extend_from_slice(&[&field[..], &[0, 0]].concat());
+            }
+        });
+    }
+    out
+}
+
+/// A full table goes at once, from Adj-RIB-In as from the Loc-RIB: a station that reads is told so, and not given up.
+#[test]
+fn a_table_that_goes_whole_is_told_as_gone() {
+    const COUNT: u32 = 600_000;
+    let mut hand = Hand::new(|config| config.max_prefixes.ipv4 = 2 * COUNT);
+    hand.establish_with(&[restarted(true)]);
+    says(&mut hand, &table(0, COUNT, true));
+    hand.bytes(CONN, &end_of_rib());
+    assert_eq!(hand.received(), COUNT);
+    hand.close(CONN);
+    hand.accept(ConnId(2));
+    hand.bytes(ConnId(2), &open(&[restarted(true)]));
+    hand.bytes(ConnId(2), &keepalive());
+    let mut station = connect(&mut hand, STATION);
+    assert_eq!(read(&mut hand, STATION, &mut station), None);
+    assert_eq!(station.table((Some(remote()), Table::AdjRibIn)).len(), COUNT as usize);
+    hand.bytes(ConnId(2), &end_of_rib());
+    assert_eq!(hand.received(), 0);
+    assert_eq!(read(&mut hand, STATION, &mut station), None);
+    station.agrees_with(&hand.speaker, &peer(), remote());
+}
+
+/// It reads nothing, and the same routes change all the time: each waits once, and in the end it is told how they stand.
+#[test]
+fn what_keeps_changing_waits_once() {
+    let mut hand = Hand::new(|config| config.max_prefixes.ipv4 = 100_000);
+    hand.establish();
+    let mut station = connect(&mut hand, STATION);
+    for _ in 0..20 {
+        says(&mut hand, &[table(0, 60_000, true), table(0, 50_000, false)].concat());
+    }
+    assert_eq!(read(&mut hand, STATION, &mut station), None);
+    assert!(station.raw.len() < 10_000, "{} messages", station.raw.len());
+    assert_eq!(station.table((Some(remote()), Table::AdjRibIn)).len(), 10_000);
+    station.agrees_with(&hand.speaker, &peer(), remote());
+}
+
+/// It reads nothing, and other routes come and go: what waits for it is bounded, the session goes on, and whoever reads meanwhile
+/// misses nothing.
 #[test]
 fn a_station_that_reads_nothing_is_given_up_and_told_anew() {
+    const COUNT: u32 = 60_000;
     let mut hand = Hand::new(|config| config.max_prefixes.ipv4 = 100_000);
     hand.establish();
     connect(&mut hand, STATION);
     let mut other = connect(&mut hand, StationId(2));
-    let flood = announce_many(0, 60_000);
     let mut rounds = 0;
     let over = loop {
-        rounds += 1;
-        says(&mut hand, &flood);
+        says(&mut hand, &table(rounds * COUNT, COUNT, true));
         assert_eq!(read(&mut hand, StationId(2), &mut other), None, "who reads stays");
         other.news();
         other.raw.truncate(1);
         if let over @ StationOutput::Over(..) = hand.speaker.poll_station(STATION, hand.now) {
             break over;
         }
+        says(&mut hand, &table(rounds * COUNT, COUNT, false));
+        rounds += 1;
         assert!(rounds < 40, "it is never given up");
     };
     let StationOutput::Over(why, last) = over else { panic!() };
@@ -252,7 +369,7 @@ fn a_station_that_reads_nothing_is_given_up_and_told_anew() {
     assert_eq!(deaf.said.last(), Some(&Said::Termination { reason: 2 }));
     hand.speaker.remove_station(STATION, why);
     assert_eq!(hand.state(), State::Established);
-    assert_eq!(hand.received(), 60_000);
+    assert_eq!(hand.received(), COUNT);
     // It comes back.
     let mut back = connect(&mut hand, StationId(3));
     read(&mut hand, StationId(3), &mut back);
@@ -282,6 +399,36 @@ fn what_is_kept_over_a_restart_is_told_again() {
     read(&mut hand, STATION, &mut station);
     assert_eq!(station.table((Some(remote()), Table::AdjRibIn)).len(), 1);
     station.agrees_with(&hand.speaker, &peer(), remote());
+}
+
+/// Graceful restart of a peer that tells several paths before and one after: what is left under other identifiers would be one
+/// prefix with what is told anew, and take it along at the End-of-RIB.
+#[test]
+fn a_restart_that_switches_add_path_off() {
+    let several = Capability::AddPath(vec![AddPathFamily { afi: 1, safi: 1, receive: true, send: true }]);
+    let mut hand = Hand::new(|config| config.add_path = AddPath { receive: true, send: 1 });
+    hand.establish_with(&[restarted(true), several.clone()]);
+    hand.bytes(CONN, &announce_path(0x00f4_0001, 7, 1, 0));
+    hand.bytes(CONN, &end_of_rib());
+    hand.close(CONN);
+    let mut station = connect(&mut hand, STATION);
+    hand.accept(ConnId(2));
+    hand.bytes(ConnId(2), &open(&[restarted(true)]));
+    hand.bytes(ConnId(2), &keepalive());
+    read(&mut hand, STATION, &mut station);
+    hand.bytes(ConnId(2), &announce(1));
+    read(&mut hand, STATION, &mut station);
+    hand.bytes(ConnId(2), &end_of_rib());
+    read(&mut hand, STATION, &mut station);
+    assert_eq!(hand.received(), 1);
+    assert_eq!(station.table((Some(remote()), Table::AdjRibIn)).len(), 1);
+    station.agrees_with(&hand.speaker, &peer(), remote());
+    // And on again.
+    hand.close(ConnId(2));
+    hand.accept(ConnId(3));
+    hand.bytes(ConnId(3), &open(&[restarted(true), several]));
+    hand.bytes(ConnId(3), &keepalive());
+    assert_eq!(hand.received(), 0, "what is left has no identifier");
 }
 
 /// RFC 7911: as many routes as there are paths, with the identifiers that the session has, towards the station as towards the peer.

@@ -3,13 +3,14 @@
 //! ```text
 //!   Peer ── session up, down; UPDATEs as they leave ──┐
 //!   Rib  ── which paths and best paths changed ───────┼─► Monitor ─► Station, one per connection ─► poll: octets
-//!   Rib  ── 4,096 slots at a time ────────────────────┘
+//!   Rib  ── slots, at most 1 MiB at a time ────────────┘
 //! ```
 //!
 //! Nothing is copied or noted while there is no station. What is told of Adj-RIB-In and of the Loc-RIB is how the table stands when
 //! it is written, so that a station which reads slowly is told the latest and what changed twice once; what is told of
 //! Adj-RIB-Out are the UPDATEs themselves.
 
+mod changes;
 pub mod message;
 mod monitor;
 mod station;

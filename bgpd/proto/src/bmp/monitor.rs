@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::message::{self, Initiation, PeerDown, PeerUp, Statistics, Subject, Table, Termination};
 use super::station::Station;
 use super::{StationId, StationOutput};
-use crate::rib::{Change, Rib};
+use crate::rib::Rib;
 use crate::types::{AfiSafi, PeerId};
 use crate::wire::MessageType;
 use crate::wire::message::{HEADER_LENGTH, MAX_EXTENDED_LENGTH, message_length};
@@ -64,7 +64,7 @@ impl Monitor {
         rib: &Rib,
     ) {
         let at = self.clock.map(|(_, epoch)| epoch);
-        let mut station = Station::new(rib.slots(AfiSafi::Ipv4Unicast));
+        let mut station = Station::new(rib.slots(AfiSafi::Ipv4Unicast), rib.rows());
         station.append(|out| {
             initiation.encode(out);
             message::loc_rib_up(own, at, out);
@@ -134,14 +134,24 @@ impl Monitor {
     /// Peer Down, of what was said to be up (RFC 7854 §4.9); with it goes all that was told.
     pub(crate) fn session_down(&mut self, peer: PeerId, down: &PeerDown, now: Instant) {
         let at = self.time(now);
+        self.stations.values_mut().for_each(|station| station.forget_ends(peer));
         if let Some(session) = self.sessions.remove(&peer) {
             self.append(|out| down.encode(session.up.subject, at, out));
         }
     }
 
-    /// Paths that changed since the last call.
-    pub(crate) fn note(&mut self, changes: &[Change]) {
-        self.stations.values_mut().for_each(|station| station.note(changes.iter().copied()));
+    /// What the table noted since the last call goes to the stations, if there are any.
+    pub(crate) fn note(&mut self, rib: &mut Rib) {
+        if self.is_watching() {
+            let (changes, rows) = (rib.take_changes(), rib.rows());
+            self.stations.values_mut().for_each(|station| station.note(&changes, rows));
+        }
+    }
+
+    /// The peer has told a family, behind what the table noted of it.
+    pub(crate) fn end_of_rib(&mut self, peer: PeerId, family: AfiSafi, rib: &mut Rib) {
+        self.note(rib);
+        self.stations.values_mut().for_each(|station| station.note_end(peer, family));
     }
 
     /// Messages that were handed to a peer's connection: Adj-RIB-Out after policy is what is sent (RFC 8671 §5.1).
@@ -172,7 +182,7 @@ impl Monitor {
     }
 }
 
-/// One step: what changed first, then the next slots of a table that is told for the first time.
+/// One step, of some 2 MiB at most: what changed first, then the next slots of a table that is told for the first time.
 fn write(
     station: &mut Station,
     sessions: &BTreeMap<PeerId, Monitored>,
@@ -182,22 +192,22 @@ fn write(
 ) {
     let is_up = |peer: PeerId| sessions.contains_key(&peer);
     let changes = station.next_changes();
-    if let [Change::EndOfRib { peer, family }] = changes[..] {
-        if let Some(session) = sessions.get(&peer) {
-            for table in [Table::AdjRibIn, Table::AdjRibInPostPolicy] {
-                put_end_of_rib(station, session.up.subject, table, family, at);
-            }
+    let told = rib.tell_changes(&changes, &is_up, &mut |peer, table, update| {
+        put(station, sessions, own, (peer, table), at, update);
+    });
+    station.wrote_changes(changes.get(..told).unwrap_or_default());
+    while let Some((peer, family)) = station.take_end() {
+        let Some(session) = sessions.get(&peer) else { continue };
+        for table in [Table::AdjRibIn, Table::AdjRibInPostPolicy] {
+            put_end_of_rib(station, session.up.subject, table, family, at);
         }
-    } else {
-        rib.tell_changes(&changes, &is_up, &mut |peer, table, update| {
-            put(station, sessions, own, (peer, table), at, update);
-        });
     }
-    if let Some((family, slots)) = station.next_slots(rib.slots(AfiSafi::Ipv6Unicast)) {
+    if let Some((family, mut walk)) = station.slots() {
         // When these were received is not known any more (RFC 7854 §4.2: 0).
-        rib.tell_slots(family, slots, &is_up, &mut |peer, table, update| {
+        rib.tell_slots(family, &mut walk, &is_up, &mut |peer, table, update| {
             put(station, sessions, own, (peer, table), None, update);
         });
+        station.walked(family, walk, rib.slots(AfiSafi::Ipv6Unicast));
     }
     if station.take_ends() {
         for session in sessions.values() {

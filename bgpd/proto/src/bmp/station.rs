@@ -8,15 +8,16 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
+use super::changes::Changes;
 use super::message::{self, Termination};
-use crate::rib::Change;
-use crate::types::AfiSafi;
+use crate::rib::{Change, SlotWalk};
+use crate::types::{AfiSafi, PeerId};
 
 /// Octets that may wait for a station's socket.
 const MOST_OCTETS: usize = 16 << 20;
-/// Changes that may wait to be written, of 32 octets each: a full table of a peer, told at once.
+/// Changes that may wait to be written, beside as many as the table has rows: all of it may change at once, and be it the loss of a
+/// peer that told all of it. More than that are prefixes that came and went while the station did not read.
 const MOST_CHANGES: usize = 1 << 20;
 /// More is written only when less than this waits.
 const ENOUGH: usize = 256 << 10;
@@ -24,14 +25,12 @@ const ENOUGH: usize = 256 << 10;
 const FULL: usize = 60_000;
 /// Changes written in one step.
 const STEP: usize = 4096;
-/// Slots that one step of the walk looks at.
-const SLOTS: u32 = 4096;
 
 /// Where the first telling of the table stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Walk {
     /// These slots are still to be told.
-    Slots(AfiSafi, Range<u32>),
+    Slots(AfiSafi, SlotWalk),
     /// All are told, and that is to be said.
     Ends,
     Idle,
@@ -47,21 +46,24 @@ pub(super) struct Station {
     is_begun: bool,
     /// Octets in all chunks.
     queued: usize,
-    changes: VecDeque<Change>,
+    changes: Changes,
+    /// The most rows that the table had since the station came.
+    rows: usize,
     walk: Walk,
     over: Option<Termination>,
 }
 
 impl Station {
-    /// `slots` of IPv4 are told first.
-    pub(super) fn new(slots: u32) -> Station {
+    /// `slots` of IPv4 are told first. `rows`: how many the table has.
+    pub(super) fn new(slots: u32, rows: usize) -> Station {
         Station {
             chunks: VecDeque::new(),
             taken: 0,
             is_begun: false,
             queued: 0,
-            changes: VecDeque::new(),
-            walk: Walk::Slots(AfiSafi::Ipv4Unicast, 0..slots),
+            changes: Changes::default(),
+            rows,
+            walk: Walk::Slots(AfiSafi::Ipv4Unicast, SlotWalk::new(slots)),
             over: None,
         }
     }
@@ -69,7 +71,7 @@ impl Station {
     /// Ends it; the first reason stays.
     pub(super) fn end(&mut self, why: Termination) {
         self.over.get_or_insert(why);
-        self.changes = VecDeque::new();
+        self.changes = Changes::default();
         self.walk = Walk::Idle;
     }
 
@@ -94,14 +96,28 @@ impl Station {
         }
     }
 
-    /// Takes changes in, to be written when there is room.
-    pub(super) fn note(&mut self, changes: impl IntoIterator<Item = Change>) {
-        if self.over.is_none() {
-            self.changes.extend(changes);
-            if self.changes.len() > MOST_CHANGES {
-                self.end(Termination::OutOfResources);
-            }
+    /// Takes changes in, to be written when there is room. `rows`: how many the table has.
+    pub(super) fn note(&mut self, changes: &[Change], rows: usize) {
+        if self.over.is_some() {
+            return;
         }
+        self.rows = self.rows.max(rows);
+        changes.iter().for_each(|change| self.changes.note(*change));
+        if self.changes.len() > MOST_CHANGES + self.rows {
+            self.end(Termination::OutOfResources);
+        }
+    }
+
+    /// A peer has told a family.
+    pub(super) fn note_end(&mut self, peer: PeerId, family: AfiSafi) {
+        if self.over.is_none() {
+            self.changes.note_end(peer, family);
+        }
+    }
+
+    /// A session ended: no End-of-RIB of it is to come any more.
+    pub(super) fn forget_ends(&mut self, peer: PeerId) {
+        self.changes.forget_ends(peer);
     }
 
     /// Whether more may be written.
@@ -109,30 +125,39 @@ impl Station {
         self.over.is_none() && self.queued - self.taken < ENOUGH
     }
 
-    /// The next changes to be written. An End-of-RIB comes alone, since what is before it is written in any order.
-    pub(super) fn next_changes(&mut self) -> Vec<Change> {
-        let end = |change: &Change| matches!(change, Change::EndOfRib { .. });
-        let ahead = self.changes.iter().take(STEP).take_while(|change| !end(change)).count();
-        let step = self.changes.drain(..ahead.max(1).min(self.changes.len())).collect();
-        if self.changes.is_empty() {
-            self.changes.shrink_to(STEP);
-        }
-        step
+    /// The next changes to be written.
+    pub(super) fn next_changes(&self) -> Vec<Change> {
+        self.changes.next(STEP)
     }
 
-    /// The next slots to be told; `ipv6`: how many there are of the family that comes second.
-    pub(super) fn next_slots(&mut self, ipv6: u32) -> Option<(AfiSafi, Range<u32>)> {
-        let Walk::Slots(family, rest) = &mut self.walk else { return None };
-        let step = rest.start..rest.end.min(rest.start.saturating_add(SLOTS));
-        let family = *family;
-        rest.start = step.end;
-        if rest.start >= rest.end {
-            self.walk = match family {
-                AfiSafi::Ipv4Unicast => Walk::Slots(AfiSafi::Ipv6Unicast, 0..ipv6),
-                AfiSafi::Ipv6Unicast => Walk::Ends,
-            };
+    /// These were written.
+    pub(super) fn wrote_changes(&mut self, changes: &[Change]) {
+        self.changes.written(changes);
+    }
+
+    /// The next End-of-RIB of a peer that is due: what came before it was written.
+    pub(super) fn take_end(&mut self) -> Option<(PeerId, AfiSafi)> {
+        self.changes.take_end()
+    }
+
+    /// Where the walk over the table stands, if it is not over.
+    pub(super) fn slots(&self) -> Option<(AfiSafi, SlotWalk)> {
+        match &self.walk {
+            Walk::Slots(family, walk) => Some((*family, walk.clone())),
+            Walk::Ends | Walk::Idle => None,
         }
-        Some((family, step))
+    }
+
+    /// It stands there now; `ipv6`: how many slots there are of the family that comes second.
+    pub(super) fn walked(&mut self, family: AfiSafi, walk: SlotWalk, ipv6: u32) {
+        if !matches!(self.walk, Walk::Slots(..)) {
+            return;
+        }
+        self.walk = match family {
+            _ if !walk.is_over() => Walk::Slots(family, walk),
+            AfiSafi::Ipv4Unicast => Walk::Slots(AfiSafi::Ipv6Unicast, SlotWalk::new(ipv6)),
+            AfiSafi::Ipv6Unicast => Walk::Ends,
+        };
     }
 
     /// Whether it is now to be said that the table was told; it is said once.

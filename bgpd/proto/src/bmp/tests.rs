@@ -1,10 +1,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
+use super::changes::Changes;
 use super::message::{Initiation, PeerDown, Statistics, Subject, Table, Termination, route_monitoring};
 use super::station::Station;
 use crate::rib::Change;
-use crate::types::{Asn, PeerId, RouterId};
+use crate::types::{AfiSafi, Asn, PeerId, RouterId};
 use crate::wire::Notification;
 
 const AT: Option<Duration> = Some(Duration::from_micros(0x0102_0304 * 1_000_000 + 5));
@@ -81,18 +84,51 @@ fn initiation_termination_and_statistics() {
     assert_eq!(said[48..], numbers.concat());
 }
 
+fn best(n: u32) -> Change {
+    Change::Best { prefix: IpNet::new(IpAddr::from(Ipv4Addr::from(n)), 32).unwrap() }
+}
+
+/// What changes all the time keeps nothing else waiting, and End-of-RIB comes behind all that came before it, however much follows.
+#[test]
+fn changes_go_round() {
+    let mut changes = Changes::default();
+    (0..10).for_each(|n| changes.note(best(n)));
+    let mut told = changes.next(4);
+    changes.written(&told);
+    changes.note_end(PeerId(1), AfiSafi::Ipv4Unicast);
+    changes.note_end(PeerId(2), AfiSafi::Ipv4Unicast);
+    changes.forget_ends(PeerId(2));
+    assert_eq!(changes.take_end(), None);
+    for round in 0.. {
+        (0..4).for_each(|n| changes.note(best(n)));
+        let step = changes.next(4);
+        changes.written(&step);
+        told.extend(step);
+        if let Some(end) = changes.take_end() {
+            assert_eq!(end, (PeerId(1), AfiSafi::Ipv4Unicast));
+            break;
+        }
+        assert!(round < 10, "it never comes");
+    }
+    assert!((0..10).all(|n| told.contains(&best(n))), "{told:?}");
+    assert_eq!(changes.take_end(), None);
+}
+
 #[test]
 fn what_waits_for_a_station_is_bounded() {
-    let mut station = Station::new(0);
+    let mut station = Station::new(0, 0);
     for _ in 0..1000 {
         station.append(|out| out.extend_from_slice(&[7; 60_001]));
     }
     assert_eq!(station.over(), Some(Termination::OutOfResources), "octets");
-    let mut station = Station::new(0);
-    let change = Change::Path { peer: PeerId(1), prefix: "10.0.0.0/8".parse().unwrap(), path_id: 0 };
-    station.note(std::iter::repeat_n(change, 1 << 20));
-    assert_eq!(station.over(), None);
-    station.note([change]);
+    let mut station = Station::new(0, 0);
+    let changes: Vec<Change> = (0..1 << 20).map(best).collect();
+    station.note(&changes, 0);
+    station.note(&changes, 0);
+    assert_eq!(station.over(), None, "each waits once");
+    station.note(&[best(1 << 20)], 1);
+    assert_eq!(station.over(), None, "as many as the table has rows may wait beside");
+    station.note(&[best(1 << 21)], 0);
     assert_eq!(station.over(), Some(Termination::OutOfResources), "changes");
     station.end(Termination::Unspecified);
     assert_eq!(station.over(), Some(Termination::OutOfResources), "the first reason stays");
@@ -103,7 +139,7 @@ fn what_waits_for_a_station_is_bounded() {
 fn the_last_message_follows_a_whole_one() {
     let message = written(|out| Termination::Unspecified.encode(out));
     for taken in 0..=3 * message.len() {
-        let mut station = Station::new(0);
+        let mut station = Station::new(0, 0);
         for _ in 0..3 {
             station.append(|out| out.extend_from_slice(&message));
         }

@@ -39,6 +39,7 @@ pub use view::AdvertisedRoute;
 pub use watch::Change;
 
 pub(crate) use long_lived::LLGR_STALE;
+pub(crate) use watch::SlotWalk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -273,7 +274,8 @@ impl Rib {
 
     // ---- drain and output
 
-    /// Decides dirty prefixes, tells the groups, encodes. At most 65,536 prefixes of each family a call; `true`: more are waiting.
+    /// Decides dirty prefixes, tells the groups, encodes. A call ends behind the prefix with which 65,536 paths of a family were
+    /// looked at; `true`: more are waiting.
     pub fn drain(&mut self) -> bool {
         if self.deferred {
             return false;

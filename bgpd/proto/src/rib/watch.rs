@@ -1,5 +1,9 @@
 //! The table as monitoring stations are told of it: what changed, and slot by slot. Nothing is noted while nobody watches.
+//!
+//! A step is bounded by what it makes a station's queue grow: a slot may have thousands of rows (members of groups, several paths
+//! per prefix), and a row 64 KiB. So a walk may stop within a slot.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use ipnet::IpNet;
@@ -37,14 +41,40 @@ pub enum Change {
         /// The prefix.
         prefix: IpNet,
     },
-    /// The peer has told a family's routes.
-    EndOfRib {
-        /// Which peer.
-        peer: PeerId,
-        /// Which family.
-        family: AfiSafi,
-    },
 }
+
+/// Octets that one step may write, and a row more.
+const OCTETS: usize = 1 << 20;
+/// Slots that one step of a walk looks at.
+const SLOTS: u32 = 4096;
+/// Headers of one Route Monitoring message and of the UPDATE in it.
+const HEADERS: usize = 48 + 23;
+/// The longest prefix with its identifier.
+const PREFIX: usize = 4 + 1 + 16;
+
+/// Where the telling of a family's slots stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SlotWalk {
+    /// Still to be told.
+    slots: Range<Slot>,
+    /// Of the first slot, this row and those before it were told.
+    told: Option<Within>,
+}
+
+impl SlotWalk {
+    /// Over so many slots.
+    pub(crate) fn new(slots: u32) -> SlotWalk {
+        SlotWalk { slots: 0..slots, told: None }
+    }
+
+    /// Whether all was told.
+    pub(crate) fn is_over(&self) -> bool {
+        self.slots.is_empty()
+    }
+}
+
+/// A row among those of a slot. What changes meanwhile is noted, so that it does not matter what comes before the place of a walk.
+type Within = (Table, PeerId, Option<u32>);
 
 /// Where one UPDATE goes: whose table, and which; no peer is the Loc-RIB.
 type Tell<'a> = &'a mut dyn FnMut(Option<PeerId>, Table, &[u8]);
@@ -69,36 +99,73 @@ enum Set {
     Rewritten(usize),
 }
 
+impl<A> Row<A> {
+    fn within(&self) -> Within {
+        (self.table, self.peer, self.path_id)
+    }
+}
+
 /// Routes that are told in one step.
 #[derive(Debug)]
 struct Rows<A> {
     rows: Vec<Row<A>>,
     /// Sets as [`rewrite::rewrite`] writes them.
     rewritten: Vec<Vec<u8>>,
+    /// Where each of them is.
+    places: BTreeMap<Vec<u8>, usize>,
+    /// Sets that are told, of which table and peer.
+    sets: BTreeSet<(Table, PeerId, Option<Set>)>,
+    /// About so many octets are to be written, and no more.
+    octets: usize,
 }
 
 impl<A: Family> Rows<A> {
     fn new() -> Rows<A> {
-        Rows { rows: Vec::new(), rewritten: Vec::new() }
+        Rows {
+            rows: Vec::new(),
+            rewritten: Vec::new(),
+            places: BTreeMap::new(),
+            sets: BTreeSet::new(),
+            octets: 0,
+        }
     }
 
-    fn push(
-        &mut self,
-        table: Table,
-        peer: PeerId,
-        set: Option<Set>,
-        (addr, len): (A, u8),
-        path_id: Option<u32>,
-    ) {
-        self.rows.push(Row { table, peer, set, addr, len, path_id });
+    fn push(&mut self, row: Row<A>, core: &Core) {
+        let length = match row.set {
+            None => 0,
+            Some(Set::Canonical(id)) => usize::from(core.attrs.key(id).len),
+            Some(Set::Rewritten(place)) => self.rewritten.get(place).map_or(0, Vec::len),
+        };
+        // Where a set leaves most of a message to the prefixes, its share of a further prefix is less than one prefix more.
+        let is_new = self.sets.insert((row.table, row.peer, row.set));
+        let own = if is_new || length > 1024 { HEADERS + length } else { 0 };
+        self.octets += 2 * PREFIX + own;
+        self.rows.push(row);
     }
 
     /// A path of a peer's, before and after import; none: withdrawn from both.
-    fn push_path(&mut self, peer: PeerId, path: Option<Path>, prefix: (A, u8), path_id: Option<u32>) {
-        let raw = path.map(|path| Set::Canonical(path.raw));
-        let accepted = path.filter(|path| path.rejected == 0).map(|path| Set::Canonical(path.attrs));
-        self.push(Table::AdjRibIn, peer, raw, prefix, path_id);
-        self.push(Table::AdjRibInPostPolicy, peer, accepted, prefix, path_id);
+    fn push_path(
+        &mut self,
+        peer: PeerId,
+        path: Option<Path>,
+        prefix: (A, u8),
+        path_id: Option<u32>,
+        core: &Core,
+    ) {
+        for row in rows_of_path(peer, path, prefix, path_id) {
+            self.push(row, core);
+        }
+    }
+
+    /// A set that was rewritten: the same for equal ones.
+    fn rewritten(&mut self, bytes: &[u8]) -> Set {
+        if let Some(place) = self.places.get(bytes) {
+            return Set::Rewritten(*place);
+        }
+        let place = self.rewritten.len();
+        self.rewritten.push(bytes.to_vec());
+        self.places.insert(bytes.to_vec(), place);
+        Set::Rewritten(place)
     }
 
     /// Writes what was gathered, packed by table, peer and set.
@@ -127,6 +194,28 @@ impl<A: Family> Rows<A> {
             }
         }
     }
+}
+
+/// A path of a peer's, before and after import; none: withdrawn from both.
+fn rows_of_path<A>(
+    peer: PeerId,
+    path: Option<Path>,
+    (addr, len): (A, u8),
+    path_id: Option<u32>,
+) -> [Row<A>; 2]
+where
+    A: Copy,
+{
+    let raw = path.map(|path| Set::Canonical(path.raw));
+    let accepted = path.filter(|path| path.rejected == 0).map(|path| Set::Canonical(path.attrs));
+    [(Table::AdjRibIn, raw), (Table::AdjRibInPostPolicy, accepted)].map(|(table, set)| Row {
+        table,
+        peer,
+        set,
+        addr,
+        len,
+        path_id,
+    })
 }
 
 /// Routes of one set, or withdrawals without one.
@@ -170,6 +259,15 @@ impl Rib {
         self.core.changes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// Prefixes and paths of both families: how much there is to be told of what is said and selected.
+    pub(crate) fn rows(&self) -> usize {
+        AfiSafi::ALL
+            .map(|family| self.size(family))
+            .into_iter()
+            .map(|(prefixes, paths)| prefixes + paths)
+            .sum()
+    }
+
     /// Notes every path that is held of a peer: what is left of its last session is its Adj-RIB-In again, now that it is up.
     pub(crate) fn note_held(&mut self, peer: PeerId) {
         self.core.note_held::<u32>(peer);
@@ -189,86 +287,119 @@ impl Rib {
         }
     }
 
-    /// How these stand now, as UPDATEs. Of peers that are down nothing is told.
-    pub(crate) fn tell_changes(&self, changes: &[Change], is_up: &dyn Fn(PeerId) -> bool, tell: Tell<'_>) {
-        self.core.changed_rows::<u32>(changes, is_up).tell(&self.core, tell);
-        self.core.changed_rows::<V6>(changes, is_up).tell(&self.core, tell);
+    /// How these stand now, as UPDATEs; those that do not fit into a step are left. Returns how many of them were told. Of peers
+    /// that are down nothing is told.
+    pub(crate) fn tell_changes(
+        &self,
+        changes: &[Change],
+        is_up: &dyn Fn(PeerId) -> bool,
+        tell: Tell<'_>,
+    ) -> usize {
+        let (mut ipv4, mut ipv6) = (Rows::<u32>::new(), Rows::<V6>::new());
+        let mut told = 0;
+        for change in changes {
+            if ipv4.octets + ipv6.octets >= OCTETS {
+                break;
+            }
+            self.core.changed_rows(change, is_up, &mut ipv4);
+            self.core.changed_rows(change, is_up, &mut ipv6);
+            told += 1;
+        }
+        ipv4.tell(&self.core, tell);
+        ipv6.tell(&self.core, tell);
+        told
     }
 
-    /// Everything in these slots: what peers that are up say and are told, and what was selected.
+    /// The next step of a walk over everything in these slots: what peers that are up say and are told, and what was selected.
     pub(crate) fn tell_slots(
         &self,
         family: AfiSafi,
-        slots: Range<Slot>,
+        walk: &mut SlotWalk,
         is_up: &dyn Fn(PeerId) -> bool,
         tell: Tell<'_>,
     ) {
         match family {
-            AfiSafi::Ipv4Unicast => self.slot_rows::<u32>(slots, is_up).tell(&self.core, tell),
-            AfiSafi::Ipv6Unicast => self.slot_rows::<V6>(slots, is_up).tell(&self.core, tell),
+            AfiSafi::Ipv4Unicast => self.slot_rows::<u32>(walk, is_up).tell(&self.core, tell),
+            AfiSafi::Ipv6Unicast => self.slot_rows::<V6>(walk, is_up).tell(&self.core, tell),
         }
     }
 
-    fn slot_rows<A: Family>(&self, slots: Range<Slot>, is_up: &dyn Fn(PeerId) -> bool) -> Rows<A> {
-        let mut rows = Rows::new();
-        let table = &A::plane(&self.core).table;
-        for slot in slots.start..slots.end.min(table.slots()) {
-            let Some(prefix) = table.prefix(slot) else { continue };
-            for (path, _) in table.paths(slot).filter(|(path, _)| path.peer != LOCAL && is_up(path.peer)) {
-                let id = self.core.takes_paths(path.peer, A::FAMILY).then_some(path.path_id);
-                rows.push_path(path.peer, Some(path), prefix, id);
+    fn slot_rows<A: Family>(&self, walk: &mut SlotWalk, is_up: &dyn Fn(PeerId) -> bool) -> Rows<A> {
+        let members = |group: &Group| -> Vec<PeerId> {
+            group.members.iter().copied().filter(|peer| is_up(*peer)).collect()
+        };
+        let groups: Vec<_> = self.groups.iter().map(|group| (group, members(group))).collect();
+        let slots = A::plane(&self.core).table.slots();
+        let end = walk.slots.end.min(slots).min(walk.slots.start.saturating_add(SLOTS));
+        let (mut rows, mut here) = (Rows::new(), Vec::new());
+        while walk.slots.start < end {
+            self.rows_of_slot(walk.slots.start, &groups, is_up, &mut rows, &mut here);
+            here.sort_unstable_by_key(Row::within);
+            let from = walk.told;
+            for row in here.drain(..).filter(|row| from.is_none_or(|told| row.within() > told)) {
+                if rows.octets >= OCTETS {
+                    return rows;
+                }
+                walk.told = Some(row.within());
+                rows.push(row, &self.core);
             }
-            if let Some(best) = table.best(slot) {
-                rows.push(Table::LocRib, LOCAL, Some(Set::Canonical(best.attrs)), prefix, None);
-            }
+            (walk.slots.start, walk.told) = (walk.slots.start + 1, None);
         }
-        // What is rejected was never told as accepted.
-        rows.rows.retain(|row| row.set.is_some());
-        for group in &self.groups {
-            let members: Vec<PeerId> = group.members.iter().copied().filter(|peer| is_up(*peer)).collect();
-            if !members.is_empty() {
-                self.told_rows(group, &members, slots.clone(), &mut rows);
-            }
+        if end == slots {
+            // The table may have become smaller.
+            walk.slots.start = walk.slots.end;
         }
         rows
     }
 
-    /// What these members of a group were told of these slots.
-    fn told_rows<A: Family>(
+    /// All of one slot, in any order. `groups`: with the members that are up. Of `rows` the rewritten sets alone.
+    fn rows_of_slot<A: Family>(
         &self,
-        group: &Group,
-        members: &[PeerId],
-        slots: Range<Slot>,
+        slot: Slot,
+        groups: &[(&Group, Vec<PeerId>)],
+        is_up: &dyn Fn(PeerId) -> bool,
         rows: &mut Rows<A>,
+        here: &mut Vec<Row<A>>,
     ) {
-        let out = group.out.of(A::FAMILY);
-        for slot in slots {
-            let Some(prefix) = A::plane(&self.core).table.prefix(slot) else { continue };
-            let tellings: Vec<(Option<u32>, Telling)> = if group.adds_paths::<A>() {
-                let paths = match out.paths.of(slot).next() {
-                    Some(_) => group.paths_of::<A>(slot, &self.core, |_| ()),
-                    None => Vec::new(),
-                };
-                paths.into_iter().map(|(id, telling)| (Some(id), telling)).collect()
-            } else if out.bit(slot)
-                && let Verdict::Tell(telling) =
-                    group.verdict::<A>(slot, self.core.best::<A>(slot), &self.core)
-            {
-                vec![(None, telling)]
-            } else {
-                Vec::new()
-            };
-            for (id, telling) in tellings {
-                let mut bytes = Vec::new();
+        let table = &A::plane(&self.core).table;
+        let Some((addr, len)) = table.prefix(slot) else { return };
+        for (path, _) in table.paths(slot).filter(|(path, _)| path.peer != LOCAL && is_up(path.peer)) {
+            let id = self.core.takes_paths(path.peer, A::FAMILY).then_some(path.path_id);
+            here.extend(rows_of_path(path.peer, Some(path), (addr, len), id));
+        }
+        // What is rejected was never told as accepted.
+        here.retain(|row| row.set.is_some());
+        if let Some(best) = table.best(slot) {
+            let set = Some(Set::Canonical(best.attrs));
+            here.push(Row { table: Table::LocRib, peer: LOCAL, set, addr, len, path_id: None });
+        }
+        let mut bytes = Vec::new();
+        for (group, members) in groups.iter().filter(|(_, members)| !members.is_empty()) {
+            for (path_id, telling) in self.tellings::<A>(group, slot) {
                 group.rewritten::<A>(&telling, &self.core, &mut bytes);
-                if rows.rewritten.last() != Some(&bytes) {
-                    rows.rewritten.push(bytes);
-                }
-                let set = Some(Set::Rewritten(rows.rewritten.len() - 1));
-                for member in members.iter().filter(|member| **member != telling.source) {
-                    rows.push(Table::AdjRibOut, *member, set, prefix, id);
-                }
+                let set = Some(rows.rewritten(&bytes));
+                let row = |peer| Row { table: Table::AdjRibOut, peer, set, addr, len, path_id };
+                here.extend(members.iter().filter(|peer| **peer != telling.source).map(|peer| row(*peer)));
             }
+        }
+    }
+
+    /// What the members of a group were told of a slot.
+    fn tellings<A: Family>(&self, group: &Group, slot: Slot) -> Vec<(Option<u32>, Telling)> {
+        let out = group.out.of(A::FAMILY);
+        if group.adds_paths::<A>() {
+            let paths = match out.paths.of(slot).next() {
+                Some(_) => group.paths_of::<A>(slot, &self.core, |_| ()),
+                None => Vec::new(),
+            };
+            return paths.into_iter().map(|(id, telling)| (Some(id), telling)).collect();
+        }
+        if !out.bit(slot) {
+            return Vec::new();
+        }
+        match group.verdict::<A>(slot, self.core.best::<A>(slot), &self.core) {
+            Verdict::Tell(telling) => vec![(None, telling)],
+            Verdict::Not | Verdict::TooLong(_) => Vec::new(),
         }
     }
 }
@@ -306,29 +437,27 @@ impl Core {
         self.changes.iter_mut().for_each(|changes| changes.push(change));
     }
 
-    fn changed_rows<A: Family>(&self, changes: &[Change], is_up: &dyn Fn(PeerId) -> bool) -> Rows<A> {
-        let mut rows = Rows::new();
+    /// How what changed stands now, if it is of this family.
+    fn changed_rows<A: Family>(&self, change: &Change, is_up: &dyn Fn(PeerId) -> bool, rows: &mut Rows<A>) {
         let table = &A::plane(self).table;
-        for change in changes {
-            match change {
-                Change::Path { peer, prefix, path_id } if is_up(*peer) => {
-                    let Some((addr, len)) = A::of(prefix) else { continue };
-                    let slot = table.find(addr, len);
-                    let same = |path: &Path| path.peer == *peer && path.path_id == *path_id;
-                    let path = slot.and_then(|slot| table.paths(slot).find(|(path, _)| same(path)));
-                    let id = self.takes_paths(*peer, A::FAMILY).then_some(*path_id);
-                    rows.push_path(*peer, path.map(|(path, _)| path), (addr, len), id);
-                }
-                Change::Best { prefix } => {
-                    let Some((addr, len)) = A::of(prefix) else { continue };
-                    let best = table.find(addr, len).and_then(|slot| table.best(slot));
-                    let set = best.map(|best| Set::Canonical(best.attrs));
-                    rows.push(Table::LocRib, LOCAL, set, (addr, len), None);
-                }
-                Change::Path { .. } | Change::EndOfRib { .. } => {}
+        match change {
+            Change::Path { peer, prefix, path_id } if is_up(*peer) => {
+                let Some((addr, len)) = A::of(prefix) else { return };
+                let slot = table.find(addr, len);
+                let same = |path: &Path| path.peer == *peer && path.path_id == *path_id;
+                let path = slot.and_then(|slot| table.paths(slot).find(|(path, _)| same(path)));
+                let id = self.takes_paths(*peer, A::FAMILY).then_some(*path_id);
+                rows.push_path(*peer, path.map(|(path, _)| path), (addr, len), id, self);
             }
+            Change::Best { prefix } => {
+                let Some((addr, len)) = A::of(prefix) else { return };
+                let best = table.find(addr, len).and_then(|slot| table.best(slot));
+                let set = best.map(|best| Set::Canonical(best.attrs));
+                let row = Row { table: Table::LocRib, peer: LOCAL, set, addr, len, path_id: None };
+                rows.push(row, self);
+            }
+            Change::Path { .. } => {}
         }
-        rows
     }
 
     /// A canonical set as an UPDATE of this table has it.

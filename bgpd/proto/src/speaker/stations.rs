@@ -39,7 +39,8 @@ impl Speaker {
         last
     }
 
-    /// The next octets for a station's socket. One call writes at most 4,096 changes and looks at 4,096 slots.
+    /// The next octets for a station's socket. One call writes at most 4,096 changes and looks at 4,096 slots, and
+    /// it writes some 2 MiB at most.
     pub fn poll_station(&mut self, station: StationId, now: Instant) -> StationOutput<'_> {
         self.hand_changes();
         self.monitor.poll(station, &self.rib, now)
@@ -61,10 +62,7 @@ impl Speaker {
 
     /// What the table noted goes to the stations, where there are any.
     pub(super) fn hand_changes(&mut self) {
-        if self.monitor.is_watching() {
-            let changes = self.rib.take_changes();
-            self.monitor.note(&changes);
-        }
+        self.monitor.note(&mut self.rib);
     }
 
     /// The OPENs of the session that is up.
