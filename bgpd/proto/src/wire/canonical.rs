@@ -19,6 +19,9 @@ const AS_TRANS: u16 = 23456;
 /// Segments of a confederation (RFC 5065), which stop at its border.
 const AS_CONFED_SEQUENCE: u8 = 3;
 const AS_CONFED_SET: u8 = 4;
+
+/// What is wrong with a set of AS numbers: nobody may announce one any more.
+const AS_SET: &str = "a set of AS numbers, which nobody may send any more";
 /// Octets of an attribute that a NOTIFICATION carries back.
 const MAX_DATA: usize = 64;
 
@@ -284,9 +287,13 @@ impl<'a> Parsed<'a> {
         scratch: &mut Scratch,
     ) -> Result<(), Bad> {
         let mut walk = as_path::segments(value, if receiver.four_octet_as { 4 } else { 2 });
-        walk.by_ref().for_each(drop);
-        if !walk.rest.is_empty() {
-            return withdraw("a malformed segment", "RFC 7606 §7.2");
+        let mut has_set = false;
+        walk.by_ref().for_each(|segment| has_set |= segment.kind == as_path::AS_SET);
+        match walk.rest {
+            [] if has_set => return withdraw(AS_SET, "RFC 9774 §3"),
+            [] => {}
+            [AS_CONFED_SET, ..] => return withdraw(AS_SET, "RFC 9774 §3"),
+            _ => return withdraw("a malformed segment", "RFC 7606 §7.2"),
         }
         let mut path = std::mem::take(&mut scratch.path);
         path.clear();
@@ -478,6 +485,8 @@ struct As4<'a> {
     path: Option<&'a [u8]>,
     aggregator: Option<&'a [u8]>,
     malformed_path: bool,
+    /// AS4_PATH has an AS_SET or AS_CONFED_SET.
+    has_set: bool,
     malformed_aggregator: bool,
 }
 
@@ -498,6 +507,7 @@ impl<'a> As4<'a> {
             path: readable.then_some(&room[..]).filter(|path| !path.is_empty()),
             aggregator,
             malformed_path: as4_path.is_some() && !readable,
+            has_set: readable && as4_path.is_some_and(|found| has_set(found.value)),
             malformed_aggregator,
         };
         match first(code::AGGREGATOR).map(|attribute| attribute.value) {
@@ -516,6 +526,7 @@ impl<'a> As4<'a> {
         match code {
             _ if receiver.four_octet_as => discard("on a four-octet session", "RFC 6793 §4.1"),
             code::AS4_PATH if self.malformed_path => discard("a malformed path", "RFC 6793 §6"),
+            code::AS4_PATH if self.has_set => withdraw(AS_SET, "RFC 9774 §3"),
             code::AS4_AGGREGATOR if self.malformed_aggregator => {
                 discard("it is not an AS and an address", "RFC 6793 §6")
             }
@@ -546,6 +557,17 @@ fn without_confederations(path: &[u8], out: &mut Vec<u8>) -> bool {
         rest = behind;
     }
     rest.is_empty() && !path.is_empty()
+}
+
+/// Whether a well-formed AS4_PATH has a segment that RFC 9774 §3 does away with.
+fn has_set(mut path: &[u8]) -> bool {
+    while let [kind, count, numbers @ ..] = path {
+        if matches!(*kind, as_path::AS_SET | AS_CONFED_SET) {
+            return true;
+        }
+        path = numbers.get(usize::from(*count) * 4..).unwrap_or_default();
+    }
+    false
 }
 
 /// RFC 4760 §3 and RFC 7606 §7.11. A family that was not negotiated is ignored.

@@ -110,6 +110,7 @@ pub(super) fn well_known() -> Vec<Case> {
     let path = |asns: &[u32]| path(Session::External, asns);
     let malformed_path = |octets: &[u8]| Put(0x40, 2, octets.to_vec());
     let set_first = [&[1, 1, 0, 0, 0xFD, 0xEA][..], &path(&[65101])].concat();
+    let set_last = [&path(&[PEER_AS])[..], &[1, 2, 0, 0, 0xFE, 0x4D, 0, 0, 0xFE, 0x4E]].concat();
     ipv4(
         Session::External,
         vec![
@@ -123,19 +124,15 @@ pub(super) fn well_known() -> Vec<Case> {
             ("RFC 7606 §7.2", "segment of type 0", malformed_path(&[0, 1, 0, 0, 0xFD, 0xEA]), WITHDRAW),
             ("RFC 7606 §7.2", "segment of type 5", malformed_path(&[5, 1, 0, 0, 0xFD, 0xEA]), WITHDRAW),
             ("RFC 7606 §7.2", "AS_CONFED_SEQUENCE", malformed_path(&[3, 1, 0, 0, 0xFD, 0xEA]), WITHDRAW),
-            ("RFC 7606 §7.2", "AS_CONFED_SET", malformed_path(&[4, 1, 0, 0, 0xFD, 0xEA]), WITHDRAW),
+            ("RFC 9774 §3", "AS_CONFED_SET", malformed_path(&[4, 1, 0, 0, 0xFD, 0xEA]), WITHDRAW),
             ("RFC 7606 §7.2", "segment over the end", malformed_path(&[2, 2, 0, 0, 0xFD, 0xEA]), WITHDRAW),
             ("RFC 7606 §7.2", "an octet too many", malformed_path(&[2, 1, 0, 0, 0xFD, 0xEA, 2]), WITHDRAW),
             ("RFC 7606 §7.2", "segment without numbers", malformed_path(&[2, 0]), WITHDRAW),
             ("RFC 7606 §7.2", "AS numbers of two octets", malformed_path(&[2, 1, 0xFD, 0xEA]), WITHDRAW),
             ("RFC 4271 §6.3", "empty AS_PATH", malformed_path(&[]), &[Withdraw, Discard]),
             ("RFC 4271 §6.3", "AS_PATH of another AS", Put(0x40, 2, path(&[65009])), &[Withdraw, Discard]),
-            (
-                "RFC 4271 §6.3",
-                "AS_PATH that begins with a set",
-                Put(0x40, 2, set_first),
-                &[Withdraw, Discard],
-            ),
+            ("RFC 9774 §3", "AS_PATH that begins with an AS_SET", Put(0x40, 2, set_first), WITHDRAW),
+            ("RFC 9774 §3", "AS_PATH that ends with an AS_SET", Put(0x40, 2, set_last), WITHDRAW),
             ("RFC 7607 §2", "AS 0 in AS_PATH", Put(0x40, 2, path(&[PEER_AS, 0])), WITHDRAW),
             ("RFC 7606 §3 (c)", "AS_PATH as optional", Put(0xC0, 2, path(&[PEER_AS])), WITHDRAW),
             ("RFC 7606 §3 (d)", "no AS_PATH", Without(2), WITHDRAW),
@@ -257,6 +254,14 @@ pub(super) fn two_octet() -> Vec<Case> {
             ),
             ("RFC 6793 §6", "AS4_PATH with an empty segment", Put(0xC0, 17, vec![2, 0]), DISCARD),
             ("RFC 6793 §6", "AS4_PATH with AS 0", Put(0xC0, 17, vec![2, 1, 0, 0, 0, 0]), DISCARD),
+            (
+                "RFC 9774 §3",
+                "AS_SET of two octets",
+                Put(0x40, 2, vec![2, 1, 0xFD, 0xEA, 1, 1, 0, 7]),
+                WITHDRAW,
+            ),
+            ("RFC 9774 §3", "AS_SET in AS4_PATH", Put(0xC0, 17, vec![1, 1, 0, 0, 0, 7]), WITHDRAW),
+            ("RFC 9774 §3", "AS_CONFED_SET in AS4_PATH", Put(0xC0, 17, vec![4, 1, 0, 0, 0, 7]), WITHDRAW),
             ("RFC 6793 §6", "AS4_PATH as non-transitive", Put(0x80, 17, vec![2, 1, 0, 0, 0, 7]), DISCARD),
             ("RFC 6793 §6", "AS4_AGGREGATOR of 7", beside(Put(0xC0, 18, vec![1; 7])), DISCARD),
             ("RFC 6793 §6", "AS4_AGGREGATOR of AS 0", beside(Put(0xC0, 18, vec![0; 8])), DISCARD),

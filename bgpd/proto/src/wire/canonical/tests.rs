@@ -194,6 +194,22 @@ fn rfc_7606_from_an_external_peer() {
         ("ORIGIN 3", Put(0x40, 1, vec![3]), WITHDRAW, 1, "RFC 7606 §7.1"),
         ("segment type 5", Put(0x40, 2, vec![5, 1, 0, 0, 0xFD, 0xE9]), WITHDRAW, 2, "RFC 7606 §7.2"),
         ("confederation segment", Put(0x40, 2, vec![3, 1, 0, 0, 0xFD, 0xE9]), WITHDRAW, 2, "RFC 7606 §7.2"),
+        (
+            "AS_SET",
+            Put(0x40, 2, [path4(&[PEER_AS]), vec![1, 1, 0, 0, 0, 7]].concat()),
+            WITHDRAW,
+            2,
+            "RFC 9774 §3",
+        ),
+        ("AS_SET in front", Put(0x40, 2, vec![1, 1, 0, 0, 0xFD, 0xE9]), WITHDRAW, 2, "RFC 9774 §3"),
+        ("AS_CONFED_SET", Put(0x40, 2, vec![4, 1, 0, 0, 0xFD, 0xE9]), WITHDRAW, 2, "RFC 9774 §3"),
+        (
+            "AS_SET and a malformed segment",
+            Put(0x40, 2, vec![1, 1, 0, 0, 0, 7, 2, 0]),
+            WITHDRAW,
+            2,
+            "RFC 7606 §7.2",
+        ),
         ("segment overrun", Put(0x40, 2, vec![2, 2, 0, 0, 0xFD, 0xE9]), WITHDRAW, 2, "RFC 7606 §7.2"),
         ("segment underrun", Put(0x40, 2, vec![2, 1, 0, 0, 0xFD, 0xE9, 2]), WITHDRAW, 2, "RFC 7606 §7.2"),
         ("empty segment", Put(0x40, 2, vec![2, 0]), WITHDRAW, 2, "RFC 7606 §7.2"),
@@ -253,6 +269,9 @@ fn rfc_7606_from_an_internal_peer() {
 fn rfc_7606_on_a_two_octet_session() {
     let cases: Vec<Case> = vec![
         ("AGGREGATOR of 8", Put(0xC0, 7, vec![0; 8]), DISCARD, 7, "RFC 7606 §7.7"),
+        ("AS_SET of two octets", Put(0x40, 2, vec![1, 1, 0, 7]), WITHDRAW, 2, "RFC 9774 §3"),
+        ("AS_SET in AS4_PATH", Put(0xC0, 17, vec![1, 1, 0, 1, 0, 7]), WITHDRAW, 17, "RFC 9774 §3"),
+        ("AS_CONFED_SET in AS4_PATH", Put(0xC0, 17, vec![4, 1, 0, 1, 0, 7]), WITHDRAW, 17, "RFC 9774 §3"),
         ("a path of four octets", Put(0x40, 2, path4(&[PEER_AS])), WITHDRAW, 2, "RFC 7606 §7.2"),
     ];
     check(&narrow(), &mandatory(&narrow()), true, cases);
@@ -355,7 +374,7 @@ fn local_pref_counts_from_internal_peers_only() {
 fn the_key_says_what_the_attributes_say() {
     let mut attributes = mandatory(&internal());
     attributes[0].2 = vec![2];
-    attributes[1].2 = [path4(&[70000, OWN_AS]), vec![1, 2, 0, 0, 0, 1, 0, 0, 0, 2]].concat();
+    attributes[1].2 = [path4(&[70000, OWN_AS]), path4(&[1])].concat();
     attributes.extend([
         (0x80, code::MULTI_EXIT_DISC, vec![0, 0, 0, 7]),
         (0xC0, code::COMMUNITIES, [0xFFFF_FF01u32.to_be_bytes(), 0xFFFF_FF02u32.to_be_bytes()].concat()),
