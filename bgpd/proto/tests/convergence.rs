@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use sim::{Net, Rng, for_seeds, knob};
-use world::{Fault, Moves, World, held_paths};
+use world::{Fault, Moves, Policies, World, held_paths};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -28,9 +28,17 @@ fn after_trouble(seed: u64, speakers: usize) -> (World, Net) {
     after_trouble_with(seed, speakers, 0)
 }
 
-/// With so many paths per prefix (RFC 7911).
+/// With so many paths per prefix (RFC 7911). Every other seed has filters, every other pair of them roles (RFC 9234), and every other
+/// four of them several nodes in an AS, with reflectors (RFC 4456); the last two not where several paths are told: the reference
+/// knows the best one alone, and where that one is held back, the next is told.
 fn after_trouble_with(seed: u64, speakers: usize, paths: u8) -> (World, Net) {
-    let mut world = World::random(&mut Rng(seed ^ 0xC0FF_EE00), speakers);
+    let mut rng = Rng(seed ^ 0xC0FF_EE00);
+    let policies = Policies {
+        filters: seed & 1 != 0,
+        roles: seed & 2 != 0 && paths == 0,
+        reflection: seed & 4 != 0 && paths == 0,
+    };
+    let mut world = World::random(&mut rng, speakers).with_policies(policies, &mut rng);
     world.paths = paths;
     let mut net = world.network(seed);
     net.start_all();
@@ -129,6 +137,16 @@ fn an_import_policy_that_is_not_applied_is_found() {
         )
     });
     assert!(missed >= 4, "{missed} of 8");
+}
+
+#[test]
+fn a_filter_a_role_or_a_client_that_nobody_wrote_is_found() {
+    let forgotten: [fn(&mut World, &mut Net); 3] =
+        [World::forget_the_filters, World::forget_the_roles, World::forget_the_clients];
+    for (forget, what) in forgotten.into_iter().zip(["filters", "roles", "clients"]) {
+        let count = found(forget, |fault| !matches!(fault, Fault::Down { .. } | Fault::Connections { .. }));
+        assert!((3..=4).contains(&count), "{what}: {count} of the 4 seeds that have some");
+    }
 }
 
 #[test]

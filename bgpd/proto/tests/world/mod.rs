@@ -10,7 +10,9 @@ use std::net::IpAddr;
 
 use bgp_proto::config::AddPath;
 use bgp_proto::fsm::State;
-use bgp_proto::wire::display;
+use bgp_proto::policy::{Action, Changes, Filter, Match, PrefixRange, Rule};
+use bgp_proto::wire::attr::{self, code};
+use bgp_proto::wire::{Role, display};
 use bgp_proto::{AfiSafi, Asn};
 use ipnet::IpNet;
 
@@ -30,8 +32,27 @@ pub(crate) struct World {
     /// What a node takes of the other one; `None`: everything.
     pub(crate) within: BTreeMap<End, Option<IpNet>>,
     pub(crate) own: Vec<BTreeSet<IpNet>>,
+    /// What a filter of a node withholds from the other one.
+    pub(crate) withheld: BTreeMap<End, BTreeSet<IpNet>>,
+    /// What a filter of a node refuses of the other one.
+    pub(crate) refused: BTreeMap<End, BTreeSet<IpNet>>,
+    /// What a node is to the other one (RFC 9234); the two ends go together.
+    pub(crate) roles: BTreeMap<End, Role>,
+    /// Whom a node reflects to and from (RFC 4456).
+    pub(crate) clients: BTreeSet<End>,
+    /// Which of these there are, and change.
+    pub(crate) policies: Policies,
     /// How many paths per prefix everybody tells everybody (RFC 7911); 0: the best one.
     pub(crate) paths: u8,
+}
+
+/// What people configure beside `transit` and `within`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Policies {
+    pub(crate) filters: bool,
+    pub(crate) roles: bool,
+    /// Several nodes in one AS, some of them reflectors.
+    pub(crate) reflection: bool,
 }
 
 /// How a network differs from its world.
@@ -117,6 +138,11 @@ impl World {
             transit: ends.iter().map(|end| (*end, true)).collect(),
             within: ends.iter().map(|end| (*end, None)).collect(),
             own: vec![BTreeSet::new(); nodes],
+            withheld: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            roles: BTreeMap::new(),
+            clients: BTreeSet::new(),
+            policies: Policies::default(),
             paths: 0,
         };
         for end in &ends {
@@ -126,6 +152,55 @@ impl World {
             world.own[pick(nodes)].insert(prefix);
         }
         world
+    }
+
+    /// Filters, roles and reflectors anywhere, and some of them changing in each trouble.
+    pub(crate) fn with_policies(mut self, policies: Policies, rng: &mut Rng) -> World {
+        self.policies = policies;
+        let links = self.links.clone();
+        for (a, b) in links.iter().filter(|_| policies.reflection) {
+            // Links of the tree come first, so that an AS is mostly in one piece; where it is not, its own number cuts it.
+            if rng.below(2) == 0 {
+                self.asns[*b] = self.asns[*a];
+            }
+        }
+        for (a, b) in &links {
+            if policies.reflection && rng.below(2) == 0 {
+                self.clients.insert((*a, *b));
+            }
+            for (from, to) in [(*a, *b), (*b, *a)] {
+                for prefix in prefixes().into_iter().filter(|_| policies.filters) {
+                    if rng.below(8) == 0 {
+                        self.withheld.entry((from, to)).or_default().insert(prefix);
+                    }
+                    if rng.below(8) == 0 {
+                        self.refused.entry((to, from)).or_default().insert(prefix);
+                    }
+                }
+            }
+            if policies.roles {
+                self.relate(*a, *b, rng.below(6));
+            }
+        }
+        self
+    }
+
+    /// What two neighbours are to each other: one of five relations, or nothing.
+    pub(crate) fn relate(&mut self, a: usize, b: usize, which: u64) {
+        let (of_a, of_b) = match which {
+            0 => (Role::Provider, Role::Customer),
+            1 => (Role::Customer, Role::Provider),
+            2 => (Role::Peer, Role::Peer),
+            3 => (Role::RouteServer, Role::RouteServerClient),
+            4 => (Role::RouteServerClient, Role::RouteServer),
+            _ => {
+                self.roles.remove(&(a, b));
+                self.roles.remove(&(b, a));
+                return;
+            }
+        };
+        self.roles.insert((a, b), of_a);
+        self.roles.insert((b, a), of_b);
     }
 
     pub(crate) fn peers(&self, node: usize) -> Vec<usize> {
@@ -158,6 +233,10 @@ impl World {
                 if let Some(within) = self.within[&(node, peer)] {
                     to.import.within = [within].into();
                 }
+                to.import.filter = refusing(self.refused.get(&(node, peer)));
+                to.export.filter = refusing(self.withheld.get(&(node, peer)));
+                to.reflector_client = self.clients.contains(&(node, peer));
+                to.role = self.roles.get(&(node, peer)).copied();
             }
         });
     }
@@ -210,12 +289,37 @@ impl World {
     }
 }
 
+/// One rule for each prefix that is refused.
+fn refusing(prefixes: Option<&BTreeSet<IpNet>>) -> Filter {
+    let rule = |prefix: &IpNet| {
+        let length = prefix.prefix_len();
+        let range = PrefixRange { net: *prefix, min_length: length, max_length: length };
+        Rule {
+            name: prefix.to_string().into(),
+            matches: Match { prefixes: vec![range], ..Match::default() },
+            action: Action::Reject,
+            changes: Changes::default(),
+        }
+    };
+    prefixes.into_iter().flatten().map(rule).collect()
+}
+
+/// An AS path, and whose customers the route is for.
+pub(crate) fn shown(as_path: &str, only_to_customer: Option<u32>) -> String {
+    only_to_customer.map_or(as_path.to_owned(), |asn| format!("{as_path} for customers of {asn}"))
+}
+
+fn shown_of(canonical: &[u8]) -> String {
+    let only = attr::find(canonical, code::ONLY_TO_CUSTOMER).map(attr::be32);
+    shown(&display::attributes(canonical).as_path, only)
+}
+
 /// What the neighbour holds of what a node told it: prefix, identifier, AS path.
 pub(crate) fn held_paths(net: &Net, from: usize, to: usize) -> BTreeSet<(IpNet, Option<u32>, String)> {
     let speaker = net.nodes[to].speaker.as_ref().unwrap();
     let id = speaker.id(&name(from)).unwrap();
     let paths = AfiSafi::ALL.into_iter().flat_map(|family| speaker.rib().paths(family, Some(id)));
-    paths.map(|path| (path.prefix, path.path_id, display::attributes(&path.attributes).as_path)).collect()
+    paths.map(|path| (path.prefix, path.path_id, shown_of(&path.attributes))).collect()
 }
 
 /// What the neighbour holds of what a node told it, whether taken or refused, with the AS path.
@@ -225,7 +329,7 @@ fn compare_told(net: &Net, from: usize, to: usize, should: &BTreeMap<IpNet, Stri
     let mut held = BTreeMap::new();
     for family in AfiSafi::ALL {
         for path in speaker.rib().paths(family, Some(id)) {
-            held.insert(path.prefix, display::attributes(&path.attributes).as_path);
+            held.insert(path.prefix, shown_of(&path.attributes));
         }
     }
     for (prefix, is) in &held {

@@ -6,7 +6,7 @@ use bgp_proto::config::AdminState;
 use bgp_proto::{Asn, Input};
 use ipnet::IpNet;
 
-use super::{End, World, prefixes};
+use super::{End, Policies, World, prefixes};
 use crate::sim::{Net, name};
 
 fn pick(net: &mut Net, bound: usize) -> usize {
@@ -23,7 +23,8 @@ impl World {
     pub(crate) fn trouble(&mut self, net: &mut Net) {
         let (node, peer) = self.some_end(net);
         let prefix = prefixes()[pick(net, prefixes().len())];
-        match net.rng.below(20) {
+        let policies = self.policies != Policies::default();
+        match net.rng.below(if policies { 26 } else { 20 }) {
             0..4 => {
                 self.own[node].insert(prefix);
                 net.originate(node, &prefix.to_string());
@@ -59,7 +60,9 @@ impl World {
                 self.within.insert((node, peer), within);
                 self.configure(net, node);
             }
-            18 => self.change_asn(net, node),
+            // Where several nodes share an AS, one that leaves it would be another world.
+            18 if !self.policies.reflection => self.change_asn(net, node),
+            20..26 => self.change_policy(net, (node, peer), prefix),
             _ => {
                 let limit = u32::try_from(net.rng.below(4)).unwrap();
                 let shutdown = net.rng.below(4) == 0;
@@ -74,6 +77,35 @@ impl World {
         }
         let pause = net.rng.below(4000);
         net.run_for(Duration::from_millis(pause));
+    }
+
+    /// A filter gets or loses a rule, a reflector a client, or two neighbours become something else to each other, one after the other.
+    fn change_policy(&mut self, net: &mut Net, end: End, prefix: IpNet) {
+        let (node, peer) = end;
+        if self.policies.roles && net.rng.below(3) == 0 {
+            let which = net.rng.below(6);
+            self.relate(node, peer, which);
+            self.configure(net, node);
+            let pause = net.rng.below(3000);
+            net.run_for(Duration::from_millis(pause));
+            return self.configure(net, peer);
+        }
+        if self.policies.reflection && net.rng.below(2) == 0 {
+            let end = (node.min(peer), node.max(peer));
+            if !self.clients.remove(&end) {
+                self.clients.insert(end);
+            }
+            return self.configure(net, end.0);
+        }
+        if !self.policies.filters {
+            return;
+        }
+        let filters = if net.rng.below(2) == 0 { &mut self.withheld } else { &mut self.refused };
+        let filter = filters.entry(end).or_default();
+        if !filter.remove(&prefix) {
+            filter.insert(prefix);
+        }
+        self.configure(net, node);
     }
 
     /// A node's AS changes, and its neighbours hear of it one after the other.
@@ -116,7 +148,9 @@ impl World {
 
     /// A speaker goes on telling what it should have withdrawn.
     pub(crate) fn lose_a_withdrawal(&mut self, _: &mut Net) {
-        let prefix = self.own.iter().flatten().next().copied().unwrap();
+        let reference = self.reference();
+        let mut told = self.transit.keys().flat_map(|(from, to)| reference.told(self, *from, *to));
+        let (prefix, _) = told.next().unwrap();
         self.own.iter_mut().for_each(|own| {
             own.remove(&prefix);
         });
@@ -129,6 +163,21 @@ impl World {
         for within in self.within.iter_mut().filter(|(end, _)| end.0 == node).map(|(_, within)| within) {
             *within = Some(nothing);
         }
+    }
+
+    /// The speakers' filters do what this world knows nothing of.
+    pub(crate) fn forget_the_filters(&mut self, _: &mut Net) {
+        (self.withheld, self.refused) = Default::default();
+    }
+
+    /// Nobody is a client, as this world has it.
+    pub(crate) fn forget_the_clients(&mut self, _: &mut Net) {
+        self.clients.clear();
+    }
+
+    /// Nobody is anything to anybody, as this world has it.
+    pub(crate) fn forget_the_roles(&mut self, _: &mut Net) {
+        self.roles.clear();
     }
 
     pub(crate) fn cut_for_good(&mut self, net: &mut Net) {
