@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::rig::{THIRD_AT_PEER, THIRD_LINKS};
-use crate::setup::{Feature, RESTART_TIME, Setup, THEIRS};
+use crate::setup::{Feature, LINK_LOCAL, RESTART_TIME, Setup, THEIRS};
 
 pub(crate) fn frr(setup: &Setup) -> String {
     let (address, says) = (setup.manx_address(), &setup.says);
@@ -33,7 +33,14 @@ pub(crate) fn frr(setup: &Setup) -> String {
     }
     let notification = if setup.has(Feature::RestartNotification) { "" } else { "no " };
     writeln!(config, " {notification}bgp graceful-restart notification").unwrap();
-    config += &line(format!("remote-as {}", setup.expects_manx));
+    config += &line(match setup.has(Feature::Unnumbered) {
+        true => "interface remote-as external".to_owned(),
+        false => format!("remote-as {}", setup.expects_manx),
+    });
+    if setup.has(Feature::Unnumbered) && !setup.has(Feature::ExtendedNextHop) {
+        // On an interface it offers it of itself.
+        writeln!(config, " no neighbor {address} capability extended-nexthop").unwrap();
+    }
     config += &line("timers connect 1".to_owned());
     if let Some(password) = setup.password {
         config += &line(format!("password {password}"));
@@ -75,13 +82,22 @@ pub(crate) fn frr(setup: &Setup) -> String {
 
 pub(crate) fn bird(setup: &Setup) -> String {
     let switch = |feature| if setup.has(feature) { "on" } else { "off" };
+    let ends = match setup.has(Feature::Unnumbered) {
+        true => format!(
+            "local as {}; neighbor range fe80::/10 as {}; interface \"eth0\"; dynamic name \"node\";",
+            setup.asn, setup.expects_manx
+        ),
+        false => format!(
+            "local {} as {}; neighbor {} as {};",
+            setup.peer_address(),
+            setup.asn,
+            setup.manx_address(),
+            setup.expects_manx
+        ),
+    };
     let mut one = format!(
-        "local {} as {}; neighbor {} as {}; hold time {}; connect retry time 1; connect delay time 1; error wait time 1, 2;\n \
+        "{ends} hold time {}; connect retry time 1; connect delay time 1; error wait time 1, 2;\n \
          graceful restart {}; passive {}; enable extended messages {};\n",
-        setup.peer_address(),
-        setup.asn,
-        setup.manx_address(),
-        setup.expects_manx,
         hold(setup),
         switch(Feature::GracefulRestart),
         switch(Feature::Passive),
@@ -121,6 +137,15 @@ pub(crate) fn bird(setup: &Setup) -> String {
         }
         false => "",
     };
+    // It says that it is there, and sends packets back itself.
+    let unnumbered = match setup.has(Feature::Unnumbered) {
+        true => {
+            "protocol radv { interface \"eth0\" { max ra interval 10; default lifetime 0; }; }\n\
+             protocol kernel { ipv4 { export all; }; }\nprotocol kernel { ipv6 { export all; }; }\n"
+        }
+        false => "",
+    };
+    let over_ipv6 = switch(Feature::ExtendedNextHop);
     let third = setup.third.as_ref().map_or_else(String::new, |told| {
         format!(
             "protocol static {{ ipv4; route {THIRD_LINKS} via 10.9.0.2; }}\nprotocol bgp third {{ local 10.97.0.1 as {}; \
@@ -129,9 +154,9 @@ pub(crate) fn bird(setup: &Setup) -> String {
         )
     });
     format!(
-        "log stderr all;\nrouter id 10.9.0.1;\n{}protocol device {{ scan time 1; }}\nprotocol direct {{ ipv4; ipv6; }}\n{bfd}\
+        "log stderr all;\nrouter id 10.9.0.1;\n{}protocol device {{ scan time 1; }}\nprotocol direct {{ ipv4; ipv6; }}\n{bfd}{unnumbered}\
          protocol static {{ ipv4; route {} blackhole; route {} blackhole; }}\nprotocol static {{ ipv6; route {} blackhole; }}\n\
-         protocol bgp node {{ {one} {} ipv4 {{ {export} }}; ipv6 {{ {export} }};\n}}\n{third}",
+         protocol bgp node {{ {one} {} ipv4 {{ {export} extended next hop {over_ipv6}; }}; ipv6 {{ {export} }};\n}}\n{third}",
         says.global, THEIRS[0], setup.more, THEIRS[1], says.neighbor
     )
 }
@@ -139,13 +164,17 @@ pub(crate) fn bird(setup: &Setup) -> String {
 pub(crate) fn gobgp(setup: &Setup) -> String {
     let says = &setup.says;
     let mut config = format!(
-        "[global.config]\n  as = {}\n  router-id = \"10.9.0.1\"\n{}[[neighbors]]\n  [neighbors.config]\n    \
-         neighbor-address = \"{}\"\n    peer-as = {}\n",
-        setup.asn,
-        says.global,
-        setup.manx_address(),
-        setup.expects_manx
+        "[global.config]\n  as = {}\n  router-id = \"10.9.0.1\"\n{}[[neighbors]]\n  [neighbors.config]\n",
+        setup.asn, says.global
     );
+    config += &match setup.has(Feature::Unnumbered) {
+        true => "    neighbor-interface = \"eth0\"\n".to_owned(),
+        false => format!(
+            "    neighbor-address = \"{}\"\n    peer-as = {}\n",
+            setup.manx_address(),
+            setup.expects_manx
+        ),
+    };
     if let Some(password) = setup.password {
         writeln!(config, "    auth-password = \"{password}\"").unwrap();
     }
@@ -157,12 +186,10 @@ pub(crate) fn gobgp(setup: &Setup) -> String {
     )
     .unwrap();
     let passive = setup.has(Feature::Passive);
-    writeln!(
-        config,
-        "  [neighbors.transport.config]\n    passive-mode = {passive}\n    local-address = \"{}\"",
-        setup.peer_address()
-    )
-    .unwrap();
+    writeln!(config, "  [neighbors.transport.config]\n    passive-mode = {passive}").unwrap();
+    if !setup.has(Feature::Unnumbered) {
+        writeln!(config, "    local-address = \"{}\"", setup.peer_address()).unwrap();
+    }
     if setup.has(Feature::Multihop) {
         config += "  [neighbors.ebgp-multihop.config]\n    enabled = true\n    multihop-ttl = 2\n";
     }
@@ -211,12 +238,19 @@ pub(crate) fn gobgp(setup: &Setup) -> String {
 pub(crate) fn openbgpd(setup: &Setup) -> String {
     let says = &setup.says;
     let mut one = format!(
-        " remote-as {}\n holdtime {}\n announce IPv4 unicast\n announce IPv6 unicast\n local-address {}\n announce restart {}\n",
+        " remote-as {}\n holdtime {}\n announce IPv4 unicast\n announce IPv6 unicast\n announce restart {}\n",
         setup.expects_manx,
         hold(setup).max(3),
-        setup.peer_address(),
         if setup.has(Feature::GracefulRestart) { "yes" } else { "no" }
     );
+    // It looks for nobody on an interface, and is told the node's link-local address.
+    let (neighbor, own_next_hop) = match setup.has(Feature::Unnumbered) {
+        true => (format!("{}%eth0", LINK_LOCAL[0]), ""),
+        false => {
+            writeln!(one, " local-address {}", setup.peer_address()).unwrap();
+            (setup.manx_address().to_owned(), "nexthop fd09::1")
+        }
+    };
     if let Some(password) = setup.password {
         writeln!(one, " tcp md5sig password {password}").unwrap();
     }
@@ -245,13 +279,8 @@ pub(crate) fn openbgpd(setup: &Setup) -> String {
     let set = format!("set {{ community 65001:77 large-community 65001:7:7 {}", says.export);
     format!(
         "AS {}\nrouter-id 10.9.0.1\nfib-update no\nlisten on 0.0.0.0\nlisten on ::\nconnect-retry 1\n\
-         network {} {set} }}\nnetwork {} {set} nexthop fd09::1 }}\nnetwork {}\nneighbor {} {{\n{one}}}\n{third}allow from any\nallow to any\n{}",
-        setup.asn,
-        THEIRS[0],
-        THEIRS[1],
-        setup.more,
-        setup.manx_address(),
-        says.global
+         network {} {set} }}\nnetwork {} {set} {own_next_hop} }}\nnetwork {}\nneighbor {neighbor} {{\n{one}}}\n{third}allow from any\nallow to any\n{}",
+        setup.asn, THEIRS[0], THEIRS[1], setup.more, says.global
     )
 }
 

@@ -24,7 +24,7 @@ use e2e::topology;
 
 use crate::page::{Cells, Outcome};
 use crate::rig::Rig;
-use crate::rows::{Proof, Row, SEND_HOLD, rows};
+use crate::rows::{Row, SEND_HOLD, rows};
 use crate::setup::{Kind, Setup};
 
 /// A session of 9 s hold time, its retries included.
@@ -82,39 +82,22 @@ fn cell(row: &Row, kind: Kind, number: usize) -> Outcome {
             Err(seen) => Outcome::Fail(format!("it is said that the peer {}, and: {seen}", lack.evidence)),
         };
     }
-    match &row.proof {
-        Proof::Setting(setup) => {
-            let look = |rig: &mut Rig| {
-                rig.wait("bgpd says what it thinks of the BGPPeer", |rig| {
-                    rig.session() != serde_json::Value::Null
-                })
-            };
-            match run(kind, &setup(), SPOILT, number, look) {
-                Ok(()) => {
-                    Outcome::NotYet("bgpd takes the setting, and no test looks at what follows".to_owned())
-                }
-                Err(text) => Outcome::of(&text),
-            }
-        }
-        Proof::Check { setup, spoil, check } => {
-            let good = setup(kind);
-            if let Err(text) = run(kind, &good, row.patience, number, check) {
-                return Outcome::of(&text);
-            }
-            let mut bad = good;
-            spoil(kind, &mut bad);
-            // A rig that does not start says nothing of the check.
-            let mut rig = match Rig::start(kind, &bad, SPOILT, number) {
-                Ok(rig) => rig,
-                Err(text) => return Outcome::Fail(format!("spoilt, {text}")),
-            };
-            match check(&mut rig) {
-                Ok(()) => Outcome::Fail("the same check passes where it must not".to_owned()),
-                Err(text) => {
-                    println!("  {} × {}, spoilt: {text}", row.name, kind.name());
-                    Outcome::Pass
-                }
-            }
+    let good = (row.setup)(kind);
+    if let Err(text) = run(kind, &good, row.patience, number, row.check) {
+        return Outcome::of(&text);
+    }
+    let mut bad = good;
+    (row.spoil)(kind, &mut bad);
+    // A rig that does not start says nothing of the check.
+    let mut rig = match Rig::start(kind, &bad, SPOILT, number) {
+        Ok(rig) => rig,
+        Err(text) => return Outcome::Fail(format!("spoilt, {text}")),
+    };
+    match (row.check)(&mut rig) {
+        Ok(()) => Outcome::Fail("the same check passes where it must not".to_owned()),
+        Err(text) => {
+            println!("  {} × {}, spoilt: {text}", row.name, kind.name());
+            Outcome::Pass
         }
     }
 }

@@ -6,13 +6,13 @@ use std::path::Path;
 use e2e::bird::Bird;
 use e2e::frr::{Arguments, Frr};
 use e2e::gobgp::GoBgp;
-use e2e::netns::Netns;
+use e2e::netns::{Netns, stdout_of};
 use e2e::openbgpd::OpenBgpd;
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
 use crate::configs;
-use crate::setup::{Feature, Kind, Setup, THEIRS};
+use crate::setup::{Feature, Kind, LINK_LOCAL, Setup, THEIRS};
 
 pub(crate) enum Peer {
     Frr(Frr),
@@ -37,6 +37,12 @@ impl Peer {
             }
             Kind::Bird => Self::Bird(Bird::start("peer", netns, directory, &configs::bird(setup))?),
             Kind::GoBgp => {
+                if setup.has(Feature::Unnumbered) {
+                    // Its neighbour is whoever the kernel knows on the interface when it starts.
+                    let mut ping = netns.command("ping");
+                    ping.args(["-q", "-c", "1", "-W", "5", &format!("{}%eth0", LINK_LOCAL[0])]);
+                    stdout_of(ping)?;
+                }
                 let router = GoBgp::start("peer", netns, directory, &configs::gobgp(setup))?;
                 // It takes what it originates by command only.
                 let attributes = match setup.says.export {
@@ -45,7 +51,8 @@ impl Peer {
                 };
                 router.ask(&format!("global rib add {} {attributes} -a ipv4", THEIRS[0]))?;
                 router.ask(&format!("global rib add {} -a ipv4", setup.more))?;
-                router.ask(&format!("global rib add {} nexthop fd09::1 {attributes} -a ipv6", THEIRS[1]))?;
+                let next_hop = if setup.has(Feature::Unnumbered) { "" } else { "nexthop fd09::1" };
+                router.ask(&format!("global rib add {} {next_hop} {attributes} -a ipv6", THEIRS[1]))?;
                 Self::GoBgp(router)
             }
             Kind::OpenBgpd => {
@@ -108,8 +115,9 @@ impl Peer {
             Self::Frr(router) => router
                 .json(&format!("show bgp neighbors {address} json"))
                 .is_ok_and(|answer| answer[address]["bgpState"] == "Established"),
+            // Whoever it finds on an interface is node1.
             Self::Bird(bird) => {
-                bird.ask("show protocols node").is_ok_and(|text| text.contains("Established"))
+                bird.ask("show protocols \"node*\"").is_ok_and(|text| text.contains("Established"))
             }
             Self::GoBgp(router) => router
                 .ask(&format!("neighbor {address}"))
@@ -201,7 +209,7 @@ impl Peer {
         let address = setup.manx_address();
         match self {
             Self::Frr(router) => router.vtysh(&[&format!("show bgp neighbors {address}")]),
-            Self::Bird(bird) => bird.ask("show protocols all node"),
+            Self::Bird(bird) => bird.ask("show protocols all \"node*\""),
             Self::GoBgp(router) => router.ask(&format!("neighbor {address}")),
             Self::OpenBgpd(router) => router.ask("show neighbor"),
         }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use e2e::netns::{self, Netns};
+use e2e::netns::{self, Netns, stdout_of};
 use e2e::process::{Launch, Process, built, tail, wait_for};
 use e2e::store::{Objects, peer};
 use e2e::topology::Scope;
@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
 use crate::peers::Peer;
-use crate::setup::{Feature, Kind, OWN, Setup};
+use crate::setup::{FROM, Feature, Kind, LINK_LOCAL, OWN, Setup, TO};
 use crate::third::{TO_MANX, TO_PEER, Third, Told};
 
 /// The third speaker, where the peer and where bgpd finds it, and how the peer gets to its link with the node.
@@ -120,6 +120,9 @@ impl Rig {
                 netns.sysctl(&[(key, "4096 4096 4096")]).unwrap();
             }
         }
+        if self.setup.has(Feature::Unnumbered) {
+            return self.link_without_addresses();
+        }
         let middle = self.middle.as_ref().unwrap_or(&self.router);
         connect((&self.node, "eth0"), (middle, "eth0"));
         for (netns, number) in [(middle, 1), (&self.node, 2)] {
@@ -137,6 +140,39 @@ impl Rig {
                 .ip("addr add 10.98.0.2/24 dev eth0\naddr add 10.99.0.1/32 dev lo\nroute add 10.9.0.0/24 via 10.98.0.1\n")
                 .unwrap();
             self.node.ip("route add 10.99.0.1/32 via 10.9.0.1\n").unwrap();
+        }
+    }
+
+    /// Each end is its loopback, where an address of its own prefix answers.
+    fn link_without_addresses(&self) {
+        for netns in [&self.node, &self.router] {
+            // 1: the kernel makes no link-local address.
+            netns.sysctl(&[("ipv6/conf/default/addr_gen_mode", "1")]).unwrap();
+        }
+        connect((&self.node, "eth0"), (&self.router, "eth0"));
+        for (netns, answers, link_local) in
+            [(&self.node, FROM, LINK_LOCAL[0]), (&self.router, TO, LINK_LOCAL[1])]
+        {
+            netns
+                .ip(&format!(
+                    "addr add {link_local}/64 dev eth0 nodad\naddr add {}/32 dev lo\n\
+                     addr add {}/128 dev lo\n",
+                    answers[0], answers[1]
+                ))
+                .unwrap();
+        }
+        // GoBGP and OpenBGPD write no kernel routes here: the way back is made for them.
+        match self.kind {
+            Kind::Frr | Kind::Bird => {}
+            Kind::GoBgp | Kind::OpenBgpd => {
+                let [ipv4, ipv6] = OWN;
+                let via = LINK_LOCAL[0];
+                self.router
+                    .ip(&format!(
+                        "route add {ipv4} via inet6 {via} dev eth0\nroute add {ipv6} via {via} dev eth0\n"
+                    ))
+                    .unwrap();
+            }
         }
     }
 
@@ -250,7 +286,7 @@ impl Rig {
             netns: self.node.clone(),
             program: built("bgpd").unwrap(),
             arguments: words.iter().map(|&word| word.to_owned()).collect(),
-            capabilities: Some(&["net_admin", "net_bind_service"]),
+            capabilities: Some(&["net_admin", "net_raw", "net_bind_service"]),
             log: self.log(),
         };
         self.bgpd = Some(launch.start().unwrap());
@@ -356,12 +392,23 @@ impl Rig {
         status["refusedPeers"].as_object()?.values().next()?.as_str().map(str::to_owned)
     }
 
-    /// Routes of bgpd in the node's kernel, blackholes left out.
-    pub(crate) fn has_learned(&self, prefix: &str) -> bool {
+    /// The route of bgpd in the node's kernel, blackholes left out.
+    pub(crate) fn learned(&self, prefix: &str) -> Option<Value> {
         let family = if prefix.contains(':') { "-6" } else { "-4" };
         let answer = self.node.ip_json(&[family, "route", "show", "proto", "77"]).unwrap();
         let routes = answer.as_array().cloned().unwrap_or_default();
-        routes.iter().any(|route| route["dst"] == prefix && route["type"] != "blackhole")
+        routes.into_iter().find(|route| route["dst"] == prefix && route["type"] != "blackhole")
+    }
+
+    pub(crate) fn has_learned(&self, prefix: &str) -> bool {
+        self.learned(prefix).is_some()
+    }
+
+    /// Whether a packet from an address of the node came back.
+    pub(crate) fn pings(&self, from: &str, to: &str) -> bool {
+        let mut ping = self.node.command("ping");
+        ping.args(["-q", "-c", "1", "-W", "1", "-I", from, to]);
+        stdout_of(ping).is_ok()
     }
 
     /// Waits for something; an error that says what did not come.

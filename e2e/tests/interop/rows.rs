@@ -9,6 +9,7 @@ mod messages;
 mod paths;
 mod relations;
 mod restarts;
+mod unnumbered;
 
 use std::time::Duration;
 
@@ -27,20 +28,12 @@ pub(crate) struct Row {
     pub(crate) name: &'static str,
     /// Who cannot, and what shows it.
     pub(crate) lacks: Vec<Lack>,
-    pub(crate) proof: Proof,
+    pub(crate) setup: fn(Kind) -> Setup,
+    /// With this the check must fail.
+    pub(crate) spoil: fn(Kind, &mut Setup),
+    pub(crate) check: fn(&mut Rig) -> Result<(), String>,
     /// How long anything is waited for where it should come.
     pub(crate) patience: Duration,
-}
-
-pub(crate) enum Proof {
-    Check {
-        setup: fn(Kind) -> Setup,
-        /// With this the check must fail.
-        spoil: fn(Kind, &mut Setup),
-        check: fn(&mut Rig) -> Result<(), String>,
-    },
-    /// A setting that is tried, and nothing yet that looks at what follows from it.
-    Setting(fn() -> Setup),
 }
 
 use Kind::GoBgp;
@@ -77,7 +70,7 @@ pub(crate) fn rows() -> Vec<Row> {
         .chain(restarts::rows())
         .chain(bfd::rows())
         .chain(paths::rows())
-        .chain(later())
+        .chain(unnumbered::rows())
         .collect()
 }
 
@@ -87,7 +80,7 @@ fn row(
     spoil: fn(Kind, &mut Setup),
     check: fn(&mut Rig) -> Result<(), String>,
 ) -> Row {
-    Row { name, lacks: Vec::new(), proof: Proof::Check { setup, spoil, check }, patience: PATIENCE }
+    Row { name, lacks: Vec::new(), setup, spoil, check, patience: PATIENCE }
 }
 
 impl Row {
@@ -202,18 +195,5 @@ fn attributes() -> Vec<Row> {
                 heard(rig, "65001:7:7")
             },
         ),
-    ]
-}
-
-/// Settings that are tried, and nothing yet that looks at what follows.
-fn later() -> Vec<Row> {
-    let setting =
-        |name, setup| Row { name, lacks: Vec::new(), proof: Proof::Setting(setup), patience: PATIENCE };
-    vec![
-        setting("unnumbered", || Setup { place: Some("interface: eth0"), ..Setup::default() }),
-        setting("extended next hop (RFC 8950)", || Setup {
-            place: Some("interface: eth0"),
-            ..Setup::default()
-        }),
     ]
 }

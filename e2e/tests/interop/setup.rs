@@ -55,7 +55,16 @@ pub(crate) enum Feature {
     Verbose,
     /// Sockets at both ends hold a few thousand octets.
     NarrowPipe,
+    /// The link has link-local addresses and no others; bgpd knows its interface alone.
+    Unnumbered,
+    /// Offers IPv6 next hops of IPv4 prefixes (RFC 8950).
+    ExtendedNextHop,
 }
+
+/// Addresses inside those, where packets go from and to; and what the link has where it is unnumbered.
+pub(crate) const FROM: [&str; 2] = ["10.244.0.1", "fd00:10:244::1"];
+pub(crate) const TO: [&str; 2] = ["10.244.7.1", "fd00:10:244::701"];
+pub(crate) const LINK_LOCAL: [&str; 2] = ["fe80::2", "fe80::1"];
 
 /// Seconds in which a peer with long-lived graceful restart is to be back.
 pub(crate) const RESTART_TIME: u64 = 3;
@@ -173,9 +182,13 @@ impl Setup {
         self
     }
 
-    /// Where the peer finds bgpd.
+    /// Where the peer finds bgpd: an address, or the interface.
     pub(crate) fn manx_address(&self) -> &'static str {
-        if self.remote.contains(':') { "fd09::2" } else { "10.9.0.2" }
+        match (self.has(Feature::Unnumbered), self.remote.contains(':')) {
+            (true, _) => "eth0",
+            (false, true) => "fd09::2",
+            (false, false) => "10.9.0.2",
+        }
     }
 
     /// From where the peer speaks.
