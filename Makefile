@@ -28,7 +28,7 @@ FAST := -p bgp-proto -p felix-calc -p felix-input -p manx-ipam -p manx-crds -p m
 KERNEL := -p felix-kernel -p felix -p bgpd
 # With bgpd beside it, which has none of these, the dependencies have the features that the workspace gives them, and
 # are not compiled again.
-INTEROP := -p e2e -p bgpd --lib --bin demo --test add_path --test bfd --test full_mesh --test interop_core --test md5 --test operate --test peering --test policy --test probe --test topology
+INTEROP := -p e2e -p bgpd --lib --bin demo --test add_path --test bfd --test full_mesh --test interop_core --test operate --test peering --test policy --test probe --test topology
 
 .PHONY: help
 help: ## this list
@@ -143,7 +143,7 @@ kernel: rust root build ## the real kernel, in namespaces that each test makes
 	@cargo test --locked --profile $(PROFILE) $(KERNEL) --no-fail-fast -- --test-threads=2
 
 interop-core: rust root build ## bgpd against FRR and BIRD
-	@cargo test --locked --profile $(PROFILE) $(INTEROP) --no-fail-fast -- --test-threads=1
+	@cargo test --locked --profile $(PROFILE) $(INTEROP) --no-fail-fast -- --test-threads=3
 
 # ---------------------------------------------------------------- the chart and the image
 

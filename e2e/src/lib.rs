@@ -3,12 +3,14 @@
 //! DESIGN.md of this folder says how the parts hang together.
 
 pub mod bench;
+pub mod bgpd_node;
 pub mod bird;
 pub mod cluster;
 pub mod demo;
 pub mod frr;
 pub mod gobgp;
 pub mod interrupt;
+pub mod lab;
 pub mod manx_router;
 pub mod netns;
 pub mod openbgpd;

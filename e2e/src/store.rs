@@ -144,10 +144,7 @@ impl Objects {
                 &peer(tor.name, &tor.v4().to_string(), tor.asn, ""),
             )?;
         }
-        self.put(
-            "bgpadvertisements.manx.dev/pool-blocks",
-            "apiVersion: manx.dev/v1alpha1\nkind: BGPAdvertisement\nmetadata: {name: pool-blocks}\nspec:\n  pools: {}\n",
-        )?;
+        self.put_advertisement()?;
         for node in NODES {
             self.put(&format!("nodes/{}", node.name), &kubernetes_node(node))?;
             self.put(
@@ -189,6 +186,52 @@ impl Objects {
         Ok(())
     }
 
+    /// Writes a node as kubelet and a person describe it: its addresses, of either family; its AS; labels as in a flow mapping.
+    pub fn put_node(&self, name: &str, addresses: &[&str], asn: u32, labels: &str) -> Result<()> {
+        let lines: String =
+            addresses.iter().map(|a| format!("  - {{type: InternalIP, address: \"{a}\"}}\n")).collect();
+        self.put(
+            &format!("nodes/{name}"),
+            &format!(
+                "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{{labels}}}}}\nstatus:\n  addresses:\n{lines}"
+            ),
+        )?;
+        let of = |key: &str, colon: bool| {
+            let address = addresses.iter().find(|address| address.contains(':') == colon)?;
+            Some(format!("{key}: \"{address}\""))
+        };
+        let both: Vec<String> = [of("ipv4", false), of("ipv6", true)].into_iter().flatten().collect();
+        self.put(
+            &format!("fabricnodes.manx.dev/{name}"),
+            &format!(
+                "apiVersion: manx.dev/v1alpha1\nkind: FabricNode\nmetadata: {{name: {name}, labels: {{{labels}}}}}\nspec: \
+                 {{asn: {asn}, addresses: {{{}}}}}\n",
+                both.join(", ")
+            ),
+        )
+    }
+
+    /// Writes a block of this node, in the pool that [`Objects::put_settings`] makes for its family.
+    pub fn put_block(&self, cidr: &str, node: &str) -> Result<()> {
+        let name = block_name(cidr);
+        let pool = if cidr.contains(':') { "default-ipv6" } else { "default-ipv4" };
+        self.put(
+            &format!("ipblocks.manx.dev/{name}"),
+            &format!(
+                "apiVersion: manx.dev/v1alpha1\nkind: IPBlock\nmetadata: {{name: \"{name}\"}}\nspec: {{cidr: \"{cidr}\", \
+                 pool: {pool}, nodeName: {node}}}\n"
+            ),
+        )
+    }
+
+    /// Writes the BGPAdvertisement that makes nodes tell their blocks.
+    pub fn put_advertisement(&self) -> Result<()> {
+        self.put(
+            "bgpadvertisements.manx.dev/pool-blocks",
+            "apiVersion: manx.dev/v1alpha1\nkind: BGPAdvertisement\nmetadata: {name: pool-blocks}\nspec: {pools: {}}\n",
+        )
+    }
+
     /// Writes a pod as the API server would hold it once it is scheduled.
     pub fn put_pod(&self, namespace: &str, name: &str, uid: &str, node: &str, app: &str) -> Result<()> {
         self.put(
@@ -200,6 +243,12 @@ impl Objects {
             ),
         )
     }
+}
+
+/// The name that a block's object has.
+#[must_use]
+pub fn block_name(cidr: &str) -> String {
+    cidr.replace(['.', ':', '/'], "-")
 }
 
 /// A BGPPeer; `more` are further lines of spec, two spaces deep.

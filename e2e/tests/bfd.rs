@@ -3,19 +3,16 @@
 //! Needs root, FRR, BIRD, nftables, and bgpd built in the same profile. What is missing fails the test and says so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
 
-use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use e2e::bgpd_node::BgpdNode;
 use e2e::bird::Bird;
 use e2e::frr::{Arguments, Frr};
-use e2e::netns::{self, Netns};
-use e2e::process::{Launch, Process, built, tail, wait_for};
+use e2e::lab::Lab;
+use e2e::netns::Netns;
+use e2e::process::{tail, wait_for};
 use e2e::store::{Objects, peer};
-use e2e::topology::{self, Scope};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -34,44 +31,24 @@ const OWN: &str = "10.244.0.0/26";
 
 /// One node with bgpd, one router, one link, and an address on the loopback of each.
 struct Rig {
-    node: Netns,
-    router: Netns,
-    directory: PathBuf,
-    objects: Objects,
-    bgpd: Option<Process>,
+    node: BgpdNode,
     frr: Option<Frr>,
     bird: Option<Bird>,
-    name: String,
+    router: Netns,
+    lab: Lab,
 }
 
 impl Rig {
     fn new(test: &str) -> Self {
-        topology::remove_stale_tests().unwrap();
-        let scope = Scope::test(test);
-        let [node, router] = ["n1", "peer"].map(|name| Netns::create(scope.netns(name).name()).unwrap());
-        for netns in [&node, &router] {
-            let settings = [("ipv4/ip_forward", "1"), ("ipv6/conf/default/accept_dad", "0")];
-            netns.sysctl(&settings).unwrap();
-        }
-        let link =
-            format!("link add eth0 netns {} type veth peer name eth0 netns {}\n", node.name(), router.name());
-        netns::batch(&[], &link).unwrap();
-        for (netns, number, other) in [(&router, 1, 2), (&node, 2, 1)] {
-            let addresses = format!(
-                "addr add 10.9.0.{number}/24 dev eth0\naddr add fd09::{number}/64 dev eth0 nodad\n\
-                 addr add 10.8.0.{number}/32 dev lo\n"
-            );
+        let mut lab = Lab::new(test).unwrap();
+        let [n1, router] = lab.node_and_peer().unwrap();
+        for (netns, number, other) in [(&router, 1, 2), (&n1, 2, 1)] {
             let route = format!("route add 10.8.0.{other}/32 via 10.9.0.{other}\n");
-            netns.ip(&format!("link set eth0 up\n{addresses}{route}")).unwrap();
+            netns.ip(&format!("addr add 10.8.0.{number}/32 dev lo\n{route}")).unwrap();
         }
-        let directory = std::env::temp_dir().join(scope.router("files"));
-        for name in ["run", "state"] {
-            fs::create_dir_all(directory.join(name)).unwrap();
-        }
-        let objects = Objects::create(&directory.join("objects")).unwrap();
-        put_objects(&objects);
-        let name = scope.router("peer");
-        Self { node, router, directory, objects, bgpd: None, frr: None, bird: None, name }
+        let node = BgpdNode::new("n1", &n1, lab.directory()).unwrap();
+        put_objects(&node.objects);
+        Self { node, frr: None, bird: None, router, lab }
     }
 
     /// With FRR and its bfdd; every session Established, with BFD Up at both ends.
@@ -79,9 +56,9 @@ impl Rig {
         let mut rig = Self::new(test);
         let config = frr_config();
         let frr = Frr::start_with(
-            &rig.name,
+            &rig.lab.router("peer"),
             &rig.router,
-            &rig.directory,
+            rig.lab.directory(),
             &config,
             Arguments { beside: &["bfdd"], ..Arguments::default() },
         );
@@ -118,48 +95,23 @@ impl Rig {
             "apiVersion: manx.dev/v1alpha1\nkind: BFDProfile\nmetadata: {{name: fast}}\nspec: {{transmitInterval: \
              {interval}, receiveInterval: {interval}, detectMultiplier: {multiplier}}}\n"
         );
-        self.objects.put("bfdprofiles.manx.dev/fast", &text).unwrap();
+        self.node.objects.put("bfdprofiles.manx.dev/fast", &text).unwrap();
     }
 
     fn peers(&self, session: &str) {
         for (name, address, more, _) in PEERS {
             let text = peer(name, address, 65001, &format!("{more}{session}"));
-            self.objects.put(&format!("bgppeers.manx.dev/{name}"), &text).unwrap();
+            self.node.objects.put(&format!("bgppeers.manx.dev/{name}"), &text).unwrap();
         }
     }
 
-    fn log(&self) -> PathBuf {
-        self.directory.join("bgpd.log")
-    }
-
     fn start_bgpd(&mut self) {
-        let path = |name: &str| self.directory.join(name).to_string_lossy().into_owned();
-        let (store, run, state) = (path("objects"), path("run"), path("state"));
-        let words = ["--node", "n1", "--store", &store, "--run-dir", &run, "--state-dir", &state];
-        let launch = Launch {
-            label: "bgpd on n1".to_owned(),
-            netns: self.node.clone(),
-            program: built("bgpd").unwrap(),
-            arguments: words.iter().map(|&word| word.to_owned()).collect(),
-            capabilities: Some(&["net_admin", "net_bind_service"]),
-            log: self.log(),
-        };
-        self.bgpd = Some(launch.start().unwrap());
+        self.node.start(&[]).unwrap();
     }
 
     /// What bgpd says of one session at this moment.
     fn live(&self, name: &str) -> Value {
-        let ask = || -> std::io::Result<String> {
-            let mut stream = UnixStream::connect(self.directory.join("run/bgpd.sock"))?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            stream.write_all(b"{\"verb\": \"peers\"}\n")?;
-            let mut answer = String::new();
-            BufReader::new(stream).read_line(&mut answer)?;
-            Ok(answer)
-        };
-        let answer: Value = serde_json::from_str(&ask().unwrap_or_default()).unwrap_or_default();
-        let sessions = answer["sessions"].as_array().cloned().unwrap_or_default();
-        sessions.into_iter().find(|session| session["peer"] == name).unwrap_or_default()
+        self.node.session(name)
     }
 
     fn bfd(&self, name: &str) -> String {
@@ -167,7 +119,7 @@ impl Rig {
     }
 
     fn is_established(&self, name: &str) -> bool {
-        self.live(name)["state"] == "Established"
+        self.node.is_up(name)
     }
 
     fn all_established(&self) -> bool {
@@ -178,21 +130,10 @@ impl Rig {
         PEERS.iter().map(|(name, ..)| self.live(name)["resets"].clone()).collect()
     }
 
-    /// The status of one BGPSession, as it was last written.
-    fn status(&self, name: &str) -> Value {
-        let file = self.directory.join(format!("objects/.status/bgpsessions.manx.dev/n1.{name}.yaml"));
-        let text = fs::read_to_string(file).unwrap_or_default();
-        let written: Value = serde_json::from_str(&text).unwrap_or_default();
-        written["managers"]["manx-bgpd"]["status"].clone()
-    }
-
     /// Status and reason of condition BFDUp, as it was last written.
     fn bfd_up(&self, name: &str) -> (String, String) {
-        let status = self.status(name);
-        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-        let one = conditions.into_iter().find(|one| one["type"] == "BFDUp").unwrap_or_default();
-        let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
-        (text("status"), text("reason"))
+        let (status, reason, _) = self.node.condition(name, "BFDUp");
+        (status, reason)
     }
 
     fn frr(&self) -> &Frr {
@@ -243,55 +184,22 @@ impl Rig {
                 (None, None) => Ok(String::new()),
             };
             let live: Vec<Value> = PEERS.iter().map(|(name, ..)| self.live(name)).collect();
-            let log = tail(&self.log(), 40);
+            let log = tail(&self.node.log(), 40);
             panic!("not within {PATIENCE:?}: {what}\n{live:#?}\n{}\n{log}", there.unwrap_or_default());
         }
         println!("{what}: after {:?}", began.elapsed());
     }
 }
 
-impl Drop for Rig {
-    fn drop(&mut self) {
-        (self.bgpd, self.bird) = (None, None);
-        if let Some(frr) = self.frr.take() {
-            frr.stop();
-        }
-        let _ = netns::remove([self.node.name(), self.router.name()]);
-        if !thread::panicking() {
-            let _ = fs::remove_dir_all(&self.directory);
-        }
-    }
-}
-
 fn put_objects(objects: &Objects) {
-    let put = |name: &str, text: &str| objects.put(name, text).unwrap();
-    put(
-        "fabricconfigurations.manx.dev/default",
-        "apiVersion: manx.dev/v1alpha1\nkind: FabricConfiguration\nmetadata: {name: default}\nspec:\n  \
-         topology: {mode: None}\n  session: {timers: {hold: 60s, connectRetry: 1s}}\n",
-    );
-    put(
-        "ippools.manx.dev/default-ipv4",
-        "apiVersion: manx.dev/v1alpha1\nkind: IPPool\nmetadata: {name: default-ipv4}\nspec: {cidr: 10.244.0.0/16}\n",
-    );
-    let block = format!(
-        "apiVersion: manx.dev/v1alpha1\nkind: IPBlock\nmetadata: {{name: 10-244-0-0-26}}\nspec: {{cidr: {OWN}, pool: default-ipv4, \
-         nodeName: n1}}\n"
-    );
-    put("ipblocks.manx.dev/10-244-0-0-26", &block);
-    put(
-        "bgpadvertisements.manx.dev/pool-blocks",
-        "apiVersion: manx.dev/v1alpha1\nkind: BGPAdvertisement\nmetadata: {name: pool-blocks}\nspec: {pools: {}}\n",
-    );
-    put(
-        "nodes/n1",
-        "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nstatus:\n  addresses:\n  \
-         - {type: InternalIP, address: 10.8.0.2}\n",
-    );
-    put(
-        "fabricnodes.manx.dev/n1",
-        "apiVersion: manx.dev/v1alpha1\nkind: FabricNode\nmetadata: {name: n1}\nspec: {asn: 4200000001}\n",
-    );
+    objects.put_settings().unwrap();
+    // Only BFD may notice what these tests do.
+    let settings = "apiVersion: manx.dev/v1alpha1\nkind: FabricConfiguration\nmetadata: {name: default}\nspec:\n  \
+                    topology: {mode: None}\n  session: {timers: {hold: 60s, connectRetry: 1s}}\n";
+    objects.put("fabricconfigurations.manx.dev/default", settings).unwrap();
+    objects.put_block(OWN, "n1").unwrap();
+    objects.put_advertisement().unwrap();
+    objects.put_node("n1", &["10.8.0.2"], 4_200_000_001, "").unwrap();
 }
 
 fn frr_config() -> String {
@@ -329,11 +237,11 @@ fn frr_agrees_on_intervals_and_on_others_without_a_flap() {
             said.map(|key| theirs[key].as_u64().unwrap_or_default()) == [300, 300, 5]
         });
         rig.await_that(&format!("{name}: BGPSession says Up"), |rig| {
-            rig.status(name)["bfd"]["state"] == "Up" && rig.bfd_up(name).0 == "True"
+            rig.node.status(name)["bfd"]["state"] == "Up" && rig.bfd_up(name).0 == "True"
         });
     }
     let (resets, downs) = (rig.resets(), PEERS.map(|peer| rig.frr_downs(peer.3)));
-    let since = PEERS.map(|(name, ..)| rig.status(name)["bfd"]["since"].clone());
+    let since = PEERS.map(|(name, ..)| rig.node.status(name)["bfd"]["since"].clone());
     rig.profile("700ms", 7);
     for (name, .., address) in PEERS {
         rig.await_that(&format!("{name}: FRR heard of 700 ms seven times"), |rig| {
@@ -346,7 +254,7 @@ fn frr_agrees_on_intervals_and_on_others_without_a_flap() {
     rig.profile("300ms", 5);
     thread::sleep(2 * DETECTION);
     assert_eq!((rig.resets(), PEERS.map(|peer| rig.frr_downs(peer.3))), (resets, downs), "no flap");
-    assert_eq!(PEERS.map(|(name, ..)| rig.status(name)["bfd"]["since"].clone()), since);
+    assert_eq!(PEERS.map(|(name, ..)| rig.node.status(name)["bfd"]["since"].clone()), since);
     switched_off_at_the_peer(&rig);
 }
 
@@ -384,10 +292,10 @@ fn frr_silent_loss_is_noticed_in_the_detection_time_and_not_without_bfd() {
         let text = live["lastError"]["text"].as_str().unwrap();
         assert!(text.starts_with("ControlDetectionTimeExpired"), "{text}");
     }
-    let routes = rig.node.ip_json(&["-4", "route", "show", "proto", "77"]).unwrap();
+    let routes = rig.node.routes("-4").unwrap();
     assert!(
-        !routes.as_array().unwrap().iter().any(|route| route["dst"] == "10.244.7.0/26"),
-        "its routes went along, graceful restart or not: {routes:#}"
+        !routes.iter().any(|route| route["dst"] == "10.244.7.0/26"),
+        "its routes went along, graceful restart or not: {routes:#?}"
     );
     rig.await_that("BGPSession says BFDUp=False", |rig| {
         rig.bfd_up("four") == ("False".into(), "Down".into())
@@ -415,7 +323,7 @@ fn frr_keeps_the_routes_of_a_bgpd_that_is_stopped_on_purpose() {
     };
     rig.await_that("FRR has the block three times", |rig| paths(rig) == (3, 0));
     let began = Instant::now();
-    rig.bgpd.as_mut().unwrap().terminate(Duration::from_secs(10)).unwrap();
+    rig.node.terminate(Duration::from_secs(10)).unwrap();
     println!("stopped within {:?}", began.elapsed());
     // Longer than the detection time: what FRR makes of AdminDown it has made by then.
     thread::sleep(DETECTION + Duration::from_secs(2));
@@ -448,7 +356,7 @@ fn bird_config() -> String {
 #[test]
 fn bird_comes_up_and_its_loss_is_noticed() {
     let mut rig = Rig::new("bfd-bird");
-    rig.bird = Some(Bird::start("peer", &rig.router, &rig.directory, &bird_config()).expect("BIRD"));
+    rig.bird = Some(Bird::start("peer", &rig.router, rig.lab.directory(), &bird_config()).expect("BIRD"));
     rig.profile("300ms", 5);
     rig.peers(WITH_BFD);
     rig.start_bgpd();
@@ -484,11 +392,11 @@ fn a_profile_that_is_missing_starts_no_session_and_says_so() {
     let mut rig = Rig::with_frr("bfd-profile");
     let resets = rig.resets();
     // Deleted under running sessions: they go on, watched as before.
-    rig.objects.delete("bfdprofiles.manx.dev/fast").unwrap();
+    rig.node.objects.delete("bfdprofiles.manx.dev/fast").unwrap();
     thread::sleep(2 * DETECTION);
     assert_eq!((rig.resets(), rig.bfd("four").as_str()), (resets, "Up"));
     // A new life has nothing to go on with.
-    rig.bgpd.as_mut().unwrap().terminate(Duration::from_secs(10)).unwrap();
+    rig.node.terminate(Duration::from_secs(10)).unwrap();
     rig.start_bgpd();
     rig.await_that("not tried, with words", |rig| {
         let live = rig.live("four");

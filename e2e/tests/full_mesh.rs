@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use e2e::netns::{self, Netns};
-use e2e::process::{Launch, Process, built, tail, wait_for};
-use e2e::store::Objects;
-use e2e::topology::{self, Scope};
+use e2e::bgpd_node::BgpdNode;
+use e2e::lab::{Lab, link};
+use e2e::netns::Netns;
+use e2e::process::{tail, wait_for};
+use e2e::store::{Objects, block_name};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,13 +27,11 @@ enum Kind {
     External,
 }
 
-/// Three nodes and the switch between them.
+/// Three nodes with one store, and the switch between them.
 struct Rig {
-    nodes: Vec<Netns>,
-    switch: Netns,
-    directory: PathBuf,
+    nodes: Vec<BgpdNode>,
     objects: Objects,
-    bgpd: Vec<Option<Process>>,
+    lab: Lab,
 }
 
 fn number(node: usize) -> usize {
@@ -54,68 +53,23 @@ fn blocks(node: usize) -> [String; 2] {
 
 impl Rig {
     fn start(kind: Kind, test: &str) -> Self {
-        topology::remove_stale_tests().unwrap();
-        let scope = Scope::test(test);
-        let nodes: Vec<Netns> =
-            NODES.iter().map(|name| Netns::create(scope.netns(name).name()).unwrap()).collect();
-        let switch = Netns::create(scope.netns("switch").name()).unwrap();
+        let mut lab = Lab::new(test).unwrap();
+        let switch = lab.space("switch").unwrap();
         switch.ip("link add br0 type bridge\nlink set br0 up\n").unwrap();
-        for (index, node) in nodes.iter().enumerate() {
-            node.sysctl(&[
-                ("ipv4/ip_forward", "1"),
-                ("ipv6/conf/all/forwarding", "1"),
-                ("ipv6/conf/default/accept_dad", "0"),
-            ])
-            .unwrap();
-            let port = format!("port{index}");
-            let link = format!(
-                "link add eth0 netns {} type veth peer name {port} netns {}\n",
-                node.name(),
-                switch.name()
-            );
-            netns::batch(&[], &link).unwrap();
-            switch.ip(&format!("link set {port} master br0\nlink set {port} up\n")).unwrap();
-            node.ip(&format!(
-                "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n",
-                v4(index),
-                v6(index)
-            ))
-            .unwrap();
-        }
-        let directory = std::env::temp_dir().join(scope.router("files"));
-        fs::create_dir_all(&directory).unwrap();
-        let objects = Objects::create(&directory.join("objects")).unwrap();
+        let objects = Objects::create(&lab.directory().join("objects")).unwrap();
         put_objects(&objects, kind);
-        let mut rig = Self { nodes, switch, directory, objects, bgpd: Vec::new() };
-        for index in 0..NODES.len() {
-            let process = rig.start_bgpd(index);
-            rig.bgpd.push(Some(process));
+        let mut nodes = Vec::new();
+        for (index, name) in NODES.iter().enumerate() {
+            let (netns, port) = (lab.space(name).unwrap(), format!("port{index}"));
+            let addresses = [format!("{}/24", v4(index)), format!("{}/64", v6(index))];
+            link((&netns, "eth0", &addresses.each_ref().map(String::as_str)), (&switch, &port, &[])).unwrap();
+            switch.ip(&format!("link set {port} master br0\n")).unwrap();
+            nodes.push(BgpdNode::with_objects(name, &netns, lab.directory(), objects.clone()).unwrap());
         }
-        rig
-    }
-
-    fn log(&self, node: usize) -> PathBuf {
-        self.directory.join(format!("{}.log", NODES[node]))
-    }
-
-    fn start_bgpd(&self, node: usize) -> Process {
-        let path = |name: &str| self.directory.join(NODES[node]).join(name).to_string_lossy().into_owned();
-        for name in ["run", "state"] {
-            fs::create_dir_all(path(name)).unwrap();
+        for node in &mut nodes {
+            node.start(&[]).unwrap();
         }
-        let store = self.directory.join("objects").to_string_lossy().into_owned();
-        let (run, state) = (path("run"), path("state"));
-        let arguments = ["--node", NODES[node], "--store", &store, "--run-dir", &run, "--state-dir", &state];
-        Launch {
-            label: format!("bgpd on {}", NODES[node]),
-            netns: self.nodes[node].clone(),
-            program: built("bgpd").unwrap(),
-            arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
-            capabilities: Some(&["net_admin", "net_bind_service"]),
-            log: self.log(node),
-        }
-        .start()
-        .unwrap()
+        Self { nodes, objects, lab }
     }
 
     /// Waits for something, and shows the logs when it does not come.
@@ -123,7 +77,12 @@ impl Rig {
         if wait_for(PATIENCE, || question(self).then_some(())).is_none() {
             let logs: Vec<String> = (0..NODES.len())
                 .map(|node| {
-                    format!("{}:\n{}\n{:?}", NODES[node], tail(&self.log(node), 20), self.learned(node))
+                    format!(
+                        "{}:\n{}\n{:?}",
+                        NODES[node],
+                        tail(&self.nodes[node].log(), 20),
+                        self.learned(node)
+                    )
                 })
                 .collect();
             panic!("not within {PATIENCE:?}: {what}\n{}", logs.join("\n"));
@@ -134,8 +93,7 @@ impl Rig {
     fn learned(&self, node: usize) -> Vec<(String, String)> {
         let mut routes = Vec::new();
         for family in ["-4", "-6"] {
-            let answer = self.nodes[node].ip_json(&[family, "route", "show", "proto", "77"]).unwrap();
-            for route in answer.as_array().unwrap() {
+            for route in self.nodes[node].routes(family).unwrap() {
                 let text = |key: &str| route[key].as_str().unwrap_or_default().to_owned();
                 let gateway =
                     if route["type"] == "blackhole" { "blackhole".to_owned() } else { text("gateway") };
@@ -165,8 +123,8 @@ impl Rig {
 
     /// BGPSession objects, with what they say.
     fn sessions(&self) -> Vec<(String, String)> {
-        let directory = self.directory.join("objects/bgpsessions.manx.dev");
-        let status = self.directory.join("objects/.status/bgpsessions.manx.dev");
+        let directory = self.objects.directory().join("bgpsessions.manx.dev");
+        let status = self.objects.directory().join(".status/bgpsessions.manx.dev");
         let mut all = Vec::new();
         for entry in
             fs::read_dir(&directory).map(|entries| entries.flatten().collect()).unwrap_or_else(|_| Vec::new())
@@ -181,14 +139,11 @@ impl Rig {
         all
     }
 
-    fn kill(&mut self, node: usize) {
-        self.bgpd[node].as_mut().unwrap().kill().unwrap();
-    }
-
     /// Collects deletions of our routes from now on.
     fn watch(&self, node: usize) -> (PathBuf, std::process::Child) {
-        let file = self.directory.join(format!("monitor-{}", NODES[node]));
+        let file = self.lab.directory().join(format!("monitor-{}", NODES[node]));
         let child = self.nodes[node]
+            .netns
             .command("ip")
             .args(["-o", "monitor", "route"])
             .stdout(fs::File::create(&file).unwrap())
@@ -198,43 +153,15 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.bgpd.clear();
-        let names: Vec<&str> = self.nodes.iter().map(Netns::name).chain([self.switch.name()]).collect();
-        let _ = netns::remove(names);
-        if !thread::panicking() {
-            let _ = fs::remove_dir_all(&self.directory);
-        }
-    }
-}
-
 fn put_objects(objects: &Objects, kind: Kind) {
-    let put = |name: &str, text: &str| objects.put(name, text).unwrap();
-    put(
-        "fabricconfigurations.manx.dev/default",
-        "apiVersion: manx.dev/v1alpha1\nkind: FabricConfiguration\nmetadata: {name: default}\nspec:\n  \
-         topology: {session: {timers: {hold: 9s, connectRetry: 1s}}}\n",
-    );
-    for (name, cidr) in [("default-ipv4", "10.244.0.0/16"), ("default-ipv6", "fd00:10:244::/64")] {
-        put(
-            &format!("ippools.manx.dev/{name}"),
-            &format!(
-                "apiVersion: manx.dev/v1alpha1\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{cidr: \"{cidr}\"}}\n"
-            ),
-        );
-    }
+    objects.put_settings().unwrap();
+    let settings = "apiVersion: manx.dev/v1alpha1\nkind: FabricConfiguration\nmetadata: {name: default}\nspec:\n  \
+                    topology: {session: {timers: {hold: 9s, connectRetry: 1s}}}\n";
+    objects.put("fabricconfigurations.manx.dev/default", settings).unwrap();
     for (index, name) in NODES.iter().enumerate() {
         put_node(objects, kind, index);
-        for (cidr, pool) in blocks(index).iter().zip(["default-ipv4", "default-ipv6"]) {
-            let block = cidr.replace(['.', ':', '/'], "-");
-            put(
-                &format!("ipblocks.manx.dev/{block}"),
-                &format!(
-                    "apiVersion: manx.dev/v1alpha1\nkind: IPBlock\nmetadata: {{name: {block}}}\nspec: {{cidr: \"{cidr}\", \
-                     pool: {pool}, nodeName: {name}}}\n"
-                ),
-            );
+        for block in blocks(index) {
+            objects.put_block(&block, name).unwrap();
         }
     }
 }
@@ -290,14 +217,21 @@ fn internal_mesh() {
     let mut rig = everybody_learns(Kind::Internal, "mesh-i");
     // An address of each block, as a pod would have it: the kernel's routes carry packets.
     for (index, node) in rig.nodes.iter().enumerate() {
-        node.ip(&format!(
-            "addr add 10.244.{index}.1/32 dev lo\naddr add fd00:10:244::{}01/128 dev lo nodad\n",
-            index + 1
-        ))
-        .unwrap();
+        node.netns
+            .ip(&format!(
+                "addr add 10.244.{index}.1/32 dev lo\naddr add fd00:10:244::{}01/128 dev lo nodad\n",
+                index + 1
+            ))
+            .unwrap();
     }
-    assert!(connects(&rig.nodes[0], &rig.nodes[2], "10.244.2.1"), "IPv4 from n1 into the block of n3");
-    assert!(connects(&rig.nodes[2], &rig.nodes[0], "fd00:10:244::101"), "IPv6 from n3 into the block of n1");
+    assert!(
+        connects(&rig.nodes[0].netns, &rig.nodes[2].netns, "10.244.2.1"),
+        "IPv4 from n1 into the block of n3"
+    );
+    assert!(
+        connects(&rig.nodes[2].netns, &rig.nodes[0].netns, "fd00:10:244::101"),
+        "IPv6 from n3 into the block of n1"
+    );
     // Only the dialling end, the one with the higher router id, writes the BGPSession.
     let names = ["n2.topology.10.9.0.11", "n3.topology.10.9.0.11", "n3.topology.10.9.0.12"];
     let up: Vec<(String, String)> =
@@ -311,22 +245,20 @@ fn internal_mesh() {
 fn silence(rig: &Rig, silent: bool) {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = fs::Permissions::from_mode(if silent { 0 } else { 0o755 });
-    fs::set_permissions(rig.directory.join("objects"), mode).unwrap();
+    fs::set_permissions(rig.objects.directory(), mode).unwrap();
 }
 
 #[test]
 fn sessions_and_blocks_return_without_the_datastore() {
     let mut rig = everybody_learns(Kind::Internal, "mesh-s");
-    rig.await_that("bgpd remembers its inputs", |rig| {
-        rig.directory.join(NODES[0]).join("state/inputs-bgpd").exists()
-    });
+    rig.await_that("bgpd remembers its inputs", |rig| rig.nodes[0].state_dir().join("inputs-bgpd").exists());
     silence(&rig, true);
     // Killed: not one route goes, and the sessions are back.
     let (file, mut monitor) = rig.watch(0);
-    rig.kill(0);
-    rig.bgpd[0] = Some(rig.start_bgpd(0));
+    rig.nodes[0].kill().unwrap();
+    rig.nodes[0].start(&[]).unwrap();
     let life = |rig: &Rig| {
-        let log = fs::read_to_string(rig.log(0)).unwrap_or_default();
+        let log = rig.nodes[0].said();
         log.rsplit("bgpd starts").next().unwrap_or_default().to_owned()
     };
     let speaks = |rig: &Rig| life(rig).matches("session synchronized").count() >= 2;
@@ -341,19 +273,19 @@ fn sessions_and_blocks_return_without_the_datastore() {
         monitored.lines().filter(|line| line.starts_with("Deleted") && line.contains("proto 77")).collect();
     assert!(deleted.is_empty(), "{deleted:?}");
     // A power-cut: nothing is left in the kernel either.
-    rig.kill(0);
+    rig.nodes[0].kill().unwrap();
     for family in ["-4", "-6"] {
-        let flushed = rig.nodes[0].command("ip").args([family, "route", "flush", "proto", "77"]).status();
+        let flushed =
+            rig.nodes[0].netns.command("ip").args([family, "route", "flush", "proto", "77"]).status();
         assert!(flushed.unwrap().success());
     }
-    rig.bgpd[0] = Some(rig.start_bgpd(0));
+    rig.nodes[0].start(&[]).unwrap();
     rig.await_that("it speaks to both others again", speaks);
     rig.await_that("sessions, blocks and routes are back", |rig| rig.is_full(&[0, 1, 2]));
     // What the datastore says replaces what was remembered of it: a block of n1 is gone.
     let [gone, _] = blocks(0);
-    let file = format!("objects/ipblocks.manx.dev/{}.yaml", gone.replace(['.', '/'], "-"));
     silence(&rig, false);
-    fs::remove_file(rig.directory.join(file)).unwrap();
+    rig.objects.delete(&format!("ipblocks.manx.dev/{}", block_name(&gone))).unwrap();
     rig.await_that("the block is withdrawn everywhere", |rig| {
         (0..NODES.len()).all(|node| rig.learned(node).iter().all(|(prefix, _)| *prefix != gone))
     });
@@ -366,7 +298,7 @@ fn elect(rig: &Rig, reflectors: &[usize]) {
         .iter()
         .map(|node| json!({"nodeName": NODES[*node], "clusterID": v4(*node), "addresses": [v4(*node)]}))
         .collect();
-    let status = rig.directory.join("objects/.status/fabricconfigurations.manx.dev");
+    let status = rig.objects.directory().join(".status/fabricconfigurations.manx.dev");
     let (file, new) = (status.join("default.yaml"), status.join(".new"));
     // It has been there since somebody saw the object for the first time.
     let mut record: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
@@ -400,7 +332,7 @@ fn reflected() {
     // A second one, the first one dies: n3 hears of n2 from itself, n2 of n3 likewise.
     elect(&rig, &[0, 1]);
     rig.await_that("sessions with both", |rig| rig.sessions() == up(&mesh));
-    rig.kill(0);
+    rig.nodes[0].kill().unwrap();
     thread::sleep(Duration::from_secs(1));
     elect(&rig, &[1]);
     rig.await_that("n2 and n3 without n1", |rig| {
@@ -437,12 +369,12 @@ fn a_killed_node_is_waited_for(rig: &mut Rig) {
     for victim in [2, 0] {
         let monitors: Vec<_> = (0..3).map(|node| rig.watch(node)).collect();
         thread::sleep(Duration::from_millis(200));
-        rig.kill(victim);
+        rig.nodes[victim].kill().unwrap();
         thread::sleep(Duration::from_secs(2));
         assert!(rig.is_full(&[0, 1, 2]), "routes while bgpd on {} is dead", NODES[victim]);
-        rig.bgpd[victim] = Some(rig.start_bgpd(victim));
+        rig.nodes[victim].start(&[]).unwrap();
         rig.await_that("it speaks to both others again", |rig| {
-            let log = fs::read_to_string(rig.log(victim)).unwrap_or_default();
+            let log = rig.nodes[victim].said();
             let life = log.rsplit("bgpd starts").next().unwrap_or_default();
             life.matches("session synchronized").count() >= 2
         });
@@ -479,7 +411,7 @@ fn twins_do_not_harm_the_others() {
     let twin = "apiVersion: manx.dev/v1alpha1\nkind: FabricNode\nmetadata: {name: n3}\nspec: {addresses: {ipv4: 10.9.0.11}}\n";
     rig.objects.put("fabricnodes.manx.dev/n3", twin).unwrap();
     rig.await_that("n3 says so", |rig| {
-        let answer = ask(rig, 2);
+        let answer = rig.nodes[2].ask("{\"verb\": \"status\"}");
         answer["ready"] == "IdentityNotUnique" && answer["message"].as_str().unwrap().contains("10.9.0.11")
     });
     rig.await_that("n1 and n2 stay together", |rig| {
@@ -491,17 +423,4 @@ fn twins_do_not_harm_the_others() {
     });
     put_node(&rig.objects, Kind::Internal, 2);
     rig.await_that("mended, all is as before", |rig| rig.is_full(&[0, 1, 2]));
-}
-
-/// What bgpd on a node answers on its control socket.
-fn ask(rig: &Rig, node: usize) -> Value {
-    use std::io::{BufRead as _, BufReader, Write as _};
-    use std::os::unix::net::UnixStream;
-
-    let path = rig.directory.join(NODES[node]).join("run/bgpd.sock");
-    let mut stream = UnixStream::connect(&path).unwrap();
-    stream.write_all(b"{\"verb\": \"status\"}\n").unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
-    serde_json::from_str(&line).unwrap_or(Value::Null)
 }

@@ -4,23 +4,25 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use e2e::bgpd_node::BgpdNode;
 use e2e::bird::Bird;
 use e2e::frr::Frr;
-use e2e::netns::{self, Netns};
-use e2e::process::{Launch, Process, built, tail, wait_for};
-use e2e::store::{Objects, peer};
-use e2e::topology::{self, Scope};
+use e2e::lab::Lab;
+use e2e::netns::Netns;
+use e2e::process::{tail, wait_for};
+use e2e::store::{Objects, block_name, peer};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What bgpd announces and what the peer announces inside the pools.
 const OWN: [&str; 2] = ["10.244.0.0/26", "fd00:10:244::/122"];
 const THEIRS: [&str; 2] = ["10.244.7.0/26", "fd00:10:244::700/122"];
+/// The node's.
+const ADDRESSES: [&str; 2] = ["10.9.0.2", "fd09::2"];
 /// Outside all pools: never imported.
 const STRANGE: [&str; 2] = ["192.0.2.0/24", "2001:db8:77::/48"];
 
@@ -37,99 +39,28 @@ enum Kind {
 
 /// One node with bgpd, one peer, one link.
 struct Rig {
-    node: Netns,
+    node: BgpdNode,
+    peer: Peer,
     router: Netns,
-    directory: PathBuf,
-    objects: Objects,
-    peer: Option<Peer>,
-    bgpd: Option<Process>,
-    name: String,
+    lab: Lab,
 }
 
 impl Rig {
     fn start(kind: Kind, test: &str) -> Self {
-        topology::remove_stale_tests().unwrap();
-        let scope = Scope::test(test);
-        let [node, router] = ["n1", "peer"].map(|name| Netns::create(scope.netns(name).name()).unwrap());
-        for netns in [&node, &router] {
-            netns
-                .sysctl(&[
-                    ("ipv4/ip_forward", "1"),
-                    ("ipv6/conf/all/forwarding", "1"),
-                    ("ipv4/conf/all/rp_filter", "0"),
-                    ("ipv6/conf/default/accept_dad", "0"),
-                ])
-                .unwrap();
-        }
-        let link =
-            format!("link add eth0 netns {} type veth peer name eth0 netns {}\n", node.name(), router.name());
-        netns::batch(&[], &link).unwrap();
-        for (netns, number) in [(&router, 1), (&node, 2)] {
-            netns
-                .ip(&format!(
-                    "link set eth0 up\naddr add 10.9.0.{number}/24 dev eth0\naddr add fd09::{number}/64 dev eth0 nodad\n"
-                ))
-                .unwrap();
-        }
-        let directory = std::env::temp_dir().join(scope.router("files"));
-        fs::create_dir_all(&directory).unwrap();
-        let objects = Objects::create(&directory.join("objects")).unwrap();
-        put_objects(&objects);
-        let name = scope.router("peer");
-        let mut rig = Self { node, router, directory, objects, peer: None, bgpd: None, name };
-        rig.start_bgpd();
-        rig.peer = Some(rig.start_peer(kind));
-        rig
-    }
-
-    fn start_peer(&self, kind: Kind) -> Peer {
-        match kind {
-            Kind::Frr => {
-                Peer::Frr(Frr::start(&self.name, &self.router, &self.directory, &frr_config()).expect("FRR"))
-            }
+        let mut lab = Lab::new(test).unwrap();
+        let [n1, router] = lab.node_and_peer().unwrap();
+        let mut node = BgpdNode::new("n1", &n1, lab.directory()).unwrap();
+        put_objects(&node.objects);
+        node.start(&[]).unwrap();
+        let peer = match kind {
+            Kind::Frr => Peer::Frr(
+                Frr::start(&lab.router("peer"), &router, lab.directory(), &frr_config()).expect("FRR"),
+            ),
             Kind::Bird => {
-                Peer::Bird(Bird::start("peer", &self.router, &self.directory, &bird_config()).expect("BIRD"))
+                Peer::Bird(Bird::start("peer", &router, lab.directory(), &bird_config()).expect("BIRD"))
             }
-        }
-    }
-
-    fn log(&self) -> PathBuf {
-        self.directory.join("bgpd.log")
-    }
-
-    fn start_bgpd(&mut self) {
-        let program = built("bgpd").unwrap();
-        let path = |name: &str| self.directory.join(name).to_string_lossy().into_owned();
-        for name in ["run", "state"] {
-            fs::create_dir_all(path(name)).unwrap();
-        }
-        let arguments = [
-            "--node",
-            "n1",
-            "--store",
-            &path("objects"),
-            "--run-dir",
-            &path("run"),
-            "--state-dir",
-            &path("state"),
-        ];
-        let launch = Launch {
-            label: "bgpd on n1".to_owned(),
-            netns: self.node.clone(),
-            program,
-            arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
-            capabilities: Some(&["net_admin", "net_bind_service"]),
-            log: self.log(),
         };
-        self.bgpd = Some(launch.start().unwrap());
-    }
-
-    fn bgpd(&mut self) -> &mut Process {
-        self.bgpd.as_mut().unwrap()
-    }
-
-    fn peer(&self) -> &Peer {
-        self.peer.as_ref().unwrap()
+        Self { node, peer, router, lab }
     }
 
     /// Waits for something, and shows both ends when it does not come.
@@ -137,8 +68,8 @@ impl Rig {
         if wait_for(PATIENCE, || question(self).then_some(())).is_none() {
             panic!(
                 "not within {PATIENCE:?}: {what}\n{}\nbgpd:\n{}",
-                self.peer().describe(),
-                tail(&self.log(), 40)
+                self.peer.describe(),
+                tail(&self.node.log(), 40)
             );
         }
     }
@@ -147,8 +78,7 @@ impl Rig {
     fn learned(&self) -> Vec<(String, String, u64)> {
         let mut routes = Vec::new();
         for family in ["-4", "-6"] {
-            let answer = self.node.ip_json(&[family, "route", "show", "proto", "77"]).unwrap();
-            for route in answer.as_array().unwrap() {
+            for route in self.node.routes(family).unwrap() {
                 let text = |key: &str| route[key].as_str().unwrap_or_default().to_owned();
                 let gateway =
                     if route["type"] == "blackhole" { "blackhole".to_owned() } else { text("gateway") };
@@ -159,74 +89,20 @@ impl Rig {
         routes
     }
 
-    fn has_learned(&self, prefix: &str) -> bool {
-        self.learned().iter().any(|(destination, gateway, _)| destination == prefix && gateway != "blackhole")
-    }
-
     fn converged(&self) -> bool {
-        OWN.iter().all(|prefix| self.peer().path(prefix).is_some_and(|path| !path.stale))
-            && THEIRS.iter().all(|prefix| self.has_learned(prefix))
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.bgpd = None;
-        match self.peer.take() {
-            Some(Peer::Frr(router)) => router.stop(),
-            Some(Peer::Bird(_)) | None => {}
-        }
-        let _ = netns::remove([self.node.name(), self.router.name()]);
-        if !thread::panicking() {
-            let _ = fs::remove_dir_all(&self.directory);
-        }
+        OWN.iter().all(|prefix| self.peer.path(prefix).is_some_and(|path| !path.stale))
+            && THEIRS.iter().all(|prefix| self.node.has_learned(prefix))
     }
 }
 
 fn put_objects(objects: &Objects) {
-    let put = |name: &str, text: &str| objects.put(name, text).unwrap();
-    put(
-        "fabricconfigurations.manx.dev/default",
-        "apiVersion: manx.dev/v1alpha1\nkind: FabricConfiguration\nmetadata: {name: default}\nspec:\n  \
-         topology: {mode: None}\n  session: {timers: {hold: 9s, connectRetry: 1s}}\n",
-    );
-    for (name, cidr) in [("default-ipv4", "10.244.0.0/16"), ("default-ipv6", "fd00:10:244::/64")] {
-        put(
-            &format!("ippools.manx.dev/{name}"),
-            &format!(
-                "apiVersion: manx.dev/v1alpha1\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{cidr: \"{cidr}\"}}\n"
-            ),
-        );
+    objects.put_settings().unwrap();
+    for block in OWN {
+        objects.put_block(block, "n1").unwrap();
     }
-    for (cidr, pool) in OWN.iter().zip(["default-ipv4", "default-ipv6"]) {
-        put(&format!("ipblocks.manx.dev/{}", block_name(cidr)), &block(cidr, pool));
-    }
-    put("bgppeers.manx.dev/peer", &peer("peer", "10.9.0.1", 65001, ""));
-    put(
-        "bgpadvertisements.manx.dev/pool-blocks",
-        "apiVersion: manx.dev/v1alpha1\nkind: BGPAdvertisement\nmetadata: {name: pool-blocks}\nspec: {pools: {}}\n",
-    );
-    put(
-        "nodes/n1",
-        "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nstatus:\n  addresses:\n  \
-         - {type: InternalIP, address: 10.9.0.2}\n  - {type: InternalIP, address: \"fd09::2\"}\n",
-    );
-    put(
-        "fabricnodes.manx.dev/n1",
-        "apiVersion: manx.dev/v1alpha1\nkind: FabricNode\nmetadata: {name: n1}\nspec: {asn: 4200000001}\n",
-    );
-}
-
-fn block_name(cidr: &str) -> String {
-    cidr.replace(['.', ':', '/'], "-")
-}
-
-fn block(cidr: &str, pool: &str) -> String {
-    format!(
-        "apiVersion: manx.dev/v1alpha1\nkind: IPBlock\nmetadata: {{name: {}}}\nspec: {{cidr: \"{cidr}\", pool: {pool}, \
-         nodeName: n1}}\n",
-        block_name(cidr)
-    )
+    objects.put("bgppeers.manx.dev/peer", &peer("peer", "10.9.0.1", 65001, "")).unwrap();
+    objects.put_advertisement().unwrap();
+    objects.put_node("n1", &ADDRESSES, 4_200_000_001, "").unwrap();
 }
 
 fn frr_config() -> String {
@@ -358,8 +234,8 @@ impl Peer {
 fn both_ways(kind: Kind, test: &str) {
     let rig = Rig::start(kind, test);
     rig.await_that("routes of both families both ways", Rig::converged);
-    for (prefix, next_hop) in OWN.iter().zip(["10.9.0.2", "fd09::2"]) {
-        let path = rig.peer().path(prefix).unwrap();
+    for (prefix, next_hop) in OWN.iter().zip(ADDRESSES) {
+        let path = rig.peer.path(prefix).unwrap();
         assert_eq!(
             path,
             Path { as_path: "4200000001".to_owned(), next_hop: next_hop.to_owned(), stale: false }
@@ -375,7 +251,7 @@ fn both_ways(kind: Kind, test: &str) {
     let defaults: Vec<_> = learned.iter().filter(|(destination, ..)| destination == "default").collect();
     assert_eq!(defaults.len(), 2, "{learned:?}");
     assert!(defaults.iter().all(|(_, _, metric)| *metric == 4096), "{defaults:?}");
-    assert!(STRANGE.iter().all(|prefix| !rig.has_learned(prefix)), "{learned:?}");
+    assert!(STRANGE.iter().all(|prefix| !rig.node.has_learned(prefix)), "{learned:?}");
     assert!(
         OWN.iter().all(|prefix| learned.iter().any(|(d, gateway, _)| d == prefix && gateway == "blackhole"))
     );
@@ -383,14 +259,12 @@ fn both_ways(kind: Kind, test: &str) {
     assert!(
         THEIRS
             .iter()
-            .all(|prefix| rig.peer().path(prefix).is_none_or(|path| path.as_path != "4200000001 65001"))
+            .all(|prefix| rig.peer.path(prefix).is_none_or(|path| path.as_path != "4200000001 65001"))
     );
-    rig.objects.delete(&format!("ipblocks.manx.dev/{}", block_name(OWN[0]))).unwrap();
-    rig.await_that("the IPv4 block is withdrawn", |rig| rig.peer().path(OWN[0]).is_none());
-    assert!(rig.peer().path(OWN[1]).is_some());
-    rig.objects
-        .put(&format!("ipblocks.manx.dev/{}", block_name(OWN[0])), &block(OWN[0], "default-ipv4"))
-        .unwrap();
+    rig.node.objects.delete(&format!("ipblocks.manx.dev/{}", block_name(OWN[0]))).unwrap();
+    rig.await_that("the IPv4 block is withdrawn", |rig| rig.peer.path(OWN[0]).is_none());
+    assert!(rig.peer.path(OWN[1]).is_some());
+    rig.node.objects.put_block(OWN[0], "n1").unwrap();
     rig.await_that("the IPv4 block is announced again", Rig::converged);
 }
 
@@ -404,10 +278,10 @@ fn route_refresh(kind: Kind, test: &str) {
     rig.await_that("routes of both families both ways", Rig::converged);
     // Let what belongs to the start arrive, so that what comes next is the answer.
     thread::sleep(Duration::from_millis(500));
-    let before = rig.peer().updates();
-    rig.peer().refresh();
-    rig.await_that("both families again after ROUTE-REFRESH", |rig| rig.peer().updates() >= before + 2);
-    assert!(rig.peer().established());
+    let before = rig.peer.updates();
+    rig.peer.refresh();
+    rig.await_that("both families again after ROUTE-REFRESH", |rig| rig.peer.updates() >= before + 2);
+    assert!(rig.peer.established());
     assert!(rig.converged());
 }
 
@@ -415,48 +289,50 @@ fn graceful_restart(kind: Kind, test: &str) {
     let mut rig = Rig::start(kind, test);
     rig.await_that("routes of both families both ways", Rig::converged);
     let before = rig.learned();
-    let monitor = rig.directory.join("monitor");
+    let monitor = rig.lab.directory().join("monitor");
     let mut watching = rig
         .node
+        .netns
         .command("ip")
         .args(["-o", "monitor", "route"])
         .stdout(fs::File::create(&monitor).unwrap())
         .spawn()
         .unwrap();
     thread::sleep(Duration::from_millis(200));
-    rig.bgpd().kill().unwrap();
+    rig.node.kill().unwrap();
     let stop = AtomicBool::new(false);
     let gone = thread::scope(|scope| {
         let rig_ = &rig;
         let watcher = scope.spawn(|| {
             let mut gone: Vec<&str> = Vec::new();
             while !stop.load(Ordering::Relaxed) {
-                gone.extend(OWN.into_iter().filter(|prefix| rig_.peer().path(prefix).is_none()));
+                gone.extend(OWN.into_iter().filter(|prefix| rig_.peer.path(prefix).is_none()));
                 thread::sleep(Duration::from_millis(20));
             }
             gone
         });
-        rig_.await_that("the peer notices", |rig| !rig.peer().established());
+        rig_.await_that("the peer notices", |rig| !rig.peer.established());
         thread::sleep(Duration::from_secs(2));
         assert_eq!(rig_.learned(), before, "the kernel's routes while bgpd is dead");
         stop.store(true, Ordering::Relaxed);
         watcher.join().unwrap()
     });
-    assert!(gone.is_empty(), "the peer dropped {gone:?} while bgpd was dead\n{}", rig.peer().describe());
-    rig.start_bgpd();
+    assert!(gone.is_empty(), "the peer dropped {gone:?} while bgpd was dead\n{}", rig.peer.describe());
+    rig.node.start(&[]).unwrap();
     let restarted = Instant::now();
     let mut missed = Vec::new();
-    while !(rig.peer().established() && rig.converged()) {
+    while !(rig.peer.established() && rig.converged()) {
         missed.extend(
-            OWN.iter().filter(|prefix| rig.peer().path(prefix).is_none()).map(|&prefix| prefix.to_owned()),
+            OWN.iter().filter(|prefix| rig.peer.path(prefix).is_none()).map(|&prefix| prefix.to_owned()),
         );
-        missed
-            .extend(THEIRS.iter().filter(|prefix| !rig.has_learned(prefix)).map(|&prefix| prefix.to_owned()));
+        missed.extend(
+            THEIRS.iter().filter(|prefix| !rig.node.has_learned(prefix)).map(|&prefix| prefix.to_owned()),
+        );
         assert!(
             restarted.elapsed() < PATIENCE,
             "no session again\n{}\n{}",
-            rig.peer().describe(),
-            tail(&rig.log(), 40)
+            rig.peer.describe(),
+            tail(&rig.node.log(), 40)
         );
         thread::sleep(Duration::from_millis(20));
     }
@@ -477,11 +353,11 @@ fn clean_stop(kind: Kind, test: &str) {
     let mut rig = Rig::start(kind, test);
     rig.await_that("routes of both families both ways", Rig::converged);
     let before = rig.learned();
-    rig.bgpd()
+    rig.node
         .terminate(Duration::from_secs(5))
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", tail(&rig.log(), 20)));
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", tail(&rig.node.log(), 20)));
     let stopped = Instant::now();
-    rig.await_that("the peer sees the session end", |rig| !rig.peer().established());
+    rig.await_that("the peer sees the session end", |rig| !rig.peer.established());
     assert!(stopped.elapsed() < Duration::from_secs(3), "the peer found out by its hold timer only");
     assert_eq!(rig.learned(), before, "the kernel keeps what it had: fail static");
 }
@@ -520,45 +396,43 @@ fn services(kind: Kind, test: &str) {
     const READY: &str = "ready: true, serving: true, terminating: false";
     const TERMINATING: &str = "ready: false, serving: true, terminating: true";
     let rig = Rig::start(kind, test);
-    rig.objects
+    rig.node.objects
         .put(
             "bgpadvertisements.manx.dev/load-balancer-ips",
             "apiVersion: manx.dev/v1alpha1\nkind: BGPAdvertisement\nmetadata: {name: load-balancer-ips}\nspec:\n  \
              services: {addressTypes: [LoadBalancerIP]}\n",
         )
         .unwrap();
-    rig.objects.put("services/shop/web", &service("Cluster")).unwrap();
+    rig.node.objects.put("services/shop/web", &service("Cluster")).unwrap();
     rig.await_that("blocks of both families", Rig::converged);
-    let told = |rig: &Rig| VIPS.map(|vip| rig.peer().path(vip).is_some());
+    let told = |rig: &Rig| VIPS.map(|vip| rig.peer.path(vip).is_some());
     assert_eq!(told(&rig), [false, false], "no endpoint yet");
-    put_endpoints(&rig.objects, "n2", READY);
+    put_endpoints(&rig.node.objects, "n2", READY);
     rig.await_that("both addresses of the Service, for an endpoint elsewhere", |rig| {
         told(rig) == [true, true]
     });
-    for (vip, next_hop) in VIPS.iter().zip(["10.9.0.2", "fd09::2"]) {
-        assert_eq!(rig.peer().path(vip).unwrap().next_hop, next_hop);
+    for (vip, next_hop) in VIPS.iter().zip(ADDRESSES) {
+        assert_eq!(rig.peer.path(vip).unwrap().next_hop, next_hop);
     }
-    let kernel = rig.node.ip_json(&["route", "show", "table", "all"]).unwrap().to_string();
+    let kernel = rig.node.netns.ip_json(&["route", "show", "table", "all"]).unwrap().to_string();
     assert!(!kernel.contains("192.0.2.10"), "kube-proxy's address has no route of ours: {kernel}");
     // The event that marks the endpoint terminating is the one that withdraws.
-    put_endpoints(&rig.objects, "n2", TERMINATING);
+    put_endpoints(&rig.node.objects, "n2", TERMINATING);
     let marked = Instant::now();
     rig.await_that("withdrawn with its only endpoint", |rig| told(rig) == [false, false]);
     println!("withdrawn {} ms after the endpoint was marked terminating", marked.elapsed().as_millis());
-    put_endpoints(&rig.objects, "n1", READY);
+    put_endpoints(&rig.node.objects, "n1", READY);
     rig.await_that("announced again", |rig| told(rig) == [true, true]);
     // Local: here is an endpoint; then it is elsewhere.
-    rig.objects.put("services/shop/web", &service("Local")).unwrap();
+    rig.node.objects.put("services/shop/web", &service("Local")).unwrap();
     thread::sleep(Duration::from_millis(300));
     assert_eq!(told(&rig), [true, true], "Local, with an endpoint on this node");
-    put_endpoints(&rig.objects, "n2", READY);
+    put_endpoints(&rig.node.objects, "n2", READY);
     rig.await_that("Local, with endpoints elsewhere", |rig| told(rig) == [false, false]);
-    rig.objects.put("services/shop/web", &service("Cluster")).unwrap();
+    rig.node.objects.put("services/shop/web", &service("Cluster")).unwrap();
     rig.await_that("Cluster again", |rig| told(rig) == [true, true]);
-    let excluded = "apiVersion: v1\nkind: Node\nmetadata:\n  name: n1\n  \
-         labels: {node.kubernetes.io/exclude-from-external-load-balancers: \"\"}\nstatus:\n  addresses:\n  \
-         - {type: InternalIP, address: 10.9.0.2}\n  - {type: InternalIP, address: \"fd09::2\"}\n";
-    rig.objects.put("nodes/n1", excluded).unwrap();
+    let excluded = "node.kubernetes.io/exclude-from-external-load-balancers: \"\"";
+    rig.node.objects.put_node("n1", &ADDRESSES, 4_200_000_001, excluded).unwrap();
     rig.await_that("an excluded node announces no Service", |rig| told(rig) == [false, false]);
     assert!(rig.converged(), "and its blocks as before");
 }

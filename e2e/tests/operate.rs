@@ -3,19 +3,16 @@
 //! Needs root, FRR, and bgpd and manxctl built in the same profile. What is missing fails the test and says so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
+use e2e::bgpd_node::BgpdNode;
 use e2e::frr::{Arguments, Frr};
-use e2e::netns::{self, Netns};
-use e2e::process::{Launch, Process, built, tail, wait_for};
+use e2e::lab::{Lab, link};
+use e2e::process::{built, tail, wait_for};
 use e2e::store::{Objects, peer};
-use e2e::topology::{self, Scope};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -23,68 +20,34 @@ const HEALTH: &str = "127.0.0.1:9992";
 
 /// One node with bgpd, one router, one link; and a second peer that nobody answers for.
 struct Rig {
-    node: Netns,
-    router: Netns,
-    directory: PathBuf,
-    objects: Objects,
-    bgpd: Option<Process>,
-    frr: Option<Frr>,
+    node: BgpdNode,
+    frr: Frr,
+    // Last: what is above runs in its namespaces.
+    _lab: Lab,
 }
 
 impl Rig {
     fn start() -> Self {
-        topology::remove_stale_tests().unwrap();
-        let scope = Scope::test("operate");
-        let [node, router] = ["n1", "peer"].map(|name| Netns::create(scope.netns(name).name()).unwrap());
-        let link =
-            format!("link add eth0 netns {} type veth peer name eth0 netns {}\n", node.name(), router.name());
-        netns::batch(&[], &link).unwrap();
-        for (netns, number) in [(&router, 1), (&node, 2)] {
-            netns
-                .ip(&format!("link set lo up\nlink set eth0 up\naddr add 10.9.0.{number}/24 dev eth0\n"))
-                .unwrap();
-        }
-        let directory = std::env::temp_dir().join(scope.router("files"));
-        for name in ["run", "state"] {
-            fs::create_dir_all(directory.join(name)).unwrap();
-        }
-        let objects = Objects::create(&directory.join("objects")).unwrap();
-        put_objects(&objects);
+        let mut lab = Lab::new("operate").unwrap();
+        let [n1, router] = ["n1", "peer"].map(|name| lab.space(name).unwrap());
+        link((&n1, "eth0", &["10.9.0.2/24"]), (&router, "eth0", &["10.9.0.1/24"])).unwrap();
         let arguments = Arguments { beside: &["bfdd"], ..Arguments::default() };
-        let frr = Frr::start_with(&scope.router("peer"), &router, &directory, FRR, arguments).unwrap();
-        let mut rig = Self { node, router, directory, objects, bgpd: None, frr: Some(frr) };
-        rig.start_bgpd();
-        rig
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.directory.join(name).to_string_lossy().into_owned()
-    }
-
-    fn start_bgpd(&mut self) {
-        let (store, run, state) = (self.path("objects"), self.path("run"), self.path("state"));
-        let words = [
-            ["--node", "n1"],
-            ["--store", &store],
-            ["--run-dir", &run],
-            ["--state-dir", &state],
-            ["--health-address", HEALTH],
-        ];
-        let launch = Launch {
-            label: "bgpd on n1".to_owned(),
-            netns: self.node.clone(),
-            program: built("bgpd").unwrap(),
-            arguments: words.concat().iter().map(|&word| word.to_owned()).collect(),
-            capabilities: Some(&["net_admin", "net_bind_service"]),
-            log: self.directory.join("bgpd.log"),
-        };
-        self.bgpd = Some(launch.start().unwrap());
+        let frr = Frr::start_with(&lab.router("peer"), &router, lab.directory(), FRR, arguments).unwrap();
+        let mut node = BgpdNode::new("n1", &n1, lab.directory()).unwrap();
+        put_objects(&node.objects);
+        node.start(&["--health-address", HEALTH]).unwrap();
+        Self { node, frr, _lab: lab }
     }
 
     /// Exit code, output, errors.
     fn manxctl(&self, words: &[&str]) -> (i32, String, String) {
         let mut command = Command::new(built("manxctl").unwrap());
-        command.args(["--store", &self.path("objects"), "--run-dir", &self.path("run")]).args(words);
+        command
+            .arg("--store")
+            .arg(self.node.objects.directory())
+            .arg("--run-dir")
+            .arg(self.node.run_dir())
+            .args(words);
         let output = command.stdin(Stdio::null()).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
@@ -98,7 +61,7 @@ impl Rig {
     }
 
     fn scrape(&self) -> (String, String) {
-        let answer = self.node.run(|| {
+        let answer = self.node.netns.run(|| {
             let mut stream = TcpStream::connect(HEALTH)?;
             stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: n1\r\n\r\n")?;
             let mut text = String::new();
@@ -118,34 +81,20 @@ impl Rig {
     }
 
     fn neighbor(&self) -> Value {
-        self.frr.as_ref().unwrap().json("show bgp neighbors 10.9.0.2 json").unwrap_or_default()["10.9.0.2"]
-            .clone()
+        self.frr.json("show bgp neighbors 10.9.0.2 json").unwrap_or_default()["10.9.0.2"].clone()
     }
 
     fn await_that(&self, what: &str, question: impl Fn(&Self) -> bool) {
         if wait_for(PATIENCE, || question(self).then_some(())).is_none() {
             let (_, metrics) = self.scrape();
-            let log = tail(&self.directory.join("bgpd.log"), 40);
-            let events = self.objects.events();
+            let log = tail(&self.node.log(), 40);
+            let events = self.node.objects.events();
             panic!("not within {PATIENCE:?}: {what}\n{metrics}\n{events}\n{log}\n{:#}", self.neighbor());
         }
     }
 
     fn has_event(&self, reason: &str) -> bool {
-        self.objects.events().lines().any(|line| line.contains(&format!("\"reason\":\"{reason}\"")))
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.bgpd = None;
-        if let Some(frr) = self.frr.take() {
-            frr.stop();
-        }
-        let _ = netns::remove([self.node.name(), self.router.name()]);
-        if !thread::panicking() {
-            let _ = fs::remove_dir_all(&self.directory);
-        }
+        self.node.objects.events().lines().any(|line| line.contains(&format!("\"reason\":\"{reason}\"")))
     }
 }
 
@@ -310,7 +259,7 @@ fn explanations(rig: &Rig) {
 fn repair(rig: &Rig) {
     let repairs = r#"manx_route_repairs_total{family="IPv4Unicast"}"#;
     assert_eq!(rig.metric(repairs), Some(0.0));
-    rig.node.ip("route del 10.244.7.0/26 proto 77\n").unwrap();
+    rig.node.netns.ip("route del 10.244.7.0/26 proto 77\n").unwrap();
     rig.await_that("the route is back, and counted", |rig| {
         rig.metric(repairs) == Some(1.0)
             && rig.metric("manx_route_programmed{family=\"IPv4Unicast\"}") == Some(2.0)
@@ -357,18 +306,18 @@ fn hard_clear(rig: &Rig) {
     assert_eq!(rig.metric(&sent), Some(before + 1.0));
     assert!(dropped(rig) > dropped_before, "{:#}", rig.neighbor());
     // The timeline says who ended it, and with which words; an Event of this reason may have been said a moment ago.
-    let log = fs::read_to_string(rig.directory.join("bgpd.log")).unwrap();
+    let log = rig.node.said();
     for words in ["session cleared by a person", "Cease/AdministrativeReset: fan swap, ticket 4711"] {
         assert!(log.contains(words), "{words} in\n{log}");
     }
     for reason in ["SessionEstablished", "SessionDown", "BFDUp"] {
-        assert!(rig.has_event(reason), "{reason} in\n{}", rig.objects.events());
+        assert!(rig.has_event(reason), "{reason} in\n{}", rig.node.objects.events());
     }
 }
 
 fn drain(rig: &Rig) {
     // A session that is down is the news of BGPReady, before a drain.
-    rig.objects.delete("bgppeers.manx.dev/gone").unwrap();
+    rig.node.objects.delete("bgppeers.manx.dev/gone").unwrap();
     rig.await_that("the node is ready", |rig| {
         rig.metric(r#"manx_node_condition{type="BGPReady",reason="SessionsEstablished"}"#) == Some(1.0)
     });

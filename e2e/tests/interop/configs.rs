@@ -37,10 +37,6 @@ pub(crate) fn frr(setup: &Setup) -> String {
         true => "interface remote-as external".to_owned(),
         false => format!("remote-as {}", setup.expects_manx),
     });
-    if setup.has(Feature::Unnumbered) && !setup.has(Feature::ExtendedNextHop) {
-        // On an interface it offers it of itself.
-        writeln!(config, " no neighbor {address} capability extended-nexthop").unwrap();
-    }
     config += &line("timers connect 1".to_owned());
     if let Some(password) = setup.password {
         config += &line(format!("password {password}"));

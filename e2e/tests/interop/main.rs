@@ -20,8 +20,6 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use e2e::topology;
-
 use crate::page::{Cells, Outcome};
 use crate::rig::Rig;
 use crate::rows::{Row, SEND_HOLD, rows};
@@ -34,7 +32,6 @@ const SPOILT: Duration = Duration::from_secs(12);
 
 #[test]
 fn matrix() {
-    topology::remove_stale_tests().unwrap();
     let (row_words, peer_words) = (word("ROW"), word("PEER"));
     let rows = rows();
     let chosen = |row: &Row, kind: Kind| {

@@ -19,7 +19,7 @@ pub(crate) enum Outcome {
     /// The peer cannot, and how that is known.
     Lacks(String),
     Fail(String),
-    /// bgpd cannot yet, or nothing tests it.
+    /// bgpd cannot yet, and says so.
     NotYet(String),
 }
 

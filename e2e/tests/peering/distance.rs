@@ -4,9 +4,10 @@ use std::thread;
 use std::time::Duration;
 
 use e2e::frr::Frr;
+use e2e::lab::{Lab, link};
 use e2e::netns::Netns;
 
-use crate::node::{Lab, Node, link};
+use crate::node::Node;
 
 /// Longer than two retries and a hold time.
 const HELD: Duration = Duration::from_secs(6);
@@ -21,19 +22,21 @@ struct Chain {
 
 impl Chain {
     fn new(test: &str) -> Self {
-        let mut lab = Lab::new(test);
-        let [n1, mid, far] = ["n1", "mid", "far"].map(|name| lab.space(name));
+        let mut lab = Lab::new(test).unwrap();
+        let [n1, mid, far] = ["n1", "mid", "far"].map(|name| lab.space(name).unwrap());
         link(
             (&n1, "eth0", &["10.9.0.2/24", "fd09:0::2/64"]),
             (&mid, "eth0", &["10.9.0.1/24", "fd09:0::1/64"]),
-        );
+        )
+        .unwrap();
         link(
             (&mid, "eth1", &["10.9.1.2/24", "fd09:1::2/64"]),
             (&far, "eth0", &["10.9.1.1/24", "fd09:1::1/64"]),
-        );
+        )
+        .unwrap();
         n1.ip("route add 10.9.1.0/24 via 10.9.0.1\nroute add fd09:1::/64 via fd09:0::1\n").unwrap();
         far.ip("route add 10.9.0.0/24 via 10.9.1.2\nroute add fd09:0::/64 via fd09:1::2\n").unwrap();
-        let node = Node::new("n1", &n1, &lab.directory, &["10.9.0.2", "fd09::2"], 4_200_000_001);
+        let node = Node::new("n1", &n1, lab.directory(), &["10.9.0.2", "fd09::2"], 4_200_000_001);
         Self { lab, mid, far, node }
     }
 
@@ -51,7 +54,7 @@ impl Chain {
         let config = format!(
             "frr defaults datacenter\nhostname peer\nrouter bgp 65001\n bgp router-id 10.9.9.9\n{neighbours}exit\n"
         );
-        Frr::start(&self.lab.router("peer"), netns, &self.lab.directory, &config).expect("FRR")
+        Frr::start(&self.lab.router("peer"), netns, self.lab.directory(), &config).expect("FRR")
     }
 
     fn stays_down(&self, what: &str, peers: &[&str]) {

@@ -1,9 +1,10 @@
 //! Prefixes with a gate (api.md §5.3): a router has them while what they name works here.
 
 use e2e::frr::Frr;
+use e2e::lab::{Lab, link};
 use e2e::netns::Netns;
 
-use crate::node::{Lab, Node, link};
+use crate::node::Node;
 
 const ADVERTISEMENT: &str = "apiVersion: manx.dev/v1alpha1
 kind: BGPAdvertisement
@@ -18,11 +19,11 @@ spec:
 ";
 
 fn tor(lab: &mut Lab, n1: &Netns) -> (Netns, Frr) {
-    let netns = lab.space("t1");
-    link((n1, "eth0", &["10.9.1.2/24"]), (&netns, "eth0", &["10.9.1.1/24"]));
+    let netns = lab.space("t1").unwrap();
+    link((n1, "eth0", &["10.9.1.2/24"]), (&netns, "eth0", &["10.9.1.1/24"])).unwrap();
     let config = "frr defaults datacenter\nhostname t1\nrouter bgp 65001\n bgp router-id 10.255.1.1\n \
          neighbor 10.9.1.2 remote-as 4200000001\n neighbor 10.9.1.2 timers connect 1\nexit\n";
-    let frr = Frr::start(&lab.router("t1"), &netns, &lab.directory, config).expect("FRR");
+    let frr = Frr::start(&lab.router("t1"), &netns, lab.directory(), config).expect("FRR");
     (netns, frr)
 }
 
@@ -38,12 +39,12 @@ fn endpoint(node: &Node, ready: bool) {
 
 #[test]
 fn a_prefix_is_told_while_its_gate_is_open() {
-    let mut lab = Lab::new("gate");
-    let n1 = lab.space("n1");
+    let mut lab = Lab::new("gate").unwrap();
+    let n1 = lab.space("n1").unwrap();
     let (_t1, frr) = tor(&mut lab, &n1);
-    let far = lab.space("far");
-    link((&n1, "uplink", &[]), (&far, "eth0", &[]));
-    let mut node = Node::new("n1", &n1, &lab.directory, &["10.9.1.2"], 4_200_000_001);
+    let far = lab.space("far").unwrap();
+    link((&n1, "uplink", &[]), (&far, "eth0", &[])).unwrap();
+    let mut node = Node::new("n1", &n1, lab.directory(), &["10.9.1.2"], 4_200_000_001);
     node.peer("t1", "address: 10.9.1.1, asn: 65001");
     node.objects.put("bgpadvertisements.manx.dev/anycast", ADVERTISEMENT).unwrap();
     endpoint(&node, false);

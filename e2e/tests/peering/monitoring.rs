@@ -9,10 +9,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use e2e::frr::Frr;
+use e2e::lab::{Lab, link};
 use e2e::netns::{Netns, stdout_of};
 use e2e::process::{built, wait_for};
 
-use crate::node::{Lab, Node, link};
+use crate::node::Node;
 
 const STATION: &str = "10.9.3.9:11019";
 const KEY: &str = "spoken-by-both";
@@ -90,18 +91,18 @@ struct Rig {
 
 /// n1 with a ToR that signs, and a station on a link of its own.
 fn rig(test: &str) -> Rig {
-    let mut lab = Lab::new(test);
-    let (n1, t1, station) = (lab.space("n1"), lab.space("t1"), lab.space("c"));
-    link((&n1, "eth0", &["10.9.1.2/24"]), (&t1, "eth0", &["10.9.1.1/24"]));
-    link((&n1, "eth1", &["10.9.3.1/24"]), (&station, "eth0", &["10.9.3.9/24"]));
+    let mut lab = Lab::new(test).unwrap();
+    let (n1, t1, station) = (lab.space("n1").unwrap(), lab.space("t1").unwrap(), lab.space("c").unwrap());
+    link((&n1, "eth0", &["10.9.1.2/24"]), (&t1, "eth0", &["10.9.1.1/24"])).unwrap();
+    link((&n1, "eth1", &["10.9.3.1/24"]), (&station, "eth0", &["10.9.3.9/24"])).unwrap();
     let config = format!(
         "frr defaults datacenter\nhostname t1\nrouter bgp 65001\n bgp router-id 10.9.1.1\n no bgp network import-check\n \
          no bgp ebgp-requires-policy\n neighbor 10.9.1.2 remote-as 4200000001\n neighbor 10.9.1.2 timers connect 1\n \
          neighbor 10.9.1.2 password {KEY}\n neighbor 10.9.1.2 ttl-security hops 1\n address-family ipv4 unicast\n  \
          network 10.244.7.0/26\n  network 192.0.2.0/24\n exit-address-family\nexit\n"
     );
-    let frr = Frr::start(&lab.router("t1"), &t1, &lab.directory, &config).expect("FRR");
-    let mut node = Node::new("n1", &n1, &lab.directory, &["10.9.1.2"], 4_200_000_001);
+    let frr = Frr::start(&lab.router("t1"), &t1, lab.directory(), &config).expect("FRR");
+    let mut node = Node::new("n1", &n1, lab.directory(), &["10.9.1.2"], 4_200_000_001);
     node.claim("10.244.0.0/26");
     node.objects.put_secret("manx-secrets", "tor-keys", "r12", KEY).unwrap();
     let auth = "session: {ttlSecurity: true, auth: {md5: {secretRef: {name: tor-keys, key: r12}}}}";
@@ -128,7 +129,7 @@ fn capture(node: &Node, arguments: &[&str]) -> Command {
 #[test]
 fn wireshark_reads_what_a_station_is_told() {
     let Rig { lab, node, frr, station } = rig("bmp-told");
-    let dump = Dump::start(&station, lab.directory.join("bmp.pcap"));
+    let dump = Dump::start(&station, lab.directory().join("bmp.pcap"));
     let told = collect(listen(&station));
     let since = node.session("t1")["since"].clone();
     settings(&node, "{address: 10.9.3.9, port: 11019}");
@@ -215,7 +216,7 @@ fn a_station_that_is_absent_silent_or_back() {
 #[test]
 fn wireshark_reads_a_capture_of_a_signed_session() {
     let Rig { lab, node, frr, station: _ } = rig("capture");
-    let file = lab.directory.join("t1.pcap");
+    let file = lab.directory().join("t1.pcap");
     let mut running =
         capture(&node, &["--for", "6", "-w", &file.to_string_lossy()]).spawn().expect("manxctl");
     std::thread::sleep(Duration::from_secs(1));

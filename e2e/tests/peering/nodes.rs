@@ -1,17 +1,19 @@
 //! Our own nodes as neighbours: `peerNodeSelector`.
 
-use crate::node::{Lab, Node, link};
+use e2e::lab::{Lab, link};
+
+use crate::node::Node;
 
 #[test]
 fn both_ends_are_made_and_one_reports() {
-    let mut lab = Lab::new("nodes");
-    let [n1, n2] = ["n1", "n2"].map(|name| lab.space(name));
-    link((&n1, "eth0", &["10.9.0.1/24"]), (&n2, "eth0", &["10.9.0.2/24"]));
+    let mut lab = Lab::new("nodes").unwrap();
+    let [n1, n2] = ["n1", "n2"].map(|name| lab.space(name).unwrap());
+    link((&n1, "eth0", &["10.9.0.1/24"]), (&n2, "eth0", &["10.9.0.2/24"])).unwrap();
     let mut nodes = [("n1", &n1, "10.9.0.1", 65001), ("n2", &n2, "10.9.0.2", 65002)]
-        .map(|(name, netns, address, asn)| Node::new(name, netns, &lab.directory, &[address], asn));
+        .map(|(name, netns, address, asn)| Node::new(name, netns, lab.directory(), &[address], asn));
     for node in &nodes {
-        node.knows("n1", &["10.9.0.1"], 65001, "role: leaf");
-        node.knows("n2", &["10.9.0.2"], 65002, "role: spine");
+        node.objects.put_node("n1", &["10.9.0.1"], 65001, "role: leaf").unwrap();
+        node.objects.put_node("n2", &["10.9.0.2"], 65002, "role: spine").unwrap();
         let selectors =
             "nodeSelector: {matchLabels: {role: leaf}}, peerNodeSelector: {matchLabels: {role: spine}}";
         node.peer("spines", selectors);
@@ -32,7 +34,7 @@ fn both_ends_are_made_and_one_reports() {
     assert!(n1.status("spines.10.9.0.2").is_null());
     // Without the label there is nothing to join.
     for node in &nodes {
-        node.knows("n2", &["10.9.0.2"], 65002, "role: none");
+        node.objects.put_node("n2", &["10.9.0.2"], 65002, "role: none").unwrap();
     }
     n1.await_that("no session any more", |node| node.sessions().is_empty());
     n2.await_that("at neither end", |node| {

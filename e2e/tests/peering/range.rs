@@ -8,10 +8,11 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use e2e::frr::Frr;
+use e2e::lab::{Lab, link};
 use e2e::netns::Netns;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
 
-use crate::node::{Lab, Node, link};
+use crate::node::{Node, alone};
 
 /// Neighbours of one range at a time, where its object says nothing.
 const LIMIT: usize = 256;
@@ -25,10 +26,11 @@ struct Rack {
 
 /// n1 ── other, which has 10.9.0.1 and whatever a test adds.
 fn rack(test: &str) -> Rack {
-    let mut lab = Lab::new(test);
-    let [n1, other] = ["n1", "other"].map(|name| lab.space(name));
-    link((&n1, "eth0", &["10.9.0.2/16", "fd09::2/64"]), (&other, "eth0", &["10.9.0.1/16", "fd09::1/64"]));
-    let node = Node::new("n1", &n1, &lab.directory, &["10.9.0.2", "fd09::2"], 4_200_000_001);
+    let mut lab = Lab::new(test).unwrap();
+    let [n1, other] = ["n1", "other"].map(|name| lab.space(name).unwrap());
+    link((&n1, "eth0", &["10.9.0.2/16", "fd09::2/64"]), (&other, "eth0", &["10.9.0.1/16", "fd09::1/64"]))
+        .unwrap();
+    let node = Node::new("n1", &n1, lab.directory(), &["10.9.0.2", "fd09::2"], 4_200_000_001);
     node.claim("10.244.0.0/26");
     Rack { lab, other, node }
 }
@@ -39,7 +41,7 @@ fn frr(rack: &Rack, neighbour: &str) -> Frr {
          neighbor 10.9.0.2 remote-as 4200000001\n neighbor 10.9.0.2 timers connect 1\n{neighbour} \
          address-family ipv4 unicast\n  network 10.244.7.0/26\n exit-address-family\nexit\n"
     );
-    Frr::start(&rack.lab.router("peer"), &rack.other, &rack.lab.directory, &config).expect("FRR")
+    Frr::start(&rack.lab.router("peer"), &rack.other, rack.lab.directory(), &config).expect("FRR")
 }
 
 #[test]
@@ -81,7 +83,7 @@ fn connects(from: &Netns) -> Result<(), std::io::ErrorKind> {
 
 /// Descriptors, and resident memory in KiB.
 fn weight(node: &Node) -> (usize, u64) {
-    let pid = node.bgpd.as_ref().unwrap().pid();
+    let pid = node.pid().unwrap();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
     let memory = line.split_whitespace().nth(1).unwrap().parse().unwrap();
@@ -121,6 +123,7 @@ fn is_refused(mut stream: &TcpStream) -> bool {
 
 #[test]
 fn ten_thousand_connections_to_port_179() {
+    let _alone = alone();
     let mut rack = rack("range-flood");
     rack.other.ip("route add local 10.8.0.0/16 dev lo\n").unwrap();
     rack.node.netns.ip("route add 10.8.0.0/16 via 10.9.0.1\n").unwrap();

@@ -1,21 +1,23 @@
 //! From which address a session runs: a node with an identity on lo between two ToRs.
 
 use e2e::frr::Frr;
+use e2e::lab::{Lab, link};
 use e2e::netns::Netns;
 use serde_json::Value;
 
-use crate::node::{Lab, Node, link};
+use crate::node::Node;
 
 const IDENTITY: [&str; 2] = ["10.255.0.11", "fd00:ff::11"];
 
 /// A ToR with a loopback, number 1 or 2, behind ethN.
 fn tor(lab: &mut Lab, n1: &Netns, number: u8) -> (Netns, Frr) {
-    let netns = lab.space(&format!("t{number}"));
+    let netns = lab.space(&format!("t{number}")).unwrap();
     let eth = format!("eth{}", number - 1);
     link(
         (n1, &eth, &[&format!("10.9.{number}.2/24"), &format!("fd09:{number}::2/64")]),
         (&netns, "eth0", &[&format!("10.9.{number}.1/24"), &format!("fd09:{number}::1/64")]),
-    );
+    )
+    .unwrap();
     n1.ip(&format!(
         "route add 10.255.1.{number}/32 via 10.9.{number}.1\nroute add fd00:ff::1:{number}/128 via fd09:{number}::1\n"
     ))
@@ -35,18 +37,18 @@ fn tor(lab: &mut Lab, n1: &Netns, number: u8) -> (Netns, Frr) {
          neighbor 10.9.{number}.2 update-source lo\n address-family ipv4 unicast\n  network 10.244.7.0/26\n \
          exit-address-family\nexit\n"
     );
-    let frr = Frr::start(&lab.router(&format!("t{number}")), &netns, &lab.directory, &config).expect("FRR");
+    let frr = Frr::start(&lab.router(&format!("t{number}")), &netns, lab.directory(), &config).expect("FRR");
     (netns, frr)
 }
 
 #[test]
 fn two_tors_and_an_identity_on_lo() {
-    let mut lab = Lab::new("source-lo");
-    let n1 = lab.space("n1");
+    let mut lab = Lab::new("source-lo").unwrap();
+    let n1 = lab.space("n1").unwrap();
     n1.ip("addr add 10.255.0.11/32 dev lo\naddr add fd00:ff::11/128 dev lo\n").unwrap();
     let (_t1, first) = tor(&mut lab, &n1, 1);
     let (_t2, second) = tor(&mut lab, &n1, 2);
-    let mut node = Node::new("n1", &n1, &lab.directory, &IDENTITY, 4_200_000_001);
+    let mut node = Node::new("n1", &n1, lab.directory(), &IDENTITY, 4_200_000_001);
     node.claim("10.244.0.0/26");
     for number in [1, 2] {
         node.peer(

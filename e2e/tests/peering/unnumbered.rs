@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use e2e::bird::Bird;
 use e2e::frr::{Arguments, Frr};
+use e2e::lab::{Lab, link};
 use e2e::netns::{Netns, stdout_of};
 
-use crate::node::{Lab, Node, link};
+use crate::node::{Node, alone};
 
 /// What leaves have in the pools, and the address there that answers.
 const PODS: [(&str, &str); 2] =
@@ -24,14 +25,14 @@ struct Fabric {
 }
 
 fn fabric(test: &str) -> Fabric {
-    let mut lab = Lab::new(test);
-    let [n1, a, b] = ["n1", "a", "b"].map(|name| lab.space(name));
+    let mut lab = Lab::new(test).unwrap();
+    let [n1, a, b] = ["n1", "a", "b"].map(|name| lab.space(name).unwrap());
     n1.ip(&format!("addr add {}/32 dev lo\naddr add {}/128 dev lo\n", NODE[0], NODE[1])).unwrap();
     for (leaf, port) in [(&a, "eno1"), (&b, "eno2")] {
-        link((&n1, port, &[]), (leaf, "eth1", &[]));
+        link((&n1, port, &[]), (leaf, "eth1", &[])).unwrap();
         leaf.ip(&format!("addr add {}/32 dev lo\naddr add {}/128 dev lo\n", PODS[0].1, PODS[1].1)).unwrap();
     }
-    let node = Node::new("n1", &n1, &lab.directory, &NODE, 4_200_000_001);
+    let node = Node::new("n1", &n1, lab.directory(), &NODE, 4_200_000_001);
     node.claim(OWN);
     let loopbacks = "apiVersion: manx.dev/v1alpha1\nkind: BGPAdvertisement\nmetadata: {name: loopbacks}\nspec: \
                      {nodeAddresses: {}}\n";
@@ -56,7 +57,7 @@ impl Fabric {
         );
         let arguments = Arguments { beside: &["bfdd"], ..Arguments::default() };
         let router = self.lab.router(name);
-        Frr::start_with(&router, &self.leaves[at], &self.lab.directory, &config, arguments).expect("FRR")
+        Frr::start_with(&router, &self.leaves[at], self.lab.directory(), &config, arguments).expect("FRR")
     }
 
     /// The kernel's next hops of a prefix: gateway and interface, in order of the interface.
@@ -108,6 +109,7 @@ fn profile(node: &Node) {
 /// The example of api.md §11 against FRR 8.4 on two uplinks.
 #[test]
 fn both_families_over_two_uplinks_without_an_address() {
+    let _alone = alone();
     let mut fabric = fabric("unnumbered-frr");
     profile(&fabric.node);
     let routers = [fabric.frr(0), fabric.frr(1)];
@@ -172,7 +174,7 @@ fn restart(fabric: &mut Fabric) {
     monitor.args(["-4", "monitor", "route"]).stdout(std::process::Stdio::piped());
     let mut monitor = monitor.spawn().unwrap();
     sleep(Duration::from_millis(300));
-    fabric.node.bgpd.take().unwrap().kill().unwrap();
+    fabric.node.kill().unwrap();
     fabric.node.start();
     fabric.node.await_that("both up again", |node| node.is_up("leaf-a") && node.is_up("leaf-b"));
     monitor.kill().unwrap();
@@ -221,11 +223,11 @@ fn whoever_is_there_is_the_neighbour() {
             && message.starts_with("no router was heard on eno1: expected router advertisements (RFC 4861)")
     });
     assert!(fabric.node.status("leaf-a")["remoteAddress"].is_null());
-    let (_, reason, message) = fabric.node.established("leaf-x");
-    assert_eq!(
-        (reason.as_str(), message.as_str()),
-        ("InterfaceDown", "spec.interface eno7: this node has no such interface: create it, or name another")
-    );
+    fabric.node.await_that("and where there is no interface, so does that one", |node| {
+        let (_, reason, message) = node.established("leaf-x");
+        reason == "InterfaceDown"
+            && message == "spec.interface eno7: this node has no such interface: create it, or name another"
+    });
     let first = fabric.frr(0);
     fabric.node.await_that("somebody", |node| node.is_up("leaf-a"));
     let before = fabric.link_local(0);
@@ -245,7 +247,7 @@ fn whoever_is_there_is_the_neighbour() {
     fabric.node.await_that("the interface is gone", |node| {
         node.session("leaf-a")["reason"] == "InterfaceDown" && node.route(PODS[0].0).is_null()
     });
-    link((&fabric.node.netns, "eno1", &[]), (&fabric.leaves[0], "eth1", &[]));
+    link((&fabric.node.netns, "eno1", &[]), (&fabric.leaves[0], "eth1", &[])).unwrap();
     fabric.node.await_that("found again", |node| node.is_up("leaf-a"));
     second.stop();
 }
@@ -265,7 +267,7 @@ fn bird_is_found_by_its_advertisements() {
          ipv6 {{ import all; export where source = RTS_STATIC; }}; }}\n",
         PODS[0].0, PODS[1].0
     );
-    let bird = Bird::start("a", &fabric.leaves[0], &fabric.lab.directory, &config).expect("BIRD");
+    let bird = Bird::start("a", &fabric.leaves[0], fabric.lab.directory(), &config).expect("BIRD");
     fabric.node.objects.put_secret("manx-secrets", "tor-keys", "r12", "one").unwrap();
     fabric.node.peer(
         "leaf-a",

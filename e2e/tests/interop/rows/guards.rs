@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::checks::{QUIET, both_ways, is_up, peer_notified};
+use super::checks::{QUIET, both_ways, is_up, peer_notified, peer_says};
 use super::{Row, plain, row, with_spec};
 use crate::lacks::Evidence;
 use crate::rig::Rig;
@@ -27,12 +27,16 @@ fn keys() -> Vec<Row> {
             |_, setup| setup.password = Some("two"),
             |rig| both_ways(rig, &[0]),
         ),
-        // Both ends of bgpd's own do it: test md5.
+        // Both ends of bgpd's own do it: test peering, md5.
         row("TCP-MD5 rollover without a reset", plain, |_, _| {}, |_| Err("every peer lacks it".to_owned()))
-            .lacking(&[Frr, Bird, GoBgp, OpenBgpd], || Evidence::Shows {
-                what: "ends the session when its key changes, although bgpd has the new one",
-                setup: |_| Setup { manx_password: Some("one"), password: Some("one"), ..Setup::default() },
-                check: rollover_resets,
+            .lacking(&[Frr], || {
+                rollover("sends Cease (Other Configuration Change) when its key changes, although bgpd has the new one")
+            })
+            .lacking(&[Bird], || {
+                rollover("restarts its protocol when its key changes, although bgpd has the new one")
+            })
+            .lacking(&[GoBgp, OpenBgpd], || {
+                rollover("ends the session when its key changes, although bgpd has the new one")
             }),
         row(
             "GTSM (RFC 5082)",
@@ -53,6 +57,11 @@ fn keys() -> Vec<Row> {
     ]
 }
 
+fn rollover(what: &'static str) -> Evidence {
+    let setup = |_| Setup { manx_password: Some("one"), password: Some("one"), ..Setup::default() };
+    Evidence::Shows { what, setup, check: rollover_resets }
+}
+
 fn rollover_resets(rig: &mut Rig) -> Result<(), String> {
     both_ways(rig, &[0])?;
     rig.put_key("two");
@@ -60,9 +69,15 @@ fn rollover_resets(rig: &mut Rig) -> Result<(), String> {
     rig.wait("the session ends", |rig| {
         !rig.peer().established(&rig.setup) || rig.said().contains("session down")
     })?;
+    match rig.kind {
+        Frr => peer_says(rig, &["Cease/Other Configuration Change"])?,
+        Bird => peer_says(rig, &["Restarting protocol node"])?,
+        // They say nothing of why.
+        GoBgp | OpenBgpd => {}
+    }
     // It is the change that ended it, and both have the new one. OpenBGPD waits for half a minute before it dials again.
     rig.patience = Duration::from_secs(75);
-    rig.wait("the session is up with the new key", Rig::is_up)
+    both_ways(rig, &[0])
 }
 
 fn limits() -> Vec<Row> {

@@ -22,11 +22,11 @@ pub(super) fn rows() -> Vec<Row> {
             "extended next hop (RFC 8950)",
             |_| on_the_interface().with(&[Feature::ExtendedNextHop]),
             |kind, setup| match kind {
-                Frr | Bird | OpenBgpd => {
+                Bird => {
                     setup.features.remove(&Feature::ExtendedNextHop);
                 }
-                // It offers what its session can carry, and has no switch for it.
-                GoBgp => setup.expects = 65010,
+                // They offer it to whoever is on an interface, and cannot be told not to: bgpd is.
+                Frr | GoBgp | OpenBgpd => setup.spec = "  families: [IPv6Unicast]\n".to_owned(),
             },
             |rig| {
                 carries(rig, 0)?;
@@ -48,7 +48,7 @@ fn on_the_interface() -> Setup {
 /// Routes of a family both ways, in the kernel by way of the other end's link-local address, and packets that go there and back.
 fn carries(rig: &mut Rig, family: usize) -> Result<(), String> {
     both_ways(rig, &[family])?;
-    let route = rig.learned(THEIRS[family]).unwrap_or_default();
+    let route = rig.learned(THEIRS[family]);
     let via = match family {
         0 => json!({"via": {"family": "inet6", "host": LINK_LOCAL[1]}, "dev": "eth0"}),
         _ => json!({"gateway": LINK_LOCAL[1], "dev": "eth0"}),
