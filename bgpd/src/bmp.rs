@@ -364,7 +364,8 @@ async fn read_nothing(station: StationId, stream: Arc<TcpStream>, events: mpsc::
         }
         match stream.try_read(&mut buffer) {
             Ok(0) => break "the station closed the connection".to_owned(),
-            Ok(_) => {}
+            // One that talks without pause keeps nobody from the loop.
+            Ok(_) => tokio::task::yield_now().await,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => break error.to_string(),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use bgp_proto::bfd::Timing;
 use bgp_proto::config::{
@@ -65,9 +66,11 @@ pub(crate) struct Desire {
     /// Sessions whose filters are not there, as they would be without any; of those that run the last filters stay in force.
     pub(crate) unfiltered: BTreeMap<PeerName, PeerConfig>,
     pub(crate) unfiltered_ranges: BTreeMap<PeerName, RangeConfig>,
-    /// The nodes that reflect routes.
+    /// Which nodes are to speak to which.
+    pub(crate) topology: Topology,
+    /// The nodes that reflect routes, for now.
     pub(crate) reflectors: BTreeSet<String>,
-    /// Node-to-node sessions are kept until those that are to replace them carry their routes.
+    /// What ran is kept until what is to replace it carries its routes.
     pub(crate) is_changing: bool,
     /// A person drains this node (RFC 8326).
     pub(crate) is_drained: bool,
@@ -184,7 +187,10 @@ pub(crate) struct Links<'a> {
 pub(crate) struct Running<'a> {
     /// The node-to-node sessions of before.
     pub(crate) mesh: &'a BTreeMap<PeerName, Link>,
-    /// The reflectors of before.
+    /// The topology of before, and for how long nothing else was asked for.
+    pub(crate) topology: &'a Topology,
+    pub(crate) settled_for: Duration,
+    /// Who reflected.
     pub(crate) reflectors: &'a BTreeSet<String>,
     /// Whether a session with a reflector stands long enough for others to be ended on its account.
     pub(crate) carries: &'a dyn Fn(&PeerName) -> bool,
@@ -309,11 +315,15 @@ impl World<'_> {
         }
         let Mesh { mut links, reflected, conflict, homeless, remarks } =
             self.mesh(identity, node_name, labels, desire);
-        desire.reflectors = self.reflectors(&settings::topology_mode(self.configuration));
-        desire.is_changing = self.keep_mesh(node_name, &desire.reflectors, &mut links);
+        // A person's word on that neighbour.
+        let of = |name: &PeerName, link: &Link| match taken.addresses.get(&link.remote) {
+            Some(peer) => PeerName::from(peer.as_str()),
+            None => name.clone(),
+        };
+        self.keep_mesh(node_name, &of, &mut links, desire);
         if desire.is_changing {
             let text =
-                "sessions with other nodes are kept until those with the route reflectors carry their routes";
+                "the topology changes: sessions with other nodes are kept until new ones carry their routes";
             desire.remarks.push(text.to_owned());
         }
         desire.reflected = reflected;
@@ -620,6 +630,7 @@ fn refusal(reason: &'static str, message: String) -> Refusal {
 
 mod interface;
 mod nodes;
+pub(crate) use nodes::Topology;
 #[cfg(test)]
 mod policy_tests;
 mod range;

@@ -85,7 +85,7 @@ pub(crate) struct Driver {
     pub(crate) look_at: Option<Instant>,
     /// More changed than Services and their endpoints.
     pub(crate) objects_changed: bool,
-    /// When other reflectors than before were named.
+    /// When another topology than before was asked for.
     pub(crate) elected: Instant,
     pub(crate) started: Instant,
     /// What is asked of the datastore.
@@ -251,8 +251,13 @@ impl Driver {
                 speaker.peer(name).filter(|peer| peer.state == State::Established).map(|peer| peer.since);
             since.is_some_and(|since| since.max(self.elected) + CARRIES <= now)
         };
-        let running =
-            Running { mesh: &self.desire.mesh, reflectors: &self.desire.reflectors, carries: &carries };
+        let running = Running {
+            mesh: &self.desire.mesh,
+            topology: &self.desire.topology,
+            settled_for: now.saturating_duration_since(self.elected),
+            reflectors: &self.desire.reflectors,
+            carries: &carries,
+        };
         let desire = desire::desire(&self.objects, &self.node, &links, &running).or_last_good(&self.desire);
         if desire.is_changing {
             self.objects_changed = true;
@@ -273,7 +278,7 @@ impl Driver {
         if before != self.desire {
             self.status.touch();
         }
-        if before.reflectors != self.desire.reflectors {
+        if before.topology != self.desire.topology {
             self.elected = now;
         }
         if self.desire.is_drained && !before.is_drained && before.speaker.is_some() {

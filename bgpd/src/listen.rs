@@ -177,8 +177,15 @@ impl Listeners {
         let gone: Vec<IpNet> = known.filter(|peer| !wanted.contains_key(peer)).collect();
         for peer in gone {
             self.keys.remove(&peer);
-            // There is nothing to remove where a socket never had it.
-            drop(self.set_key(peer, &[]));
+            // The kernel has one key for an address, whatever the link: it stays for as long as a neighbour on another
+            // link signs with it.
+            match also_signs(&peer, wanted) {
+                Some(Some(key)) => drop(self.set_key(peer, key.bytes())),
+                // Nobody has that key: the last one keeps everybody out who does not sign with it.
+                Some(None) => {}
+                // There is nothing to remove where a socket never had it.
+                None => drop(self.set_key(peer, &[])),
+            }
         }
         let mut changed = Vec::new();
         for (peer, key) in wanted {
@@ -237,9 +244,23 @@ impl Listeners {
 
 /// On a listening socket: the key of one peer, or of all in a range.
 fn set_md5_key(socket: impl std::os::fd::AsFd, peers: &IpNet, key: &[u8]) -> io::Result<()> {
-    let length = (peers.prefix_len() < peers.max_prefix_len()).then(|| peers.prefix_len());
-    // The kernel knows keys by address alone: two neighbours with one link-local address on two links need the same key.
-    socket::set_md5_key(socket, link_local::wire(peers.addr()), length, key)
+    let (address, length) = in_kernel(peers);
+    let length = (length < peers.max_prefix_len()).then_some(length);
+    socket::set_md5_key(socket, address, length, key)
+}
+
+/// The kernel knows keys by address alone: two neighbours with one link-local address on two links need the same key.
+fn in_kernel(peers: &IpNet) -> (IpAddr, u8) {
+    (link_local::wire(peers.addr()), peers.prefix_len())
+}
+
+/// The key of another neighbour of this address, if there is one.
+fn also_signs<'a>(
+    peer: &IpNet,
+    wanted: &'a BTreeMap<IpNet, Option<SessionKey>>,
+) -> Option<Option<&'a SessionKey>> {
+    let other = wanted.iter().find(|(other, _)| in_kernel(other) == in_kernel(peer));
+    other.map(|(_, key)| key.as_ref())
 }
 
 /// Every accepted connection is given its own limit all the same.
@@ -262,5 +283,23 @@ async fn accept(address: SocketAddr, socket: Arc<TcpListener>, events: mpsc::Sen
         if events.send(event).await.is_err() || is_over {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_stays_in_the_kernel_with_the_last_neighbour_of_its_address() {
+        let neighbour = |ifindex| {
+            let address = link_local::scoped("fe80::1".parse().unwrap(), ifindex);
+            IpNet::from(IpAddr::V6(address))
+        };
+        let router = IpNet::from(IpAddr::from([10, 0, 0, 1]));
+        let wanted = BTreeMap::from([(neighbour(3), None), (router, None)]);
+        assert_eq!(also_signs(&neighbour(2), &wanted).map(|key| key.is_some()), Some(false));
+        assert!(also_signs(&router, &BTreeMap::from([(neighbour(3), None)])).is_none());
+        assert!(also_signs(&neighbour(2), &BTreeMap::from([(router, None)])).is_none());
     }
 }

@@ -37,7 +37,8 @@ use bgp_proto::{AfiSafi, Input, Speaker};
 use clap::Parser;
 use felix_kernel::capability::{self, CapabilityError};
 use felix_kernel::host::{ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL};
-use felix_kernel::monitor::Monitor;
+use felix_kernel::monitor::{Monitor, OwnRoutes, Removals};
+use felix_kernel::netlink::RouteSocket;
 use manx_crds::host::BGPD_SOCKET;
 use manx_crds::store::Store;
 use manx_crds::store::any::AnyStore;
@@ -157,9 +158,13 @@ async fn kernel<S: Store>(
     installs: bool,
 ) -> anyhow::Result<(Monitor, (fib::Fib, Vec<ipnet::IpNet>))> {
     let open = || {
-        let monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL])
-            .context("the kernel's links and routes")?;
-        Ok((monitor, fib::Fib::start(installs).context("the kernel's routes")?))
+        let socket = RouteSocket::open().context("the kernel's routes")?;
+        let own = [
+            OwnRoutes::new(ROUTE_PROTOCOL_BGP, Removals::ToldUnlessBy(socket.port()?)),
+            OwnRoutes::new(ROUTE_PROTOCOL_LOCAL, Removals::NotTold),
+        ];
+        let monitor = Monitor::start(&own).context("the kernel's links and routes")?;
+        Ok((monitor, fib::Fib::start(socket, installs).context("the kernel's routes")?))
     };
     let opened = open();
     if let Err(error) = &opened {

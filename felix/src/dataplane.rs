@@ -219,7 +219,7 @@ impl Worker {
     fn routes_resync(&mut self, routes: Vec<Route>, sweep: bool) {
         let wanted: Vec<RouteKey> = routes.iter().map(Route::key).collect();
         let stale: Vec<RouteKey> =
-            self.routes.wanted().map(|(key, _)| *key).filter(|key| !wanted.contains(key)).collect();
+            self.routes.wanted().copied().filter(|key| !wanted.contains(key)).collect();
         for key in &stale {
             self.routes.withdraw(key);
         }
@@ -301,7 +301,7 @@ impl Worker {
         let refused: BTreeMap<String, String> = self
             .routes
             .wanted()
-            .filter_map(|(key, _)| match self.routes.state(key) {
+            .filter_map(|key| match self.routes.state(key) {
                 RouteState::NotYet(refusal) | RouteState::Wrong(refusal) => {
                     Some((key.destination.to_string(), refusal.to_string()))
                 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use felix_calc::host::{INTERFACE_PREFIX, ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL};
 use felix_calc::{CalcGraph, NodeSettings};
-use felix_kernel::monitor::Monitor;
+use felix_kernel::monitor::{Monitor, OwnRoutes, Removals};
 use felix_kernel::netlink::RouteSocket;
 use felix_kernel::sysctl::{Record, Sysctl, host_settings};
 use manx_crds::host::FELIX_SOCKET;
@@ -115,8 +115,11 @@ pub(crate) async fn run(options: &Options, directories: Directories, node: Strin
 /// What the kernel says, and where it is told. Where it denies either, the FabricNode says so.
 async fn kernel(store: &AnyStore, node: &str) -> anyhow::Result<(Monitor, dataplane::Started)> {
     let open = || {
-        let monitor =
-            Monitor::start(&[ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL]).context("the kernel's links")?;
+        let own = [
+            OwnRoutes::new(ROUTE_PROTOCOL_LOCAL, Removals::Told),
+            OwnRoutes::new(ROUTE_PROTOCOL_BGP, Removals::NotTold),
+        ];
+        let monitor = Monitor::start(&own).context("the kernel's links")?;
         Ok((monitor, Dataplane::start().context("the kernel's tables")?))
     };
     let opened = open();

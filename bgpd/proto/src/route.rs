@@ -56,7 +56,7 @@ pub struct FibChange {
 }
 
 /// A route learned from peers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FibRoute {
     /// The next hops of all equally good paths, ascending, without duplicates; never empty.
     pub next_hops: Vec<IpAddr>,
@@ -65,7 +65,7 @@ pub struct FibRoute {
 }
 
 /// How packets are wrapped on their way to another node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tunnel {
     /// IP in IP, to this address.
     Ipip(IpAddr),

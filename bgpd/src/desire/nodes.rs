@@ -5,6 +5,7 @@
 //! same objects.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bgp_proto::config::{PeerConfig, RemoteAsn, SpeakerConfig};
 use bgp_proto::policy::{ExportPolicy, ImportPolicy};
@@ -26,6 +27,31 @@ use crate::objects::Objects;
 
 type Labels = BTreeMap<String, String>;
 
+/// For how long reflectors go on after everybody was told to speak to everybody: whoever is slow has heard by then.
+const HANDOVER: Duration = Duration::from_secs(30);
+/// After so long one reflector of several is enough.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which nodes speak to which, as the configuration and its status say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Topology {
+    #[default]
+    None,
+    FullMesh,
+    /// These nodes are elected.
+    RouteReflector(BTreeSet<String>),
+}
+
+impl Topology {
+    /// Reflectors are wanted and none is elected yet: sessions between nodes that run go on.
+    fn awaits_reflectors(&self) -> bool {
+        match self {
+            Self::RouteReflector(elected) => elected.is_empty(),
+            Self::None | Self::FullMesh => false,
+        }
+    }
+}
+
 impl World<'_> {
     pub(super) fn mesh(
         &self,
@@ -34,16 +60,16 @@ impl World<'_> {
         labels: &Labels,
         desire: &mut Desire,
     ) -> Mesh {
-        let mode = match acceptance::topology(self.configuration) {
-            Ok(()) => settings::topology_mode(self.configuration),
+        desire.topology = match acceptance::topology(self.configuration) {
+            Ok(()) => self.topology(),
             Err(refusal) => {
                 desire.refused.insert(TOPOLOGY_PEER.to_owned(), refusal);
-                api::TopologyMode::None
+                Topology::None
             }
         };
-        let all = mode == api::TopologyMode::FullMesh;
-        let reflectors = self.reflectors(&mode);
-        if self.awaits_reflectors() {
+        desire.reflectors = self.reflectors(&desire.topology);
+        let (all, reflectors) = (desire.topology == Topology::FullMesh, desire.reflectors.clone());
+        if desire.topology.awaits_reflectors() {
             let text = "no route reflector is elected: TopologyReady of FabricConfiguration default says why";
             desire.remarks.push(text.to_owned());
         }
@@ -62,50 +88,67 @@ impl World<'_> {
         mesh::mesh(self.configuration, identity, node_name, self.objects.fabric_nodes.iter(), &wanted)
     }
 
-    /// The nodes that the controller elected.
-    pub(super) fn reflectors(&self, mode: &api::TopologyMode) -> BTreeSet<String> {
-        let status = self.configuration.and_then(|object| object.status.as_ref());
-        let elected = status.map(|status| status.route_reflectors.as_slice()).unwrap_or_default();
-        match mode {
-            api::TopologyMode::RouteReflector => elected.iter().map(|one| one.node_name.clone()).collect(),
-            api::TopologyMode::FullMesh | api::TopologyMode::None | api::TopologyMode::Unknown(_) => {
-                BTreeSet::new()
+    fn topology(&self) -> Topology {
+        match settings::topology_mode(self.configuration) {
+            api::TopologyMode::RouteReflector => {
+                let status = self.configuration.and_then(|object| object.status.as_ref());
+                let elected = status.map(|status| status.route_reflectors.as_slice()).unwrap_or_default();
+                Topology::RouteReflector(elected.iter().map(|one| one.node_name.clone()).collect())
             }
+            api::TopologyMode::FullMesh => Topology::FullMesh,
+            api::TopologyMode::None | api::TopologyMode::Unknown(_) => Topology::None,
         }
     }
 
-    /// Reflectors are wanted and none is elected yet: sessions between nodes that run go on.
-    pub(super) fn awaits_reflectors(&self) -> bool {
-        let mode = settings::topology_mode(self.configuration);
-        mode == api::TopologyMode::RouteReflector
-            && acceptance::topology(self.configuration).is_ok()
-            && self.reflectors(&mode).is_empty()
+    /// Who reflects: those that are elected; and where everybody is to speak to everybody from now on, those of before, until
+    /// everybody does.
+    fn reflectors(&self, topology: &Topology) -> BTreeSet<String> {
+        match topology {
+            Topology::RouteReflector(elected) => elected.clone(),
+            Topology::FullMesh if self.changed_for(topology) < HANDOVER => self.running.reflectors.clone(),
+            Topology::FullMesh | Topology::None => BTreeSet::new(),
+        }
     }
 
-    /// Make before break: a client that had sessions with other clients keeps them until those with its reflectors carry the
-    /// same routes. Whether any is kept, for what is yet to come.
+    fn changed_for(&self, topology: &Topology) -> Duration {
+        if self.running.topology == topology { self.running.settled_for } else { Duration::ZERO }
+    }
+
+    /// Make before break: what runs goes on until what replaces it carries the same routes. A client keeps its sessions with
+    /// other clients until those with its reflectors stand; where one of these does not come, another is enough after a
+    /// while. `of` says as which peer we speak to a link's node.
     pub(super) fn keep_mesh(
         &self,
         node_name: &str,
-        reflectors: &BTreeSet<String>,
+        of: &dyn Fn(&PeerName, &Link) -> PeerName,
         links: &mut BTreeMap<PeerName, Link>,
-    ) -> bool {
-        let of_topology = |link: &Link| link.class == TOPOLOGY_PEER;
-        let mut to_reflectors =
-            links.iter().filter(|(_, link)| of_topology(link) && reflectors.contains(&link.node));
-        let has_changed = reflectors.is_empty()
-            || reflectors.contains(node_name)
-            || reflectors == self.running.reflectors
-                && to_reflectors.all(|(name, _)| (self.running.carries)(name));
-        let awaits = self.awaits_reflectors();
-        if !awaits && has_changed {
-            return false;
+        desire: &mut Desire,
+    ) {
+        let elected = match &desire.topology {
+            Topology::RouteReflector(elected) => elected,
+            Topology::FullMesh => {
+                desire.is_changing = !desire.reflectors.is_empty();
+                return;
+            }
+            Topology::None => return,
+        };
+        let carries = |node: &String| {
+            let mut names = links.iter().filter(|(_, link)| link.node == *node);
+            names.any(|(name, link)| (self.running.carries)(&of(name, link)))
+        };
+        let has_changed = elected.contains(node_name)
+            || self.running.topology == &desire.topology
+                && elected.iter().any(carries)
+                && (elected.iter().all(carries) || self.changed_for(&desire.topology) >= PATIENCE);
+        if has_changed {
+            return;
         }
         let is_there = |link: &Link| self.objects.fabric_nodes.named(&link.node).is_some();
-        let kept = self.running.mesh.iter().filter(|(_, link)| of_topology(link) && is_there(link));
+        let kept = self.running.mesh.iter();
+        let kept = kept.filter(|(_, link)| link.class == TOPOLOGY_PEER && is_there(link));
         let kept: Vec<_> = kept.filter(|(name, _)| !links.contains_key(*name)).collect();
-        links.extend(kept.iter().map(|&(name, link)| (name.clone(), link.clone())));
-        !kept.is_empty() && !awaits
+        desire.is_changing = !kept.is_empty() && !elected.is_empty();
+        links.extend(kept.into_iter().map(|(name, link)| (name.clone(), link.clone())));
     }
 
     fn joins_nodes(&self, peer: &BGPPeer) -> bool {

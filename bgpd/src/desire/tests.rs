@@ -1,5 +1,5 @@
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use manx_crds::store::follow::Change as Followed;
 
@@ -67,8 +67,13 @@ pub(super) fn of(changes: Vec<Change>) -> Desire {
 }
 
 /// Nothing runs yet.
-const AT_FIRST: Running<'_> =
-    Running { mesh: &BTreeMap::new(), reflectors: &BTreeSet::new(), carries: &|_| true };
+const AT_FIRST: Running<'_> = Running {
+    mesh: &BTreeMap::new(),
+    topology: &Topology::None,
+    settled_for: Duration::ZERO,
+    reflectors: &BTreeSet::new(),
+    carries: &|_| true,
+};
 
 /// Every peer is behind eth0; there is lo with addresses, and eth9 without.
 fn seen(objects: &Objects) -> Desire {
@@ -582,11 +587,11 @@ fn sessions_are_kept_until_the_reflectors_carry_their_routes() {
     };
     let nodes = |desire: &Desire| desire.mesh.values().map(|link| link.node.clone()).collect::<BTreeSet<_>>();
     let named = |numbers: &[u8]| numbers.iter().map(|number| format!("n{number}")).collect::<BTreeSet<_>>();
-    let follow = |objects: &Objects, before: &Desire, carries: bool| {
-        let carries = |_: &PeerName| carries;
-        let running = Running { mesh: &before.mesh, reflectors: &before.reflectors, carries: &carries };
-        desired(objects, &running)
+    let later = |objects: &Objects, before: &Desire, carries: &dyn Fn(&PeerName) -> bool, seconds| {
+        let (Desire { mesh, topology, reflectors, .. }, settled_for) = (before, Duration::from_secs(seconds));
+        desired(objects, &Running { mesh, topology, settled_for, reflectors, carries })
     };
+    let follow = |objects: &Objects, before: &Desire, carries| later(objects, before, &|_| carries, 1);
     let full = desired(&with("FullMesh", ""), &AT_FIRST);
     assert_eq!((nodes(&full), full.is_changing), (named(&[2, 3, 4]), false));
     let awaits = follow(&with("RouteReflector", ""), &full, true);
@@ -604,6 +609,26 @@ fn sessions_are_kept_until_the_reflectors_carry_their_routes() {
     let moved = follow(&other, &done, true);
     assert_eq!((nodes(&moved), moved.is_changing), (named(&[2, 3]), true));
     assert_eq!(nodes(&follow(&other, &moved, true)), named(&[3]));
+    // Of two, one does not come: after a while the other is enough. One without any session counts as not there.
+    let two = with("RouteReflector", &format!("{}, {}", one(2), one(9)));
+    let only_n2 = |name: &PeerName| name.as_str() == "topology.10.0.0.12";
+    let first = later(&two, &full, &only_n2, 1);
+    let waits = later(&two, &first, &only_n2, 59);
+    assert_eq!((nodes(&waits), waits.is_changing), (named(&[2, 3, 4]), true));
+    let enough = later(&two, &waits, &only_n2, 60);
+    assert_eq!((nodes(&enough), enough.is_changing), (named(&[2]), false));
+    assert_eq!(nodes(&later(&two, &waits, &|_| false, 3600)), named(&[2, 3, 4]), "none carries anything");
+    // And back: a reflector reflects until everybody has the new sessions.
+    let clients = |desire: &Desire| desire.mesh.values().filter(|link| link.client).count();
+    let reflector = follow(&with("RouteReflector", &one(1)), &full, true);
+    assert_eq!(clients(&reflector), 3);
+    let everybody = with("FullMesh", &one(1));
+    let begun = follow(&everybody, &reflector, true);
+    assert_eq!((clients(&begun), begun.is_changing), (3, true));
+    let goes_on = later(&everybody, &begun, &|_| true, 29);
+    assert_eq!((clients(&goes_on), goes_on.is_changing), (3, true));
+    let over = later(&everybody, &goes_on, &|_| true, 30);
+    assert_eq!((clients(&over), over.is_changing, nodes(&over)), (0, false, named(&[2, 3, 4])));
     // A reflector keeps nothing: it speaks to all.
     let reflects = follow(&with("RouteReflector", &one(1)), &done, false);
     assert_eq!((nodes(&reflects), reflects.is_changing), (named(&[2, 3, 4]), false));

@@ -106,12 +106,12 @@ impl Unnumbered {
     /// it does not, everything that was heard there is forgotten.
     pub(crate) fn want(&mut self, interfaces: &BTreeMap<String, PeerName>, facts: &Facts) {
         self.served.retain(|name, served| {
-            let now =
-                interfaces.get(name).filter(|peer| **peer == served.peer).and_then(|_| end(facts, name).ok());
+            let is_wanted = interfaces.get(name) == Some(&served.peer);
+            let now = end(facts, name, Some(served.ours)).ok().filter(|_| is_wanted);
             now.is_some_and(|(link, ours)| (link.index, ours) == (served.ifindex, served.ours))
         });
         for (name, peer) in interfaces {
-            let Ok((link, ours)) = end(facts, name) else { continue };
+            let Ok((link, ours)) = end(facts, name, None) else { continue };
             if !self.served.contains_key(name) {
                 let served = self.serve(peer, link, ours);
                 self.served.insert(name.clone(), served);
@@ -190,7 +190,8 @@ impl Unnumbered {
 
     /// Who is on the interface of this name.
     pub(crate) fn place(&self, facts: &Facts, name: &str) -> Place {
-        let (link, ours) = match end(facts, name) {
+        let served = self.served.get(name);
+        let (link, ours) = match end(facts, name, served.map(|served| served.ours)) {
             Ok(end) => end,
             Err(text) => {
                 let ifindex = facts.link_by_name(name).map(|link| link.index);
@@ -199,7 +200,7 @@ impl Unnumbered {
         };
         let ifindex = Some(link.index);
         let reason = Reason::NeighborNotFound;
-        let Some(served) = self.served.get(name).filter(|served| served.ifindex == link.index) else {
+        let Some(served) = served.filter(|served| served.ifindex == link.index) else {
             return Place::Nobody { reason, text: format!("no router was heard on {name} yet"), ifindex };
         };
         match (served.known, &served.deaf) {
@@ -282,7 +283,7 @@ impl Served {
 }
 
 /// Our end of a link: the link while it passes packets, and our address there; else why there is none.
-fn end<'a>(facts: &'a Facts, name: &str) -> Result<(&'a Link, Ipv6Addr), String> {
+fn end<'a>(facts: &'a Facts, name: &str, last: Option<Ipv6Addr>) -> Result<(&'a Link, Ipv6Addr), String> {
     let Some(link) = facts.link_by_name(name) else {
         return Err(format!(
             "spec.interface {name}: this node has no such interface: create it, or name another"
@@ -297,12 +298,17 @@ fn end<'a>(facts: &'a Facts, name: &str) -> Result<(&'a Link, Ipv6Addr), String>
         IpAddr::V6(ip) if ip.is_unicast_link_local() => Some(ip),
         IpAddr::V4(_) | IpAddr::V6(_) => None,
     });
-    ours.min().map(|ours| (link, ours)).ok_or_else(|| {
+    preferred(ours, last).map(|ours| (link, ours)).ok_or_else(|| {
         format!(
             "interface {name} has no link-local address that is usable: expected IPv6 to be on \
              (sysctl net.ipv6.conf.{name}.disable_ipv6=0)"
         )
     })
+}
+
+/// Of several the lowest, unless another is in use: a session is not ended for a lower one that came.
+fn preferred(ours: impl Iterator<Item = Ipv6Addr>, last: Option<Ipv6Addr>) -> Option<Ipv6Addr> {
+    ours.min_by_key(|ours| (Some(*ours) != last, *ours))
 }
 
 /// An address as people write it: a link-local one with the name of its interface.

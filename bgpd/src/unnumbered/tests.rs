@@ -107,3 +107,11 @@ async fn an_interface_that_is_not_there_is_named() {
     assert_eq!(shown(&Facts::default(), address), "fe80::1%7", "an interface that is gone has no name");
     assert_eq!(shown(&Facts::default(), "10.0.0.1".parse().unwrap()), "10.0.0.1");
 }
+
+#[test]
+fn a_lower_address_of_ours_takes_the_place_only_of_one_that_is_gone() {
+    assert_eq!(preferred([B, A].into_iter(), None), Some(A));
+    assert_eq!(preferred([B, A].into_iter(), Some(B)), Some(B));
+    assert_eq!(preferred([A].into_iter(), Some(B)), Some(A));
+    assert_eq!(preferred([].into_iter(), Some(B)), None);
+}

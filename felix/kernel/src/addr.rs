@@ -95,11 +95,8 @@ pub fn delete(socket: &RouteSocket, ifindex: u32, address: IpNet) -> Result<(), 
 pub fn list(socket: &RouteSocket) -> Result<Vec<Address>, NetlinkError> {
     let mut addresses = Vec::new();
     for family in packet::FAMILIES {
-        socket.dump("list addresses", &dump_request(family), |kind, body| {
-            if kind == libc::RTM_NEWADDR {
-                addresses.extend(Address::parse(body));
-            }
-        })?;
+        let parse = |kind, body: &_| if kind == libc::RTM_NEWADDR { Address::parse(body) } else { None };
+        addresses.append(&mut socket.dump("list addresses", &dump_request(family), parse)?);
     }
     Ok(addresses)
 }

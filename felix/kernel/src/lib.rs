@@ -19,6 +19,7 @@ pub mod nft;
 mod packet;
 pub mod route;
 pub mod router_discovery;
+pub mod shared;
 pub mod socket;
 mod sockopt;
 pub mod sysctl;

@@ -315,14 +315,9 @@ pub fn by_name(socket: &RouteSocket, name: &str) -> Result<Option<Link>, Netlink
 /// # Errors
 /// The dump failed.
 pub fn list(socket: &RouteSocket) -> Result<Vec<Link>, NetlinkError> {
-    let mut links = Vec::new();
     let request = RouteNetlinkMessage::GetLink(message(0, vec![without_statistics()]));
-    socket.dump("list interfaces", &packet::request(request, 0), |kind, body| {
-        if kind == libc::RTM_NEWLINK {
-            links.extend(Link::parse(body));
-        }
-    })?;
-    Ok(links)
+    let parse = |kind, body: &_| if kind == libc::RTM_NEWLINK { Link::parse(body) } else { None };
+    socket.dump("list interfaces", &packet::request(request, 0), parse)
 }
 
 /// The hosts' ends of pods' links: every interface whose name begins with `felix_calc::host::INTERFACE_PREFIX`.

@@ -26,6 +26,9 @@ use crate::netlink::{self, NetlinkError, RouteSocket};
 use crate::route::{self, KernelRoute, MAIN_TABLE};
 use crate::wire::{self, Received};
 
+mod own;
+pub use own::{OwnRoutes, Removals};
+
 // Multicast groups (linux/rtnetlink.h, RTMGRP_*).
 const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
 /// Room for some 5,000 events between two turns of the loop.
@@ -47,8 +50,7 @@ pub enum KernelEvent {
     NeighbourGone(Neighbour),
     /// Routes that are not ours changed; they were listed again.
     Routes,
-    /// A route of ours (a protocol given to [`Monitor::start`]) was removed by the kernel or by somebody; our own
-    /// removals are heard here too.
+    /// A route of ours was removed, by the kernel or by one of those of whom we are told ([`Removals`]).
     OwnRouteGone(KernelRoute),
     /// Events were lost and everything was listed again: compare with what you hold, kernel routes included.
     Resync,
@@ -83,7 +85,7 @@ pub struct Monitor {
 
 #[derive(Debug)]
 struct State {
-    own_protocols: Vec<u8>,
+    own: Vec<OwnRoutes>,
     facts: Facts,
     /// In the facts, not told yet.
     pending: Vec<KernelEvent>,
@@ -94,26 +96,27 @@ impl Monitor {
     /// Subscribes, then lists everything. Runs in a tokio runtime; the sockets are of the calling thread's network
     /// namespace. Blocks for the listing (milliseconds).
     ///
-    /// Routes of `own_protocols` are not kept in the facts: what we install ourselves resolves no next hop. bgpd gives
-    /// both of ours, so that neither its own routes nor pods' cost a listing.
+    /// Routes of `own` are not kept in the facts: what we install ourselves resolves no next hop. bgpd and felix give both
+    /// of ours, so that neither learned routes nor pods' cost a listing.
     ///
     /// # Errors
     /// A socket or a listing failed.
-    pub fn start(own_protocols: &[u8]) -> Result<Self, MonitorError> {
+    pub fn start(own: &[OwnRoutes]) -> Result<Self, MonitorError> {
         let events = netlink::open_route_socket(GROUPS).map_err(MonitorError::Listen)?;
-        Self::with_sockets(events, RouteSocket::open()?, own_protocols, RECEIVE_BUFFER)
+        Self::with_sockets(events, RouteSocket::open()?, own, RECEIVE_BUFFER)
     }
 
     fn with_sockets(
         events: Socket,
         requests: RouteSocket,
-        own_protocols: &[u8],
+        own: &[OwnRoutes],
         receive_buffer: usize,
     ) -> Result<Self, MonitorError> {
         netlink::set_receive_buffer(&events, receive_buffer).map_err(MonitorError::Listen)?;
+        own::attach(&events, own).map_err(MonitorError::Listen)?;
         let state = State {
-            own_protocols: own_protocols.to_vec(),
-            facts: list_all(&requests, own_protocols)?,
+            own: own.to_vec(),
+            facts: list_all(&requests, own)?,
             pending: Vec::new(),
             relist: Relist::Nothing,
         };
@@ -164,9 +167,9 @@ impl Monitor {
 
     async fn list<T: Send + 'static>(
         &self,
-        what: fn(&RouteSocket, &[u8]) -> Result<T, NetlinkError>,
+        what: fn(&RouteSocket, &[OwnRoutes]) -> Result<T, NetlinkError>,
     ) -> Result<T, MonitorError> {
-        let (socket, own) = (Arc::clone(&self.requests), self.state.own_protocols.clone());
+        let (socket, own) = (Arc::clone(&self.requests), self.state.own.clone());
         let listed = tokio::task::spawn_blocking(move || what(&socket, &own)).await;
         Ok(listed.map_err(|_| MonitorError::Interrupted)??)
     }
@@ -251,8 +254,9 @@ impl State {
 
     fn route(&mut self, message: &Received<'_>) -> Option<KernelEvent> {
         let route = KernelRoute::parse(message.body)?;
-        if self.own_protocols.contains(&route.protocol) {
-            return (message.kind == libc::RTM_DELROUTE).then_some(KernelEvent::OwnRouteGone(route));
+        if let Some(own) = self.own.iter().find(|own| own.protocol == route.protocol) {
+            let is_told = message.kind == libc::RTM_DELROUTE && own.removals != Removals::NotTold;
+            return is_told.then_some(KernelEvent::OwnRouteGone(route));
         }
         if route.table == MAIN_TABLE {
             // One message may speak of one next hop of several; the listing has them all.
@@ -262,17 +266,16 @@ impl State {
     }
 }
 
-fn list_all(socket: &RouteSocket, own_protocols: &[u8]) -> Result<Facts, NetlinkError> {
+fn list_all(socket: &RouteSocket, own: &[OwnRoutes]) -> Result<Facts, NetlinkError> {
     let mut facts = Facts::default();
     link::list(socket)?.into_iter().for_each(|link| facts.set_link(link));
     addr::list(socket)?.into_iter().for_each(|address| facts.set_address(address));
     neigh::list(socket)?.into_iter().for_each(|neighbour| facts.set_neighbour(neighbour));
-    facts.set_routes(list_routes(socket, own_protocols)?);
+    facts.set_routes(list_routes(socket, own)?);
     Ok(facts)
 }
 
-fn list_routes(socket: &RouteSocket, own_protocols: &[u8]) -> Result<Vec<KernelRoute>, NetlinkError> {
-    let mut routes = route::dump(socket, None)?;
-    routes.retain(|route| !own_protocols.contains(&route.protocol));
-    Ok(routes)
+fn list_routes(socket: &RouteSocket, own: &[OwnRoutes]) -> Result<Vec<KernelRoute>, NetlinkError> {
+    let own: Vec<u8> = own.iter().map(|own| own.protocol).collect();
+    route::dump_others(socket, &own)
 }

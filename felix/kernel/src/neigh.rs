@@ -62,14 +62,9 @@ pub fn delete(socket: &RouteSocket, ifindex: u32, address: IpAddr) -> Result<(),
 /// # Errors
 /// The dump failed.
 pub fn list(socket: &RouteSocket) -> Result<Vec<Neighbour>, NetlinkError> {
-    let mut neighbours = Vec::new();
     let request = packet::request(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()), 0);
-    socket.dump("list neighbours", &request, |kind, body| {
-        if kind == libc::RTM_NEWNEIGH {
-            neighbours.extend(Neighbour::parse(body));
-        }
-    })?;
-    Ok(neighbours)
+    let parse = |kind, body: &_| if kind == libc::RTM_NEWNEIGH { Neighbour::parse(body) } else { None };
+    socket.dump("list neighbours", &request, parse)
 }
 
 impl Neighbour {

@@ -86,6 +86,17 @@ impl RouteSocket {
         self
     }
 
+    /// The number by which the kernel names this socket as the one that asked for a change (`nlmsg_pid` of what it tells
+    /// others of it).
+    ///
+    /// # Errors
+    /// The socket has none.
+    pub fn port(&self) -> Result<u32, NetlinkError> {
+        let mut address = SocketAddr::new(0, 0);
+        self.lock().socket.get_address(&mut address).map_err(NetlinkError::Open)?;
+        Ok(address.port_number())
+    }
+
     /// Sends one message and waits for its acknowledgement.
     pub(crate) fn request(&self, what: &str, message: Request) -> Result<(), NetlinkError> {
         self.query(what, message).map(drop)
@@ -130,30 +141,28 @@ impl RouteSocket {
         }
     }
 
-    /// Everything the kernel lists for `message`, each message handed to `each` as kind and body.
+    /// What `parse` makes of everything that the kernel lists for `message`, of each its kind and body. Nothing else is
+    /// kept: a listing may have a million entries.
     ///
-    /// A dump that the kernel marks as inconsistent is begun anew; `each` is called only for one that was consistent,
-    /// or for the last attempt.
-    pub(crate) fn dump(
+    /// A dump that the kernel marks as inconsistent is begun anew; what comes back is of one that was consistent, or of
+    /// the last attempt.
+    pub(crate) fn dump<T>(
         &self,
         what: &str,
         message: &Request,
-        mut each: impl FnMut(u16, &[u8]),
-    ) -> Result<(), NetlinkError> {
+        mut parse: impl FnMut(u16, &[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
         let mut inner = self.lock();
-        for attempt in 1..=DUMP_ATTEMPTS {
+        let mut attempt = 1;
+        loop {
             let mut message = message.clone();
             message.header.flags |= NLM_F_DUMP;
-            let (listed, interrupted) = inner.dump_once(what, message, self.timeout)?;
-            if interrupted && attempt < DUMP_ATTEMPTS {
-                continue;
+            let (listed, interrupted) = inner.dump_once(what, message, self.timeout, &mut parse)?;
+            if !interrupted || attempt >= DUMP_ATTEMPTS {
+                return Ok(listed);
             }
-            for (kind, body) in &listed {
-                each(*kind, body);
-            }
-            break;
+            attempt += 1;
         }
-        Ok(())
     }
 
     /// Sends many messages, few datagrams; for each message what the kernel said: nothing, or its refusal.
@@ -236,12 +245,13 @@ impl Inner {
         Ok(outcomes)
     }
 
-    fn dump_once(
+    fn dump_once<T>(
         &mut self,
         what: &str,
         message: Request,
         timeout: Duration,
-    ) -> Result<(Vec<Answer>, bool), NetlinkError> {
+        parse: &mut impl FnMut(u16, &[u8]) -> Option<T>,
+    ) -> Result<(Vec<T>, bool), NetlinkError> {
         let sequence = self.next_sequence();
         let mut bytes = Vec::new();
         packet::append(message, sequence, &mut bytes);
@@ -257,7 +267,7 @@ impl Inner {
                 interrupted |= received.flags & NLM_F_DUMP_INTR != 0;
                 match received.kind {
                     NLMSG_DONE | NLMSG_ERROR => end = Some(Refusal::parse(received.flags, received.body)),
-                    kind => listed.push((kind, received.body.to_vec())),
+                    kind => listed.extend(parse(kind, received.body)),
                 }
             })?;
         }

@@ -14,20 +14,27 @@
 //! and its [`RouteSocket`] to a thread of their own, or move both through `spawn_blocking` and back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
+pub use crate::delta::Counts;
 use crate::delta::Delta;
 use crate::netlink::{Disagreement, Intent, NetlinkError, Refusal, RouteSocket};
 use crate::packet::Request;
+use crate::shared::Shared;
 
 mod message;
 mod value;
-pub use message::{KernelNextHop, KernelRoute, RouteType, dump};
+pub use message::{KernelNextHop, KernelRoute, RouteType, dump, dump_others};
 pub use value::{
     InvalidRoute, MAIN_TABLE, MAX_NEXT_HOPS, METRIC_DEFAULT_V6, NextHop, Route, RouteKey, RouteKind, Tunnel,
 };
+
+use value::Way;
+
+pub(crate) use message::PROTOCOL_AT;
 
 #[cfg(test)]
 mod tests;
@@ -41,10 +48,17 @@ const WRONG_LAST: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct RouteTable {
     protocol: u8,
-    delta: Delta<RouteKey, Route>,
+    /// IPv4 and IPv6 each, so that each is counted.
+    v4: Delta<RouteKey, Arc<Way>>,
+    v6: Delta<RouteKey, Arc<Way>>,
+    ways: Shared<Way>,
+    /// Wanted with more than one next hop: IPv4, IPv6.
+    multipath: [usize; 2],
     /// Found at start and not wanted yet: kept until swept.
     adopted: BTreeSet<RouteKey>,
     refused: BTreeMap<RouteKey, Refused>,
+    /// Goes up with every change of what is refused.
+    refusals: u64,
     /// An answer was lost, or somebody changed our routes: read the kernel before the next write.
     stale: bool,
 }
@@ -85,14 +99,35 @@ pub struct Applied {
     pub pending: usize,
 }
 
+/// How many routes of a family there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FamilyCounts {
+    pub routes: Counts,
+    /// Wanted with more than one next hop.
+    pub multipath: usize,
+}
+
+fn is_v6(key: &RouteKey) -> bool {
+    key.destination.addr().is_ipv6()
+}
+
+/// The one of the key's family.
+fn of<T>(key: &RouteKey, v4: T, v6: T) -> T {
+    if is_v6(key) { v6 } else { v4 }
+}
+
 impl RouteTable {
     /// An empty table for `protocol` (`rtm_protocol`), as in `felix_calc::host`. Call [`Self::adopt`] before the first apply.
     pub fn new(protocol: u8) -> Self {
         Self {
             protocol,
-            delta: Delta::new(),
+            v4: Delta::new(),
+            v6: Delta::new(),
+            ways: Shared::default(),
+            multipath: [0; 2],
             adopted: BTreeSet::new(),
             refused: BTreeMap::new(),
+            refusals: 0,
             stale: false,
         }
     }
@@ -103,13 +138,9 @@ impl RouteTable {
     /// The dump failed; nothing changed.
     pub fn adopt(&mut self, socket: &RouteSocket) -> Result<usize, NetlinkError> {
         self.read(socket)?;
-        self.adopted = self
-            .delta
-            .all_actual()
-            .map(|(key, _)| *key)
-            .filter(|key| self.delta.desired(key).is_none())
-            .collect();
-        Ok(self.delta.all_actual().count())
+        let held = self.deltas().flat_map(Delta::all_actual).map(|(key, _)| *key);
+        self.adopted = held.filter(|key| self.delta(key).desired(key).is_none()).collect();
+        Ok(self.deltas().flat_map(Delta::all_actual).count())
     }
 
     /// Reads our routes from the kernel again, after an overrun or when they may have been changed by others.
@@ -119,8 +150,8 @@ impl RouteTable {
     /// The dump failed; nothing changed.
     pub fn resync(&mut self, socket: &RouteSocket) -> Result<(), NetlinkError> {
         self.read(socket)?;
-        let delta = &self.delta;
-        self.adopted.retain(|key| delta.actual(key).is_some());
+        let (v4, v6) = (&self.v4, &self.v6);
+        self.adopted.retain(|key| of(key, v4, v6).actual(key).is_some());
         Ok(())
     }
 
@@ -129,16 +160,20 @@ impl RouteTable {
     /// # Errors
     /// The route is one that no kernel would take, or that this version does not write. Nothing changed.
     pub fn set(&mut self, route: Route) -> Result<RouteKey, InvalidRoute> {
-        let route = route.normalised()?;
-        let key = route.key();
+        let (key, way) = route.normalised()?.split();
+        let way = self.ways.share(way);
         self.adopted.remove(&key);
-        if self.delta.desired(&key) != Some(&route) {
-            self.refused.remove(&key);
-            let held = self.delta.actual(&key).is_some_and(|held| !self.stale && held.satisfies(&route));
-            self.delta.set(key, Some(route.clone()));
+        let delta = self.delta(&key);
+        let before = delta.desired(&key).cloned();
+        if before.as_ref() != Some(&way) {
+            let held = delta.actual(&key).is_some_and(|held| !self.stale && held.satisfies(&way));
+            self.forget_refusal(&key);
+            self.count_multipath(&key, before.as_deref(), Some(&way));
+            let delta = self.delta_mut(&key);
+            delta.set(key, Some(way));
             if held {
                 // An adopted route that does what is wanted is not written again.
-                self.delta.confirm(key, Some(route));
+                delta.confirm_desired(key);
             }
         }
         Ok(key)
@@ -146,9 +181,10 @@ impl RouteTable {
 
     /// No longer wants the route under this key. An adopted route stays adopted.
     pub fn withdraw(&mut self, key: &RouteKey) {
-        if self.delta.desired(key).is_some() {
-            self.refused.remove(key);
-            self.delta.set(*key, None);
+        if let Some(before) = self.delta(key).desired(key).cloned() {
+            self.forget_refusal(key);
+            self.count_multipath(key, Some(&before), None);
+            self.delta_mut(key).set(*key, None);
         }
     }
 
@@ -200,8 +236,8 @@ impl RouteTable {
     pub fn heard_gone(&mut self, gone: &KernelRoute) {
         let key = gone.to_route().key();
         if gone.protocol == self.protocol
-            && self.delta.desired(&key).is_some()
-            && self.delta.actual(&key).is_some()
+            && self.delta(&key).desired(&key).is_some()
+            && self.delta(&key).actual(&key).is_some()
         {
             self.stale = true;
         }
@@ -218,9 +254,9 @@ impl RouteTable {
         }
         if self.adopted.contains(key) {
             RouteState::Adopted
-        } else if self.delta.is_pending(key) {
+        } else if self.delta(key).is_pending(key) {
             RouteState::Pending
-        } else if self.delta.desired(key).is_some() {
+        } else if self.delta(key).desired(key).is_some() {
             RouteState::Installed
         } else {
             RouteState::Absent
@@ -229,7 +265,8 @@ impl RouteTable {
 
     /// How many routes are left to write or remove.
     pub fn pending(&self) -> usize {
-        self.delta.pending().saturating_sub(self.adopted.len())
+        let pending = self.v4.pending().saturating_add(self.v6.pending());
+        pending.saturating_sub(self.adopted.len())
     }
 
     /// Whether an apply now would have anything to do.
@@ -237,58 +274,93 @@ impl RouteTable {
         self.stale || self.due_updates(now).next().is_some() || self.due_deletions(now).next().is_some()
     }
 
-    /// What the kernel holds of ours, as last read or confirmed.
-    pub fn installed(&self) -> impl Iterator<Item = (&RouteKey, &Route)> {
-        self.delta.all_actual()
+    /// The routes of one address family, counted. Costs nothing.
+    pub fn counts(&self, v6: bool) -> FamilyCounts {
+        let (delta, [four, six]) = (if v6 { &self.v6 } else { &self.v4 }, self.multipath);
+        FamilyCounts { routes: delta.counts(), multipath: if v6 { six } else { four } }
     }
 
-    /// Everything wanted.
-    pub fn wanted(&self) -> impl Iterator<Item = (&RouteKey, &Route)> {
-        self.delta.all_desired()
+    /// What is wanted, by key.
+    pub fn wanted(&self) -> impl Iterator<Item = &RouteKey> {
+        self.deltas().flat_map(Delta::all_desired).map(|(key, _)| key)
     }
 
-    /// What is wanted and not in the kernel as it is wanted.
-    pub fn unwritten(&self) -> impl Iterator<Item = &RouteKey> {
-        self.delta.updates().map(|(key, _)| key)
+    /// What the kernel refuses, and why.
+    pub fn refused(&self) -> impl Iterator<Item = (&RouteKey, &Refusal)> {
+        self.refused.iter().map(|(key, refused)| (key, &refused.refusal))
+    }
+
+    /// Another number than before: something else is refused.
+    pub fn refusals(&self) -> u64 {
+        self.refusals
     }
 
     /// Found at start, not wanted yet and not swept.
-    pub fn adopted(&self) -> impl Iterator<Item = &RouteKey> {
+    pub fn adopted(&self) -> impl ExactSizeIterator<Item = &RouteKey> {
         self.adopted.iter()
     }
 
     fn read(&mut self, socket: &RouteSocket) -> Result<(), NetlinkError> {
         let found = dump(socket, Some(self.protocol))?;
-        let delta = &self.delta;
-        let held: Vec<(RouteKey, Route)> = found
-            .into_iter()
-            .map(|found| {
-                let found = found.to_route();
-                let key = found.key();
-                match delta.desired(&key) {
-                    // The kernel fills in what was left open (the interface of a gateway): that is no difference.
-                    Some(wanted) if found.satisfies(wanted) => (key, wanted.clone()),
-                    Some(_) | None => (key, found),
-                }
-            })
-            .collect();
-        self.delta.resync(held);
-        let delta = &self.delta;
-        self.refused.retain(|key, _| delta.is_pending(key));
+        let (mut held_v4, mut held_v6) = (Vec::new(), Vec::new());
+        for found in found {
+            let (key, found) = found.to_route().split();
+            let way = match self.delta(&key).desired(&key) {
+                // The kernel fills in what was left open (the interface of a gateway): that is no difference.
+                Some(wanted) if found.satisfies(wanted) => Arc::clone(wanted),
+                Some(_) | None => self.ways.share(found),
+            };
+            if is_v6(&key) { &mut held_v6 } else { &mut held_v4 }.push((key, way));
+        }
+        self.v4.resync(held_v4);
+        self.v6.resync(held_v6);
+        let (v4, v6) = (&self.v4, &self.v6);
+        self.refused.retain(|key, _| of(key, v4, v6).is_pending(key));
+        self.refusals += 1;
         self.stale = false;
         Ok(())
+    }
+
+    fn deltas(&self) -> impl Iterator<Item = &Delta<RouteKey, Arc<Way>>> {
+        [&self.v4, &self.v6].into_iter()
+    }
+
+    fn delta(&self, key: &RouteKey) -> &Delta<RouteKey, Arc<Way>> {
+        of(key, &self.v4, &self.v6)
+    }
+
+    fn delta_mut(&mut self, key: &RouteKey) -> &mut Delta<RouteKey, Arc<Way>> {
+        of(key, &mut self.v4, &mut self.v6)
+    }
+
+    fn count_multipath(&mut self, key: &RouteKey, before: Option<&Way>, now: Option<&Way>) {
+        let [v4, v6] = &mut self.multipath;
+        let count = of(key, v4, v6);
+        let several = |way: Option<&Way>| match way.map(|way| &way.kind) {
+            Some(RouteKind::Unicast { next_hops }) => usize::from(next_hops.len() > 1),
+            Some(RouteKind::Blackhole | RouteKind::Connected { .. }) | None => 0,
+        };
+        *count = *count + several(now) - several(before);
+    }
+
+    fn forget_refusal(&mut self, key: &RouteKey) {
+        if !self.refused.is_empty() && self.refused.remove(key).is_some() {
+            self.refusals += 1;
+        }
     }
 
     fn is_due_key(&self, key: &RouteKey, now: Instant) -> bool {
         self.refused.get(key).and_then(|refused| refused.due).is_none_or(|due| due <= now)
     }
 
-    fn due_updates(&self, now: Instant) -> impl Iterator<Item = (&RouteKey, &Route)> {
-        self.delta.updates().filter(move |(key, _)| self.is_due_key(key, now))
+    fn due_updates(&self, now: Instant) -> impl Iterator<Item = &RouteKey> {
+        let updates = self.deltas().flat_map(Delta::updates).map(|(key, _)| key);
+        updates.filter(move |key| self.is_due_key(key, now))
     }
 
     fn due_deletions(&self, now: Instant) -> impl Iterator<Item = &RouteKey> {
-        self.delta.deletions().filter(move |key| !self.adopted.contains(key) && self.is_due_key(key, now))
+        let deletions = self.deltas().flat_map(Delta::deletions);
+        deletions.filter(move |key| !self.adopted.contains(key) && self.is_due_key(key, now))
     }
 
     fn apply_pending(
@@ -297,19 +369,19 @@ impl RouteTable {
         now: Instant,
         applied: &mut Applied,
     ) -> Result<(), NetlinkError> {
-        let updates: Vec<RouteKey> = self.due_updates(now).map(|(key, _)| *key).collect();
+        let updates: Vec<RouteKey> = self.due_updates(now).copied().collect();
         let occupied = self.write(socket, updates, now, applied)?;
         if !occupied.is_empty() {
             // Somebody holds these places. If it is we (a write whose answer was lost), the dump says so and they are
             // replaced or already right; if it is another protocol, they stay refused.
             self.resync(socket)?;
             let (ours, foreign): (Vec<_>, Vec<_>) =
-                occupied.into_iter().partition(|(key, _)| self.delta.actual(key).is_some());
+                occupied.into_iter().partition(|(key, _)| self.delta(key).actual(key).is_some());
             for (key, refusal) in foreign {
                 self.refuse(key, refusal, Disagreement::Wrong, now, applied);
             }
-            let again =
-                ours.into_iter().map(|(key, _)| key).filter(|key| self.delta.is_pending(key)).collect();
+            let again = ours.into_iter().map(|(key, _)| key);
+            let again = again.filter(|key| self.delta(key).is_pending(key)).collect();
             for (key, refusal) in self.write(socket, again, now, applied)? {
                 self.refuse(key, refusal, Disagreement::Wrong, now, applied);
             }
@@ -332,21 +404,21 @@ impl RouteTable {
             let outcomes = match socket.batch("write routes", messages) {
                 Ok(outcomes) => outcomes,
                 Err(err) => {
-                    keys.into_iter().for_each(|key| self.delta.doubt(key));
+                    keys.into_iter().for_each(|key| self.delta_mut(&key).doubt(key));
                     return Err(err);
                 }
             };
             for (key, outcome) in keys.into_iter().zip(outcomes) {
                 match outcome {
                     None => {
-                        let holds = self.delta.desired(&key).cloned();
-                        self.confirm(key, holds);
+                        self.forget_refusal(&key);
+                        self.delta_mut(&key).confirm_desired(key);
                         applied.written += 1;
                     }
                     Some(refusal) if refusal.errno == libc::EEXIST => occupied.push((key, refusal)),
                     Some(refusal) => {
                         // A refused IPv6 multipath replacement may have removed the old route already.
-                        self.stale |= self.delta.actual(&key).is_some();
+                        self.stale |= self.delta(&key).actual(&key).is_some();
                         let disagreement = refusal.disagreement(Intent::Create);
                         self.refuse(key, refusal, disagreement, now, applied);
                     }
@@ -357,11 +429,12 @@ impl RouteTable {
     }
 
     fn write_message(&self, key: &RouteKey) -> Option<Request> {
-        let route = self.delta.desired(key)?;
+        let delta = self.delta(key);
+        let route = Route::join(key, delta.desired(key)?);
         // NLM_F_REPLACE takes whatever route holds this prefix and metric, another's too. So only where the kernel said
         // that it is ours; else it must be free.
-        let how = if self.delta.actual(key).is_some() { NLM_F_REPLACE } else { NLM_F_EXCL };
-        Some(message::new_route(route, self.protocol, NLM_F_CREATE | how))
+        let how = if delta.actual(key).is_some() { NLM_F_REPLACE } else { NLM_F_EXCL };
+        Some(message::new_route(&route, self.protocol, NLM_F_CREATE | how))
     }
 
     fn remove(
@@ -376,14 +449,15 @@ impl RouteTable {
             let outcomes = match socket.batch("remove routes", messages) {
                 Ok(outcomes) => outcomes,
                 Err(err) => {
-                    keys.iter().for_each(|key| self.delta.doubt(*key));
+                    keys.iter().for_each(|key| self.delta_mut(key).doubt(*key));
                     return Err(err);
                 }
             };
             for (key, outcome) in keys.iter().zip(outcomes) {
                 match outcome.map(|refusal| (refusal.disagreement(Intent::Delete), refusal)) {
                     None | Some((Disagreement::AlreadySo, _)) => {
-                        self.confirm(*key, None);
+                        self.forget_refusal(key);
+                        self.delta_mut(key).confirm(*key, None);
                         applied.removed += 1;
                     }
                     Some((disagreement, refusal)) => self.refuse(*key, refusal, disagreement, now, applied),
@@ -391,11 +465,6 @@ impl RouteTable {
             }
         }
         Ok(())
-    }
-
-    fn confirm(&mut self, key: RouteKey, holds: Option<Route>) {
-        self.refused.remove(&key);
-        self.delta.confirm(key, holds);
     }
 
     fn refuse(
@@ -413,6 +482,7 @@ impl RouteTable {
         };
         let pause = first.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(last);
         let due = now.checked_add(pause);
+        self.refusals += 1;
         self.refused.insert(key, Refused { refusal: refusal.clone(), disagreement, attempts, due });
         applied.refused.push((key, disagreement, refusal));
     }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::Delta;
+use super::{Counts, Delta};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -73,6 +73,8 @@ proptest! {
                     delta.resync(kernel.clone());
                 }
             }
+            let counts = Counts { desired: wanted.len(), unwritten: delta.updates().count() };
+            prop_assert_eq!(delta.counts(), counts);
             // Nothing that differs is ever missing from what is pending.
             for key in 0..8u8 {
                 if wanted.get(&key) != kernel.get(&key) {

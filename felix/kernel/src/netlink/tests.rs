@@ -140,7 +140,7 @@ fn an_interrupted_dump_is_begun_again_and_hands_out_only_the_consistent_one() {
                 kernel.send(&message(NLMSG_DONE, 0, sequence, &0i32.to_ne_bytes())).unwrap();
             }
         });
-        socket.dump("list links", &request(), |_, body| listed.push(wire::u32_at(body, 0).unwrap())).unwrap();
+        listed = socket.dump("list links", &request(), |_, body| wire::u32_at(body, 0)).unwrap();
     });
     assert_eq!(listed, [2]);
 }

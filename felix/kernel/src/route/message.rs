@@ -17,6 +17,8 @@ use crate::packet::{self, Request};
 
 /// Bytes of `struct rtmsg`.
 const HEADER: usize = 12;
+/// `rtm_protocol` in it.
+pub(crate) const PROTOCOL_AT: u32 = 5;
 
 /// A route as the kernel lists it, of any protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,16 +67,31 @@ pub enum RouteType {
 /// # Errors
 /// The dump failed.
 pub fn dump(socket: &RouteSocket, protocol: Option<u8>) -> Result<Vec<KernelRoute>, NetlinkError> {
+    list(socket, protocol, |found| protocol.is_none_or(|protocol| found == protocol))
+}
+
+/// All routes but those of these protocols. The kernel cannot leave those out; they are not looked at, so that a million
+/// of them cost little.
+///
+/// # Errors
+/// The dump failed.
+pub fn dump_others(socket: &RouteSocket, protocols: &[u8]) -> Result<Vec<KernelRoute>, NetlinkError> {
+    list(socket, None, |found| !protocols.contains(&found))
+}
+
+/// The routes that the kernel lists for this protocol (none: all) and whose protocol is wanted.
+fn list(
+    socket: &RouteSocket,
+    protocol: Option<u8>,
+    is_wanted: impl Fn(u8) -> bool,
+) -> Result<Vec<KernelRoute>, NetlinkError> {
     let mut routes = Vec::new();
     for family in packet::FAMILIES {
-        socket.dump("list routes", &dump_request(family, protocol), |kind, body| {
-            if kind == libc::RTM_NEWROUTE
-                && let Some(route) = KernelRoute::parse(body)
-                && protocol.is_none_or(|protocol| route.protocol == protocol)
-            {
-                routes.push(route);
-            }
-        })?;
+        let request = dump_request(family, protocol);
+        routes.append(&mut socket.dump("list routes", &request, |kind, body| {
+            let found = *body.get(PROTOCOL_AT as usize)?;
+            if kind == libc::RTM_NEWROUTE && is_wanted(found) { KernelRoute::parse(body) } else { None }
+        })?);
     }
     Ok(routes)
 }

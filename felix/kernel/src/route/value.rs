@@ -31,7 +31,7 @@ pub struct Route {
 }
 
 /// What a route does with a packet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RouteKind {
     /// Forwards through one of these, by flow hash and weight.
     Unicast { next_hops: Vec<NextHop> },
@@ -87,6 +87,30 @@ pub struct RouteKey {
 impl fmt::Display for RouteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} metric {} table {}", self.destination, self.metric, self.table)
+    }
+}
+
+/// All of a route but its key. Many routes have the same, and [`super::RouteTable`] keeps it once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Way {
+    pub(crate) kind: RouteKind,
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) mtu: Option<u32>,
+    pub(crate) encap: Option<Tunnel>,
+}
+
+impl Way {
+    /// Whether a route that was read from the kernel goes the way that `wanted` asked for.
+    pub(super) fn satisfies(&self, wanted: &Self) -> bool {
+        let Self { kind, source, mtu, encap } = self;
+        let rest = *source == wanted.source && *mtu == wanted.mtu && *encap == wanted.encap;
+        rest && match (kind, &wanted.kind) {
+            (RouteKind::Unicast { next_hops: held }, RouteKind::Unicast { next_hops: wanted }) => {
+                held.len() == wanted.len()
+                    && wanted.iter().all(|hop| held.iter().any(|held| same_hop(held, hop)))
+            }
+            (held, wanted) => held == wanted,
+        }
     }
 }
 
@@ -172,22 +196,15 @@ impl Route {
         Ok(self)
     }
 
-    /// Whether this route, read from the kernel, is what `wanted` asked for.
-    pub(crate) fn satisfies(&self, wanted: &Self) -> bool {
-        let Self { destination, table, metric, kind, source, mtu, encap } = self;
-        let rest = *destination == wanted.destination
-            && *table == wanted.table
-            && *metric == wanted.metric
-            && *source == wanted.source
-            && *mtu == wanted.mtu
-            && *encap == wanted.encap;
-        rest && match (kind, &wanted.kind) {
-            (RouteKind::Unicast { next_hops: held }, RouteKind::Unicast { next_hops: wanted }) => {
-                held.len() == wanted.len()
-                    && wanted.iter().all(|hop| held.iter().any(|held| same_hop(held, hop)))
-            }
-            (held, wanted) => held == wanted,
-        }
+    pub(super) fn split(self) -> (RouteKey, Way) {
+        let key = self.key();
+        (key, Way { kind: self.kind, source: self.source, mtu: self.mtu, encap: self.encap })
+    }
+
+    pub(super) fn join(key: &RouteKey, way: &Way) -> Self {
+        let Way { kind, source, mtu, encap } = way.clone();
+        let RouteKey { table, destination, metric } = *key;
+        Self { destination, table, metric, kind, source, mtu, encap }
     }
 }
 

@@ -1,9 +1,9 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use felix_calc::host::{METRIC_LEARNED, ROUTE_PROTOCOL_BGP};
+use felix_calc::host::{METRIC_LEARNED, ROUTE_PROTOCOL_BGP, ROUTE_PROTOCOL_LOCAL};
 use felix_kernel::facts::Facts;
-use felix_kernel::monitor::{KernelEvent, Monitor};
+use felix_kernel::monitor::{KernelEvent, Monitor, OwnRoutes, Removals};
 use felix_kernel::route::{NextHop, Route, RouteTable};
 use tokio::time::timeout;
 
@@ -36,7 +36,7 @@ fn a_link_that_goes_down_takes_its_next_hops_along_at_once() {
     here.sh("ip route add default via 10.9.2.2; ip -6 route add default via fd09:2::2");
     here.run(|| {
         block_on(|| async {
-            let mut monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP]).unwrap();
+            let mut monitor = Monitor::start(&[OwnRoutes::new(ROUTE_PROTOCOL_BGP, Removals::Told)]).unwrap();
             for (peer, own) in [("10.9.1.2", "10.9.1.1"), ("fd09:1::2", "fd09:1::1")] {
                 let resolved = monitor.facts().resolve(address(peer), None).unwrap();
                 assert_eq!(
@@ -86,7 +86,7 @@ fn addresses_routes_and_neighbours_are_followed() {
     connect(&here, &there, 1);
     here.run(|| {
         block_on(|| async {
-            let mut monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP]).unwrap();
+            let mut monitor = Monitor::start(&[OwnRoutes::new(ROUTE_PROTOCOL_BGP, Removals::Told)]).unwrap();
             let far = address("203.0.113.9");
             assert_eq!(monitor.facts().resolve(far, None), None);
             here.sh("ip route add 203.0.113.0/24 via 10.9.1.2 proto static");
@@ -135,7 +135,7 @@ fn our_own_routes_resolve_nothing_and_their_loss_is_told() {
     let socket = here.socket();
     here.run(|| {
         block_on(|| async {
-            let mut monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP]).unwrap();
+            let mut monitor = Monitor::start(&[OwnRoutes::new(ROUTE_PROTOCOL_BGP, Removals::Told)]).unwrap();
             let mut table = RouteTable::new(ROUTE_PROTOCOL_BGP);
             let hop = NextHop::via(address("10.9.1.2"));
             table.set(Route::unicast("203.0.113.0/24".parse().unwrap(), METRIC_LEARNED, [hop])).unwrap();
@@ -152,7 +152,7 @@ fn our_own_routes_resolve_nothing_and_their_loss_is_told() {
             table.heard_gone(gone);
             assert_eq!(table.apply(&socket, Instant::now()).unwrap().written, 1, "it is put back");
 
-            let key = *table.wanted().next().unwrap().0;
+            let key = *table.wanted().next().unwrap();
             table.withdraw(&key);
             table.apply(&socket, Instant::now()).unwrap();
             let heard = timeout(PATIENCE, monitor.changed()).await.unwrap().unwrap();
@@ -164,13 +164,54 @@ fn our_own_routes_resolve_nothing_and_their_loss_is_told() {
 }
 
 #[test]
+fn what_our_own_socket_does_is_not_heard_however_much_it_is() {
+    let (here, there) = (Namespace::new(), Namespace::new());
+    connect(&here, &there, 1);
+    let socket = here.socket();
+    here.run(|| {
+        block_on(|| async {
+            let own = [
+                OwnRoutes::new(ROUTE_PROTOCOL_BGP, Removals::ToldUnlessBy(socket.port().unwrap())),
+                OwnRoutes::new(ROUTE_PROTOCOL_LOCAL, Removals::NotTold),
+            ];
+            let mut monitor = Monitor::start(&own).unwrap();
+            let mut table = RouteTable::new(ROUTE_PROTOCOL_BGP);
+            for i in 0..40_000u32 {
+                let destination = format!("11.{}.{}.0/24", i >> 8, i & 0xff).parse().unwrap();
+                let hop = NextHop::via(address("10.9.1.2"));
+                table.set(Route::unicast(destination, METRIC_LEARNED, [hop])).unwrap();
+            }
+            table.apply(&socket, Instant::now()).unwrap();
+            for key in table.wanted().copied().skip(1).collect::<Vec<_>>() {
+                table.withdraw(&key);
+            }
+            table.apply(&socket, Instant::now()).unwrap();
+            // Another program's of ours, and then what is heard: somebody took the one that is left.
+            here.sh(&format!("ip route add 12.0.0.0/24 via 10.9.1.2 proto {ROUTE_PROTOCOL_LOCAL}"));
+            here.sh("ip route del 12.0.0.0/24");
+            here.sh("ip route del 11.0.0.0/24");
+            // The links' own addresses may settle meanwhile.
+            let mut heard = Vec::new();
+            while heard.is_empty() {
+                heard = timeout(PATIENCE, monitor.changed()).await.unwrap().unwrap();
+                heard.retain(|event| matches!(event, KernelEvent::OwnRouteGone(_) | KernelEvent::Resync));
+            }
+            let [KernelEvent::OwnRouteGone(gone)] = heard.as_slice() else { panic!("{heard:?}") };
+            assert_eq!(gone.destination, "11.0.0.0/24".parse().unwrap());
+            here.sh("ip route add 198.51.100.0/24 via 10.9.1.2");
+            until(&mut monitor, |facts| facts.resolve(address("198.51.100.1"), None).is_some()).await;
+        });
+    });
+}
+
+#[test]
 fn a_flood_ends_in_one_resync_and_right_facts() {
     let (here, there) = (Namespace::new(), Namespace::new());
     connect(&here, &there, 1);
     let socket = here.socket();
     here.run(|| {
         block_on(|| async {
-            let mut monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP]).unwrap();
+            let mut monitor = Monitor::start(&[OwnRoutes::new(ROUTE_PROTOCOL_BGP, Removals::Told)]).unwrap();
             let mut others = RouteTable::new(99);
             for i in 0..40_000u32 {
                 let destination = format!("11.{}.{}.0/24", i >> 8, i & 0xff).parse().unwrap();

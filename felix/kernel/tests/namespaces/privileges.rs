@@ -6,7 +6,7 @@ use std::time::Instant;
 use felix_calc::host::{METRIC_LEARNED, ROUTE_PROTOCOL_BGP};
 use felix_kernel::capability::{self, CapabilityError};
 use felix_kernel::descriptor::check_pod_descriptors;
-use felix_kernel::monitor::Monitor;
+use felix_kernel::monitor::{Monitor, OwnRoutes, Removals};
 use felix_kernel::netlink::RouteSocket;
 use felix_kernel::route::{NextHop, Route, RouteTable};
 use felix_kernel::sysctl::{self, Record, Sysctl};
@@ -65,7 +65,7 @@ fn bgpd_writes_routes_and_hears_events_with_two_capabilities() {
         assert_eq!(table.apply(&socket, Instant::now()).unwrap().pending, 0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let monitor = Monitor::start(&[ROUTE_PROTOCOL_BGP]).unwrap();
+            let monitor = Monitor::start(&[OwnRoutes::new(ROUTE_PROTOCOL_BGP, Removals::Told)]).unwrap();
             assert!(monitor.facts().resolve("10.9.1.2".parse().unwrap(), None).is_some());
         });
         felix_kernel::socket::listen("0.0.0.0:179".parse().unwrap()).unwrap();

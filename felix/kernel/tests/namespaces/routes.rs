@@ -98,7 +98,7 @@ fn routes_of_every_kind_are_as_ip_lists_them() {
     table.resync(&rig.socket).unwrap();
     assert_eq!(table.pending(), 0);
 
-    for key in table.wanted().map(|(key, _)| *key).collect::<Vec<_>>() {
+    for key in table.wanted().copied().collect::<Vec<_>>() {
         table.withdraw(&key);
     }
     apply(&mut table, &rig.socket);
