@@ -119,12 +119,13 @@ impl Driver {
                 // Before bytes: a path that failed has none to offer.
                 news = self.bfd.news() => self.bfd_news(news),
                 Some(report) = self.unnumbered.report() => self.heard(report),
-                Some(event) = sources.net.recv() => self.net_event(event),
-                () = self.fib.refusals() => self.status.touch(),
+                // Few and cheap, and before bytes too: who asks in a storm asks because of it.
                 Some(question) = sources.questions.recv() => control::answer(&mut self, question),
+                () = self.fib.refusals() => self.status.touch(),
                 event = self.stations.next() => {
                     self.stations.event(event, &mut self.speaker, Instant::now());
                 }
+                Some(event) = sources.net.recv() => self.net_event(event),
                 () = sleep_until(timer) => {}
                 // Whatever else is to be done is done first.
                 () = tokio::task::yield_now(), if self.stations.is_busy() => {}

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::bench::cells::{Cell, Generator, SESSIONS, block_on};
 use crate::bench::daemon::{Bed, DAEMON_AS, Kind, SOURCE, Setup, TO_SINKS};
@@ -244,7 +245,8 @@ async fn churn(seconds: u64, ends: &[End; 2]) -> Result<Outcome> {
         .context("the source is gone")?;
     generator.complete(1, Duration::from_secs(120)).await?;
     let since = [sessions(&ends[0].1)?, sessions(&ends[1].1)?];
-    let (began, mut looked) = (Instant::now(), Instant::now());
+    let began = Instant::now();
+    let mut looks = Looks::begin(ends.clone(), since.clone());
     let (mut updates, mut heard, mut flaps) = (u64::from(UPDATES), 0, Vec::new());
     let mut version = 1;
     while began.elapsed() < Duration::from_secs(seconds) && !interrupt::requested() {
@@ -258,12 +260,7 @@ async fn churn(seconds: u64, ends: &[End; 2]) -> Result<Outcome> {
                     Heard::Ended { why, .. } => flaps.push(format!("the sink's session ended: {why}")),
                 }
             }
-            if looked.elapsed() >= LOOK {
-                looked = Instant::now();
-                for (end, since) in ends.iter().zip(&since) {
-                    flaps.extend(wrong(end, since)?);
-                }
-            }
+            flaps.extend(looks.news().await?);
         }
         // Each round is another stretch of the table, and comes by in another version.
         version += 1;
@@ -271,10 +268,48 @@ async fn churn(seconds: u64, ends: &[End; 2]) -> Result<Outcome> {
             break;
         }
     }
-    for (end, since) in ends.iter().zip(&since) {
-        flaps.extend(wrong(end, since)?);
-    }
+    flaps.extend(all_wrong(ends, &since)?);
     Ok(Outcome { seconds: began.elapsed().as_secs_f64(), updates, heard, cpu_s: 0.0, rss_mib: 0.0, flaps })
+}
+
+/// Looks at both ends, beside the sessions of this thread: they have to say that they live while an end takes its time.
+struct Looks {
+    ends: [End; 2],
+    since: [Vec<Value>; 2],
+    next: Instant,
+    running: Option<JoinHandle<Result<Vec<String>>>>,
+}
+
+impl Looks {
+    fn begin(ends: [End; 2], since: [Vec<Value>; 2]) -> Self {
+        Self { ends, since, next: Instant::now() + LOOK, running: None }
+    }
+
+    /// What the last look found wrong, if one is done.
+    async fn news(&mut self) -> Result<Vec<String>> {
+        match self.running.take() {
+            Some(look) if look.is_finished() => look.await?,
+            Some(look) => {
+                self.running = Some(look);
+                Ok(Vec::new())
+            }
+            None if Instant::now() < self.next => Ok(Vec::new()),
+            None => {
+                self.next = Instant::now() + LOOK;
+                let (ends, since) = (self.ends.clone(), self.since.clone());
+                self.running = Some(tokio::task::spawn_blocking(move || all_wrong(&ends, &since)));
+                Ok(Vec::new())
+            }
+        }
+    }
+}
+
+fn all_wrong(ends: &[End; 2], since: &[Vec<Value>; 2]) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for (end, since) in ends.iter().zip(since) {
+        all.extend(wrong(end, since)?);
+    }
+    Ok(all)
 }
 
 async fn send(source: &mpsc::Sender<Vec<u8>>, stream: Vec<u8>, flaps: &mut Vec<String>) {
