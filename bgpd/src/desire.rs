@@ -53,7 +53,7 @@ pub(crate) struct Desire {
     pub(crate) keys: BTreeMap<IpNet, Option<SessionKey>>,
     /// Why each session runs from the address that it runs from.
     pub(crate) source_reasons: BTreeMap<PeerName, String>,
-    /// How the sessions are timed whose path BFD watches.
+    /// How the sessions are timed whose path BFD watches; those of a range by its name.
     pub(crate) bfd: BTreeMap<PeerName, Timing>,
     /// Sessions whose BFDProfile is not there, with what is missing; empty once it was decided what follows.
     pub(crate) bfd_missing: BTreeMap<PeerName, String>,
@@ -351,7 +351,7 @@ impl World<'_> {
         config: &mut SpeakerConfig,
         desire: &mut Desire,
     ) -> Result<(), Refusal> {
-        acceptance::bgp_peer(peer, self.configuration)?;
+        acceptance::bgp_peer(peer)?;
         let session = EffectiveSession::of_peer(peer, self.configuration);
         let name = PeerName::from(peer.name_any().as_str());
         let filters = filters::filters(&peer.spec.filters, self.objects, self.configuration);
@@ -378,6 +378,7 @@ impl World<'_> {
                 let whose = range.prefix;
                 auth::require(&session, "spec.session.auth", self.objects, whose, &mut range.peer, desire);
                 desire.source_reasons.insert(name.clone(), source);
+                bfd::require(&session, profile, self.objects, &name, desire);
                 match filters {
                     Ok(filters) => {
                         range.peer = filters.put_into(range.peer);

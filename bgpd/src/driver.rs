@@ -93,6 +93,8 @@ pub(crate) struct Driver {
     pub(crate) figures: LoopFigures,
     /// Next hops were answered: the speaker decides when it is asked next.
     pub(crate) answered: bool,
+    /// Some session came up or ended: BFD watches neighbours of ranges for as long as theirs stand.
+    pub(crate) sessions_changed: bool,
     /// A drain is under way since then.
     pub(crate) drains: Option<Instant>,
     /// Closing connections, waited for at the end.
@@ -108,6 +110,9 @@ impl Driver {
     ) -> anyhow::Result<()> {
         loop {
             self.drain();
+            if std::mem::take(&mut self.sessions_changed) {
+                self.bfd.want(&self.desire, &self.speaker, self.monitor.facts());
+            }
             self.stations.turn(&mut self.speaker, Instant::now());
             let timer = self.deadline();
             tokio::select! {
@@ -297,7 +302,7 @@ impl Driver {
         self.next_hops.set_proven(self.desire.mesh_addresses());
         self.resolve(now);
         self.unnumbered.want(&self.desire.interfaces, self.monitor.facts());
-        self.bfd.want(&self.desire, self.monitor.facts());
+        self.bfd.want(&self.desire, &self.speaker, self.monitor.facts());
         let is_other = before.speaker != self.desire.speaker;
         if let Some(config) = self.desire.speaker.as_ref().filter(|_| is_other) {
             self.net.set_distances(config);
@@ -539,8 +544,9 @@ impl Driver {
     }
 
     fn event(&mut self, event: SessionEvent) {
-        if let SessionEvent::StateChanged { peer, to, .. } = &event {
+        if let SessionEvent::StateChanged { peer, from, to, .. } = &event {
             self.unnumbered.session(peer, *to == State::Established, Instant::now());
+            self.sessions_changed |= *from == State::Established || *to == State::Established;
         }
         events::log(&event, &self.speaker, &mut self.said);
         self.status.event(&event, &self.speaker, &self.desire, Instant::now());

@@ -144,6 +144,7 @@ async fn run(options: &Options, node: String, installs: bool) -> anyhow::Result<
         traffic,
         figures: metrics::LoopFigures::default(),
         answered: false,
+        sessions_changed: false,
         drains: None,
         closing: Vec::new(),
     };

@@ -7,10 +7,10 @@
 use kube::ResourceExt as _;
 
 use crate::v1alpha1::{
-    AdminState, Assignment, BGPAdvertisement, BGPFilter, BGPPeer, BGPPeerSpec, Community, EffectiveSession,
-    Encapsulation, FabricConfiguration, FilterAction, FixedTier, IPPool, LoadBalancerPool, NatOutgoing,
-    Neighbor, NextHop, Role, RouteSource, ServiceAddressType, ServiceAdvertisement, ServiceAnnounce,
-    TOPOLOGY_PEER, Tier, TopologyMode, WhenNoEndpoints, settings,
+    AdminState, Assignment, BGPAdvertisement, BGPFilter, BGPPeer, BGPPeerSpec, Community, Encapsulation,
+    FabricConfiguration, FilterAction, FixedTier, IPPool, LoadBalancerPool, NatOutgoing, Neighbor, NextHop,
+    Role, RouteSource, ServiceAddressType, ServiceAdvertisement, ServiceAnnounce, TOPOLOGY_PEER, Tier,
+    TopologyMode, WhenNoEndpoints, settings,
 };
 
 /// Why an object is not accepted.
@@ -57,17 +57,14 @@ impl Refusal {
 /// # Errors
 /// `UnknownValue` with the first field, in schema order, that this version does not honour; `OverlapsPeer` for a name
 /// that node-to-node sessions have.
-pub fn bgp_peer(peer: &BGPPeer, configuration: Option<&FabricConfiguration>) -> Result<(), Refusal> {
+pub fn bgp_peer(peer: &BGPPeer) -> Result<(), Refusal> {
     let spec = &peer.spec;
-    let session = EffectiveSession::of_peer(peer, configuration);
     let neighbor = match spec.neighbor() {
         Some(Neighbor::Address(_) | Neighbor::Interface(_) | Neighbor::ListenRange(_)) => None,
         Some(Neighbor::Nodes(_)) => of_both_ends(spec)?,
         None => Some("spec.peerNodeSelector"),
     };
-    let watches_range = session.bfd_profile.is_some() && spec.listen_range.is_some();
-    let later = [neighbor, watches_range.then_some("spec.session.bfdProfile with spec.listenRange")];
-    if let Some(field) = later.into_iter().flatten().next() {
+    if let Some(field) = neighbor {
         return Err(Refusal::later(field));
     }
     if let Some(Role::Unknown(role)) = &spec.role {
@@ -302,45 +299,39 @@ mod tests {
 
     #[test]
     fn a_field_of_a_later_version_is_named_and_never_ignored() {
-        assert_eq!(bgp_peer(&peer("address: 10.0.0.1"), None), Ok(()));
+        assert_eq!(bgp_peer(&peer("address: 10.0.0.1")), Ok(()));
         for honoured in [
             "address: 10.0.0.1, session: {ttlSecurity: true}",
             "address: 10.0.0.1, sourceInterface: lo, maxHops: 2",
             "listenRange: 10.0.0.0/24",
         ] {
-            assert_eq!(bgp_peer(&peer(honoured), None), Ok(()), "{honoured}");
+            assert_eq!(bgp_peer(&peer(honoured)), Ok(()), "{honoured}");
         }
         // The session itself says what of `auth` is missing or not supported.
         let signed = "address: 10.0.0.1, session: {auth: {md5: {secretRef: {name: a, key: b}}}}";
-        assert_eq!(bgp_peer(&peer(signed), None), Ok(()));
+        assert_eq!(bgp_peer(&peer(signed)), Ok(()));
         let honoured =
             "address: 10.0.0.1, role: Customer, session: {gracefulRestart: {longLivedStaleTime: 1h}}";
-        assert_eq!(bgp_peer(&peer(honoured), None), Ok(()));
-        let newer = bgp_peer(&peer("address: 10.0.0.1, role: Sibling"), None).unwrap_err();
+        assert_eq!(bgp_peer(&peer(honoured)), Ok(()));
+        let newer = bgp_peer(&peer("address: 10.0.0.1, role: Sibling")).unwrap_err();
         assert!(newer.message.starts_with("spec.role \"Sibling\" is not known"), "{newer:?}");
         let policy = "address: 10.0.0.1, filters: [a], nextHop: Keep, adminState: Drained";
-        assert_eq!(bgp_peer(&peer(policy), None), Ok(()));
+        assert_eq!(bgp_peer(&peer(policy)), Ok(()));
         for (extra, text) in [
             ("address: 10.0.0.1, nextHop: Other", "spec.nextHop \"Other\" is not known"),
             ("address: 10.0.0.1, adminState: Asleep", "spec.adminState \"Asleep\" is not known"),
         ] {
-            let refusal = bgp_peer(&peer(extra), None).unwrap_err();
+            let refusal = bgp_peer(&peer(extra)).unwrap_err();
             assert!(refusal.message.starts_with(text), "{extra}: {refusal:?}");
         }
-        assert_eq!(bgp_peer(&peer("interface: eth0, session: {bfdProfile: fast}"), None), Ok(()));
+        assert_eq!(bgp_peer(&peer("interface: eth0, session: {bfdProfile: fast}")), Ok(()));
         // So it is with a profile that is not there.
-        assert_eq!(bgp_peer(&peer("address: 10.0.0.1, session: {bfdProfile: fast}"), None), Ok(()));
+        assert_eq!(bgp_peer(&peer("address: 10.0.0.1, session: {bfdProfile: fast}")), Ok(()));
         assert_eq!(
-            bgp_peer(&peer("address: 10.0.0.1, session: {addPath: {receive: true, send: 4}}"), None),
+            bgp_peer(&peer("address: 10.0.0.1, session: {addPath: {receive: true, send: 4}}")),
             Ok(())
         );
-        let (extra, field) = (
-            "listenRange: 10.0.0.0/24, session: {bfdProfile: fast}",
-            "spec.session.bfdProfile with spec.listenRange",
-        );
-        let refusal = bgp_peer(&peer(extra), None).unwrap_err();
-        assert_eq!(refusal.reason, "UnknownValue");
-        assert!(refusal.message.starts_with(&format!("{field} is not supported")), "{extra}: {refusal:?}");
+        assert_eq!(bgp_peer(&peer("listenRange: 10.0.0.0/24, session: {bfdProfile: fast}")), Ok(()));
     }
 
     #[test]
@@ -348,7 +339,7 @@ mod tests {
         let of = |rest: &str| {
             let mut peer = peer(&format!("peerNodeSelector: {{matchLabels: {{rr: a}}}}{rest}"));
             peer.spec.asn = None;
-            bgp_peer(&peer, None)
+            bgp_peer(&peer)
         };
         assert_eq!(of(""), Ok(()));
         assert_eq!(of(", transit: true, maxHops: 3, session: {ttlSecurity: true}"), Ok(()));
@@ -364,20 +355,6 @@ mod tests {
                 "{refusal:?}"
             );
         }
-    }
-
-    #[test]
-    fn an_inherited_setting_counts() {
-        let configuration: FabricConfiguration = serde_saphyr::from_str(
-            "{apiVersion: manx.dev/v1alpha1, kind: FabricConfiguration, metadata: {name: default},
-              spec: {session: {bfdProfile: fast}}}",
-        )
-        .unwrap();
-        let range = "listenRange: 10.0.0.0/24";
-        let refusal = bgp_peer(&peer(range), Some(&configuration)).unwrap_err();
-        assert!(refusal.message.starts_with("spec.session.bfdProfile with"), "{refusal:?}");
-        let off = peer(&format!("{range}, session: {{bfdProfile: \"\"}}"));
-        assert_eq!(bgp_peer(&off, Some(&configuration)), Ok(()));
     }
 
     #[test]
@@ -408,9 +385,9 @@ mod tests {
     fn a_peer_has_no_name_of_a_node_to_node_session() {
         let mut named = peer("address: 10.0.0.1");
         named.metadata.name = Some("topology.10.0.0.2".to_owned());
-        assert_eq!(bgp_peer(&named, None).unwrap_err().reason, "OverlapsPeer");
+        assert_eq!(bgp_peer(&named).unwrap_err().reason, "OverlapsPeer");
         named.metadata.name = Some("topology-a".to_owned());
-        assert_eq!(bgp_peer(&named, None), Ok(()));
+        assert_eq!(bgp_peer(&named), Ok(()));
     }
 
     #[test]

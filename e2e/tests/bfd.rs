@@ -54,20 +54,20 @@ impl Rig {
     /// With FRR and its bfdd; every session Established, with BFD Up at both ends.
     fn with_frr(test: &str) -> Self {
         let mut rig = Self::new(test);
-        let config = frr_config();
-        let frr = Frr::start_with(
-            &rig.lab.router("peer"),
-            &rig.router,
-            rig.lab.directory(),
-            &config,
-            Arguments { beside: &["bfdd"], ..Arguments::default() },
-        );
-        rig.frr = Some(frr.expect("FRR"));
+        rig.start_frr();
         rig.profile("300ms", 5);
         rig.peers(WITH_BFD);
         rig.start_bgpd();
         rig.settle();
         rig
+    }
+
+    fn start_frr(&mut self) {
+        let config = frr_config();
+        let arguments = Arguments { beside: &["bfdd"], ..Arguments::default() };
+        let frr =
+            Frr::start_with(&self.lab.router("peer"), &self.router, self.lab.directory(), &config, arguments);
+        self.frr = Some(frr.expect("FRR"));
     }
 
     /// Every session Established with BFD Up at both ends, for good: FRR makes its BFD session anew when it knows which address
@@ -310,6 +310,42 @@ fn frr_silent_loss_is_noticed_in_the_detection_time_and_not_without_bfd() {
     rig.cut();
     thread::sleep(NOTICED);
     assert!(rig.all_established(), "the loss was noticed without BFD: the test above proves nothing");
+}
+
+/// Who dials us out of a range is watched for as long as its session stands.
+#[test]
+fn a_neighbour_of_a_range_is_watched_and_its_silence_is_noticed() {
+    let mut rig = Rig::new("bfd-range");
+    rig.start_frr();
+    rig.profile("300ms", 5);
+    let range = "apiVersion: manx.dev/v1alpha1\nkind: BGPPeer\nmetadata: {name: rack}\nspec: {listenRange: 10.9.0.0/24, \
+                 asn: 65001, session: {bfdProfile: fast}}\n";
+    rig.node.objects.put("bgppeers.manx.dev/rack", range).unwrap();
+    rig.start_bgpd();
+    let both_up = |rig: &Rig| {
+        let is_up = rig.is_established("rack") && rig.bfd("rack") == "Up";
+        is_up && rig.frr_bfd("10.9.0.2")["status"] == "up"
+    };
+    let resets = |rig: &Rig| rig.live("rack")["resets"].clone();
+    let mut before = Value::Null;
+    // FRR makes its session anew once.
+    while before != resets(&rig) {
+        rig.await_that("Established, BFD Up at both ends", both_up);
+        before = resets(&rig);
+        thread::sleep(2 * DETECTION);
+    }
+    rig.await_that("BGPSession says so", |rig| rig.bfd_up("rack.10.9.0.1").0 == "True");
+    rig.cut();
+    let cut = Instant::now();
+    let noticed = wait_for(NOTICED, || (!rig.is_established("rack")).then_some(()));
+    println!("noticed after {:?}", cut.elapsed());
+    assert!(noticed.is_some(), "{:#}", rig.live("rack"));
+    rig.await_that("its routes went along", |rig| {
+        let routes = rig.node.routes("-4").unwrap();
+        !routes.iter().any(|route| route["dst"] == "10.244.7.0/26")
+    });
+    rig.mend();
+    rig.await_that("it dials again, and is watched again", both_up);
 }
 
 #[test]

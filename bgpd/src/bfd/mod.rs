@@ -19,7 +19,7 @@ use std::time::Instant;
 use bgp_proto::bfd::{Diagnostic, Figures, Path, SessionConfig, SessionStatus, State, Timing};
 use bgp_proto::config::{AdminState, PeerConfig, SpeakerConfig};
 use bgp_proto::output::Reason;
-use bgp_proto::{AfiSafi, PeerName, link_local};
+use bgp_proto::{AfiSafi, PeerName, Speaker, fsm, link_local};
 use felix_kernel::facts::Facts;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -101,8 +101,8 @@ impl Bfd {
     }
 
     /// Takes the whole desired set. What is equal is not touched.
-    pub(crate) fn want(&mut self, desire: &Desire, facts: &Facts) {
-        let wanted = sessions(desire, facts, &self.wanted);
+    pub(crate) fn want(&mut self, desire: &Desire, speaker: &Speaker, facts: &Facts) {
+        let wanted = sessions(desire, &neighbours(desire, speaker), facts, &self.wanted);
         if wanted != self.wanted {
             self.known.retain(|peer, _| wanted.contains_key(peer));
             self.wanted = wanted;
@@ -254,14 +254,16 @@ fn timing(profile: &BFDProfileSpec) -> Timing {
 /// waiting already is not tried (fail static, api.md law 6).
 pub(crate) fn resolve_missing(desire: &mut Desire, last: &Desire) {
     for (peer, text) in std::mem::take(&mut desire.bfd_missing) {
-        let before = last.speaker.as_ref().and_then(|speaker| speaker.peers.get(&peer));
-        let ran = before.is_some_and(|before| !matches!(before.admin, AdminState::Withheld { .. }));
+        let ran = last.speaker.as_ref().and_then(|speaker| settings(speaker, &peer));
+        let ran = ran.is_some_and(|before| !matches!(before.admin, AdminState::Withheld { .. }));
         if ran {
             if let Some(timing) = last.bfd.get(&peer) {
                 desire.bfd.insert(peer.clone(), *timing);
             }
             desire.remarks.push(format!("{peer} goes on as before: {text}"));
-        } else if let Some(config) = desire.speaker.as_mut().and_then(|speaker| speaker.peers.get_mut(&peer))
+        } else if let Some(SpeakerConfig { peers, ranges, .. }) = &mut desire.speaker
+            && let Some(config) =
+                peers.get_mut(&peer).or_else(|| ranges.get_mut(&peer).map(|range| &mut range.peer))
             && config.admin == AdminState::Up
         {
             config.admin = AdminState::Withheld { reason: Reason::BFDDown, text };
@@ -269,22 +271,44 @@ pub(crate) fn resolve_missing(desire: &mut Desire, last: &Desire) {
     }
 }
 
+/// What a peer, or every neighbour of a range, is to be.
+fn settings<'a>(speaker: &'a SpeakerConfig, name: &PeerName) -> Option<&'a PeerConfig> {
+    speaker.peers.get(name).or_else(|| speaker.ranges.get(name).map(|range| &range.peer))
+}
+
+/// A neighbour of a range: its name, and how it is timed.
+type Neighbour<'a> = (&'a PeerName, &'a PeerConfig, Timing);
+
+/// The neighbours of ranges whose path is watched. Whoever dials may say who he is before anything is sent to him: there is
+/// BFD while the BGP session is Established.
+fn neighbours<'a>(desire: &Desire, speaker: &'a Speaker) -> Vec<Neighbour<'a>> {
+    let of_ranges = speaker.peers().filter_map(|(name, config, range)| {
+        let timing = desire.bfd.get(range?)?;
+        let is_up = speaker.peer(name).is_some_and(|peer| peer.state == fsm::State::Established);
+        is_up.then_some((name, config, *timing))
+    });
+    of_ranges.collect()
+}
+
 /// The sessions that should be there: of peers that should be up, on the path that BGP takes. A path that is gone for
 /// now is the one of before: that its session goes down is what BFD is for.
 fn sessions(
     desire: &Desire,
+    neighbours: &[Neighbour<'_>],
     facts: &Facts,
     last: &BTreeMap<PeerName, SessionConfig>,
 ) -> BTreeMap<PeerName, SessionConfig> {
-    let peers = |config: &'_ SpeakerConfig, name: &PeerName| config.peers.get(name).cloned();
-    let wanted = desire.bfd.iter().filter_map(|(name, timing)| {
-        let config = peers(desire.speaker.as_ref()?, name)?;
+    let named = desire.bfd.iter().filter_map(|(name, timing)| {
+        let config = desire.speaker.as_ref()?.peers.get(name)?;
+        Some((name, config, *timing))
+    });
+    let wanted = named.chain(neighbours.iter().copied()).filter_map(|(name, config, timing)| {
         if matches!(config.admin, AdminState::Shutdown { .. }) {
             return None;
         }
         let before = last.get(name).map(|session| session.path).filter(|path| leads_to(path, config.remote));
-        let path = path(&config, facts).or(before)?;
-        Some((name.clone(), SessionConfig { path, timing: *timing }))
+        let path = path(config, facts).or(before)?;
+        Some((name.clone(), SessionConfig { path, timing }))
     });
     wanted.collect()
 }

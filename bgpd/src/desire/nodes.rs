@@ -152,7 +152,7 @@ impl World<'_> {
     }
 
     fn joins_nodes(&self, peer: &BGPPeer) -> bool {
-        peer.spec.peer_node_selector.is_some() && acceptance::bgp_peer(peer, self.configuration).is_ok()
+        peer.spec.peer_node_selector.is_some() && acceptance::bgp_peer(peer).is_ok()
     }
 
     /// Another node of ours, over the nodes' addresses.

@@ -93,7 +93,7 @@ fn verdict(
     taken: &BTreeMap<(String, String), String>,
 ) -> Result<(), Refusal> {
     let configuration = objects.the_configuration();
-    acceptance::bgp_peer(peer, configuration)?;
+    acceptance::bgp_peer(peer)?;
     let refuse = |reason, message| Err(Refusal { reason, message });
     let waits = peer.spec.passive || peer.spec.listen_range.is_some();
     for node in selected(objects, peer) {
