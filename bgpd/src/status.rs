@@ -72,7 +72,7 @@ pub(crate) struct Status {
     introduced: bool,
     /// The store was heard: what it holds of ours beyond what is wanted may go.
     may_introduce: bool,
-    said: BTreeMap<(PeerName, &'static str), Instant>,
+    said: BTreeMap<(PeerName, &'static str, String), Instant>,
     next: Option<Instant>,
 }
 
@@ -132,7 +132,7 @@ impl Status {
         }
         // Comes once for each reason of a peer.
         if let SessionEvent::Malformed { peer, what } = event {
-            self.say(peer, "MalformedMessage", true, what.clone(), now);
+            self.say_once(peer, "MalformedMessage", what, true, what.clone(), now);
         }
         if let SessionEvent::PrefixLimitNear { peer, family, count, limit } = event {
             let note = format!("received {count} of {limit} {family} prefixes");
@@ -186,13 +186,27 @@ impl Status {
     }
 
     fn say(&mut self, peer: &PeerName, reason: &'static str, warning: bool, note: String, now: Instant) {
-        let last = self.said.get(&(peer.clone(), reason));
+        self.say_once(peer, reason, "", warning, note, now);
+    }
+
+    /// Of what has this reason and is about one thing, one Event in a while; about another thing there is another.
+    fn say_once(
+        &mut self,
+        peer: &PeerName,
+        reason: &'static str,
+        about: &str,
+        warning: bool,
+        note: String,
+        now: Instant,
+    ) {
+        let key = (peer.clone(), reason, about.to_owned());
+        let last = self.said.get(&key);
         if last.is_some_and(|last| now.duration_since(*last) < EVENT_EVERY) {
             return;
         }
         // Neighbours of a range may be any number in the course of time.
         self.said.retain(|_, at| now.duration_since(*at) < EVENT_EVERY);
-        self.said.insert((peer.clone(), reason), now);
+        self.said.insert(key, now);
         let event = Write::Event { session: Some(self.name(peer)), reason, warning, note };
         // An Event that finds the writer busy is lost; the log has it.
         drop(self.writes.try_send(event));

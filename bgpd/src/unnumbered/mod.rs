@@ -27,6 +27,9 @@ use tokio::task::AbortHandle;
 /// A neighbour that has no session and was asked in vain for this long is gone: that is two solicitations and what a router may
 /// take to answer (RFC 4861 §6.2.6: 3 s between two advertisements).
 const SILENT: Duration = Duration::from_secs(12);
+/// Another router of the link beside a neighbour that has a session is forgotten after this: none advertises more seldom
+/// (RFC 4861 §6.2.1, MaxRtrAdvInterval).
+const FORGOTTEN: Duration = Duration::from_secs(1800);
 /// A neighbour that the kernel still knows is looked at again after this.
 const AGAIN: Duration = Duration::from_secs(4);
 /// Routers of one link that are remembered: enough to say that there are several.
@@ -230,18 +233,21 @@ impl Unnumbered {
 
 impl Served {
     fn heard(&mut self, from: Ipv6Addr, now: Instant) -> bool {
-        let was_deaf = self.deaf.take().is_some();
+        let before = self.others.len();
+        self.others.retain(|_, heard| now.duration_since(*heard) < FORGOTTEN);
+        // Something else than before is to be said.
+        let is_news = self.deaf.take().is_some() || self.others.len() < before;
         let is_gone =
             |known: Known, established: bool| !established && now.duration_since(known.heard) >= SILENT;
         match &mut self.known {
             Some(known) if known.address == from => {
                 known.heard = now;
                 self.look_at = (!self.established).then_some(now + SILENT);
-                was_deaf
+                is_news
             }
             Some(known) if !is_gone(*known, self.established) => {
-                let is_new = self.others.len() < OTHERS && self.others.insert(from, now).is_none();
-                was_deaf || is_new
+                let is_held = self.others.len() < OTHERS || self.others.contains_key(&from);
+                is_held && self.others.insert(from, now).is_none() || is_news
             }
             Some(_) | None => {
                 self.settle(Known { address: from, heard: now });

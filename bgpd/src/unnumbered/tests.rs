@@ -115,3 +115,15 @@ fn a_lower_address_of_ours_takes_the_place_only_of_one_that_is_gone() {
     assert_eq!(preferred([A].into_iter(), Some(B)), Some(A));
     assert_eq!(preferred([].into_iter(), Some(B)), None);
 }
+
+#[tokio::test]
+async fn a_router_that_is_long_gone_is_not_spoken_of() {
+    let (mut unnumbered, now) = link();
+    heard(&mut unnumbered, A, now);
+    heard(&mut unnumbered, B, now);
+    unnumbered.session(&PeerName::from("leaf"), true, now);
+    let later = now + FORGOTTEN;
+    assert!(heard(&mut unnumbered, A, later), "there is something new to say");
+    assert_eq!((known(&unnumbered), others(&unnumbered)), (Some(A), vec![]));
+    assert!(!heard(&mut unnumbered, A, later));
+}
