@@ -141,7 +141,7 @@ pub(crate) fn bird(setup: &Setup) -> String {
         }
         false => "",
     };
-    let over_ipv6 = switch(Feature::ExtendedNextHop);
+    let over_ipv6 = if setup.has(Feature::ExtendedNextHop) { "extended next hop on;" } else { "" };
     let third = setup.third.as_ref().map_or_else(String::new, |told| {
         format!(
             "protocol static {{ ipv4; route {THIRD_LINKS} via 10.9.0.2; }}\nprotocol bgp third {{ local 10.97.0.1 as {}; \
@@ -152,7 +152,7 @@ pub(crate) fn bird(setup: &Setup) -> String {
     format!(
         "log stderr all;\nrouter id 10.9.0.1;\n{}protocol device {{ scan time 1; }}\nprotocol direct {{ ipv4; ipv6; }}\n{bfd}{unnumbered}\
          protocol static {{ ipv4; route {} blackhole; route {} blackhole; }}\nprotocol static {{ ipv6; route {} blackhole; }}\n\
-         protocol bgp node {{ {one} {} ipv4 {{ {export} extended next hop {over_ipv6}; }}; ipv6 {{ {export} }};\n}}\n{third}",
+         protocol bgp node {{ {one} {} ipv4 {{ {export} {over_ipv6} }}; ipv6 {{ {export} }};\n}}\n{third}",
         says.global, THEIRS[0], setup.more, THEIRS[1], says.neighbor
     )
 }

@@ -49,7 +49,12 @@ fn wrong_as(_: Kind, setup: &mut Setup) {
 /// The peer says nothing of what it can; GoBGP cannot be told so, and expects another AS.
 fn no_capabilities(kind: Kind, setup: &mut Setup) {
     match kind {
-        Kind::Frr | Kind::Bird | Kind::OpenBgpd => setup.features.extend([Feature::NoCapabilities]),
+        Kind::Frr | Kind::OpenBgpd => setup.features.extend([Feature::NoCapabilities]),
+        // Without them it does not start with a neighbour whose AS has four octets.
+        Kind::Bird => {
+            (setup.manx_asn, setup.expects_manx) = (64512, 64512);
+            setup.features.extend([Feature::NoCapabilities]);
+        }
         Kind::GoBgp => setup.expects_manx = 65009,
     }
 }
