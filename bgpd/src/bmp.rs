@@ -279,7 +279,8 @@ impl Stations {
         self.closing.push(tokio::spawn(net::last_words(Arc::clone(&connection.stream), last)));
         let text = match why {
             Termination::OutOfResources => {
-                "it reads too slowly: more than 16 MiB or a million changes wait; it is told the table anew"
+                "it reads too slowly: more than 16 MiB, or more changes than the table has routes, wait; it is told the \
+                 table anew"
             }
             Termination::Unspecified => "our AS or router id changed; it is told the table anew",
             Termination::AdministrativelyClosed => "it is not wanted any more",

@@ -158,6 +158,7 @@ impl Driver {
             self.tick_inputs(now);
             if self.speaker.poll_timeout().is_some_and(|at| at <= now) {
                 self.input(Input::Timeout, now);
+                self.sessions_changed |= self.bfd.follows_timers();
             }
             self.watch_drain(now);
             self.captures.tick(now);

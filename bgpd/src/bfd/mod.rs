@@ -76,6 +76,8 @@ pub(crate) struct Bfd {
     known: BTreeMap<PeerName, SessionStatus>,
     /// Why some port cannot be listened on.
     deaf: Option<String>,
+    /// The path of some neighbour of a range is watched on account of routes that are kept: until they go, which nobody says.
+    outlives: bool,
 }
 
 impl Bfd {
@@ -97,17 +99,31 @@ impl Bfd {
         let thread = std::thread::Builder::new()
             .name("bfd".to_owned())
             .spawn(move || thread::Worker::new(theirs, seed).run())?;
-        Ok(Self { shared, thread, wanted: BTreeMap::new(), known: BTreeMap::new(), deaf: None })
+        Ok(Self {
+            shared,
+            thread,
+            wanted: BTreeMap::new(),
+            known: BTreeMap::new(),
+            deaf: None,
+            outlives: false,
+        })
     }
 
     /// Takes the whole desired set. What is equal is not touched.
     pub(crate) fn want(&mut self, desire: &Desire, speaker: &Speaker, facts: &Facts) {
-        let wanted = sessions(desire, &neighbours(desire, speaker), facts, &self.wanted);
+        let neighbours = neighbours(desire, speaker);
+        self.outlives = neighbours.iter().any(|(name, ..)| !is_up(speaker, name));
+        let wanted = sessions(desire, &neighbours, facts, &self.wanted);
         if wanted != self.wanted {
             self.known.retain(|peer, _| wanted.contains_key(peer));
             self.wanted = wanted;
             self.order(Orders::Sessions(self.wanted.clone()));
         }
+    }
+
+    /// Whether a timer of the speaker may have ended the reason for a session.
+    pub(crate) fn follows_timers(&self) -> bool {
+        self.outlives
     }
 
     fn order(&self, orders: Orders) {
@@ -279,13 +295,17 @@ fn settings<'a>(speaker: &'a SpeakerConfig, name: &PeerName) -> Option<&'a PeerC
 /// A neighbour of a range: its name, and how it is timed.
 type Neighbour<'a> = (&'a PeerName, &'a PeerConfig, Timing);
 
+fn is_up(speaker: &Speaker, peer: &PeerName) -> bool {
+    speaker.peer(peer).is_some_and(|peer| peer.state == fsm::State::Established)
+}
+
 /// The neighbours of ranges whose path is watched. Whoever dials may say who he is before anything is sent to him: there is
-/// BFD while the BGP session is Established.
+/// BFD while the BGP session is Established, and for as long as routes of one that ended are kept.
 fn neighbours<'a>(desire: &Desire, speaker: &'a Speaker) -> Vec<Neighbour<'a>> {
     let of_ranges = speaker.peers().filter_map(|(name, config, range)| {
         let timing = desire.bfd.get(range?)?;
-        let is_up = speaker.peer(name).is_some_and(|peer| peer.state == fsm::State::Established);
-        is_up.then_some((name, config, *timing))
+        let keeps = || speaker.peer(name)?.families.iter().any(|family| family.stale > 0).then_some(());
+        (is_up(speaker, name) || keeps().is_some()).then_some((name, config, *timing))
     });
     of_ranges.collect()
 }

@@ -86,18 +86,21 @@ impl Installer {
     /// For as long as the process lives.
     pub(super) fn run(mut self, inbox: &Inbox) {
         let mut again: Option<Instant> = None;
+        let mut audit_at = Instant::now() + AUDIT;
         let mut reported = Instant::now();
         let mut is_unreported = false;
         loop {
             let report_at = if is_unreported { reported.checked_add(REPORT) } else { None };
             let due = [self.table.next_retry(), again, report_at].into_iter().flatten().min();
-            let wait = due.map_or(AUDIT, |at| at.saturating_duration_since(Instant::now()).min(AUDIT));
-            match inbox.take(wait) {
-                Some(letters) => self.read(letters),
-                None if due.is_none() => self.look(),
-                None => {}
+            let due = due.map_or(audit_at, |at| at.min(audit_at));
+            if let Some(letters) = inbox.take(due.saturating_duration_since(Instant::now())) {
+                self.read(letters);
             }
             let now = Instant::now();
+            if audit_at <= now {
+                audit_at = now + AUDIT;
+                self.look();
+            }
             let mut error = None;
             if self.table.is_due(now) {
                 let outcome = self.apply(now);
@@ -119,7 +122,8 @@ impl Installer {
             match route.map(|route| self.table.set(route)) {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => tracing::error!(%error, "a route that cannot be"),
-                None => self.table.withdraw(&key),
+                // It was wished for before, be it for so short that nobody wrote it: what an earlier life left there goes.
+                None => self.table.give_up(&key),
             }
         }
         let mut looked = false;

@@ -188,6 +188,16 @@ impl RouteTable {
         }
     }
 
+    /// As [`Self::withdraw`]; an adopted route goes too: whoever withdraws it knows of it.
+    pub fn give_up(&mut self, key: &RouteKey) {
+        self.withdraw(key);
+        self.adopted.remove(key);
+    }
+
+    fn wants(&self, key: &RouteKey) -> bool {
+        self.delta(key).desired(key).is_some()
+    }
+
     /// Gives up adopted routes for which `which` holds; the next apply removes them. How many.
     pub fn sweep(&mut self, mut which: impl FnMut(&RouteKey) -> bool) -> usize {
         let before = self.adopted.len();
@@ -285,9 +295,10 @@ impl RouteTable {
         self.deltas().flat_map(Delta::all_desired).map(|(key, _)| key)
     }
 
-    /// What the kernel refuses, and why.
+    /// What is wanted and the kernel refuses, and why.
     pub fn refused(&self) -> impl Iterator<Item = (&RouteKey, &Refusal)> {
-        self.refused.iter().map(|(key, refused)| (key, &refused.refusal))
+        let wanted = self.refused.iter().filter(|(key, _)| self.wants(key));
+        wanted.map(|(key, refused)| (key, &refused.refusal))
     }
 
     /// Another number than before: something else is refused.
