@@ -19,6 +19,7 @@ mod lab;
 mod load;
 mod outage;
 mod policy;
+mod reflectors;
 mod removal;
 mod services;
 mod traffic;
@@ -79,6 +80,16 @@ fn ipv6_only() {
     lab.step("deny all: probes pass, pods do not; then allowed again", policy::deny_all);
     lab.step("API server stopped: traffic, agents killed, container restarted", outage::fail_static);
     lab.step("helm uninstall leaves the nodes as they were", removal::helm_uninstall);
+    lab.end();
+}
+
+/// Who speaks to whom is the operator's to change, while pods talk.
+#[test]
+fn reflectors() {
+    let mut lab = Lab::up(Options { nodes: 4, ..Options::default() });
+    lab.step("helm install, no values, four nodes", install::without_values);
+    lab.step("full mesh, two reflectors, full mesh: no connection lost", reflectors::there_and_back);
+    lab.step("a session's messages by kubectl manx bgp capture", reflectors::captured);
     lab.end();
 }
 
