@@ -199,6 +199,38 @@ fn the_end_of_a_peers_table_is_told_behind_it() {
     assert!(station.ends.contains(&(whose, AfiSafi::Ipv4Unicast)));
 }
 
+/// The same where the station came halfway: what was there before it is told by another walk than what came after it.
+#[test]
+fn the_end_of_a_peers_table_is_behind_what_was_there_before_the_station() {
+    for (before, after) in [(20_000, 3000), (6000, 20_000)] {
+        let mut hand = Hand::new(|config| config.max_prefixes.ipv4 = 100_000);
+        hand.establish();
+        says(&mut hand, &announce_many(0, before));
+        let mut station = connect(&mut hand, STATION);
+        says(&mut hand, &[announce_many(before, after), end_of_rib()].concat());
+        let tables = [Table::AdjRibIn, Table::AdjRibInPostPolicy].map(|table| (Some(remote()), table));
+        let mut ended = BTreeMap::new();
+        loop {
+            let octets = match hand.speaker.poll_station(STATION, hand.now) {
+                StationOutput::Bytes(octets) => octets.to_vec(),
+                StationOutput::Again => Vec::new(),
+                StationOutput::Nothing | StationOutput::Over(..) => break,
+            };
+            hand.speaker.station_took(STATION, octets.len());
+            for octet in octets {
+                station.read(&[octet]);
+                for whose in
+                    tables.iter().filter(|whose| station.ends.contains(&(**whose, AfiSafi::Ipv4Unicast)))
+                {
+                    ended.entry(*whose).or_insert_with(|| station.table(*whose).len());
+                }
+            }
+        }
+        let all = usize::try_from(before + after).unwrap();
+        assert_eq!(ended.into_values().collect::<Vec<_>>(), [all; 2], "{before}, then {after}");
+    }
+}
+
 /// design.md §4: no step looks at more than 4,096 slots, so that no session waits for a station.
 #[test]
 fn a_large_table_is_told_in_slices() {

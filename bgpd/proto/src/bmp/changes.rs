@@ -61,6 +61,11 @@ impl Changes {
         }
     }
 
+    /// Whether an End-of-RIB is still to be said.
+    pub(super) fn has_end(&self, peer: PeerId, family: AfiSafi) -> bool {
+        self.ends.iter().any(|(_, of, what)| (*of, *what) == (peer, family))
+    }
+
     /// The next End-of-RIB that is due.
     pub(super) fn take_end(&mut self) -> Option<(PeerId, AfiSafi)> {
         let is_due =

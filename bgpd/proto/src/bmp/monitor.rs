@@ -210,10 +210,14 @@ fn write(
         station.walked(family, walk, rib.slots(AfiSafi::Ipv6Unicast));
     }
     if station.take_ends() {
-        for session in sessions.values() {
+        for (peer, session) in sessions {
             for family in &session.families {
+                // What the peer told since the station came may still wait, and its own End-of-RIB behind that.
+                let is_to_come = station.has_end(*peer, *family);
                 for table in [Table::AdjRibIn, Table::AdjRibInPostPolicy, Table::AdjRibOut] {
-                    put_end_of_rib(station, session.up.subject, table, *family, at);
+                    if table == Table::AdjRibOut || !is_to_come {
+                        put_end_of_rib(station, session.up.subject, table, *family, at);
+                    }
                 }
             }
         }

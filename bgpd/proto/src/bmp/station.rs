@@ -135,9 +135,18 @@ impl Station {
         self.changes.written(changes);
     }
 
-    /// The next End-of-RIB of a peer that is due: what came before it was written.
+    /// The next End-of-RIB of a peer that is due: what came before it was written, also what stood in the table before the
+    /// station came.
     pub(super) fn take_end(&mut self) -> Option<(PeerId, AfiSafi)> {
-        self.changes.take_end()
+        match self.walk {
+            Walk::Slots(..) => None,
+            Walk::Ends | Walk::Idle => self.changes.take_end(),
+        }
+    }
+
+    /// Whether an End-of-RIB of the peer is still to come behind what waits.
+    pub(super) fn has_end(&self, peer: PeerId, family: AfiSafi) -> bool {
+        self.changes.has_end(peer, family)
     }
 
     /// Where the walk over the table stands, if it is not over.
