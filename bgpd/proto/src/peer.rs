@@ -335,6 +335,9 @@ impl Peer {
         if before.export != self.config.export {
             ctx.rib.set_export(self.id, self.config.export.clone());
         }
+        if before.reflector_client != self.config.reflector_client {
+            ctx.rib.set_reflector_client(self.id, self.config.reflector_client);
+        }
         if before.add_path.send != self.config.add_path.send {
             ctx.rib.set_paths_sent(self.id, self.config.add_path.send);
         }
@@ -691,7 +694,7 @@ fn needs_reset(before: &PeerConfig, after: &PeerConfig) -> bool {
         add_path,
         role,
         role_strict,
-        reflector_client,
+        reflector_client: _,
         keepalive: _,
         connect_retry: _,
         passive: _,
@@ -719,7 +722,6 @@ fn needs_reset(before: &PeerConfig, after: &PeerConfig) -> bool {
         || (add_path.send > 0) != (after.add_path.send > 0)
         || *role != after.role
         || *role_strict != after.role_strict
-        || *reflector_client != after.reflector_client
 }
 
 /// Whether a peer that is not up should be tried anew, whatever it waits for: not over a policy, which decides nothing yet.

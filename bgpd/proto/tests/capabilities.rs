@@ -75,6 +75,32 @@ fn rfc7313_4_2_a_beginning_before_end_of_rib_is_ignored() {
     assert_eq!(hand.received(), 0);
 }
 
+/// A refresh that begins over and over must not hide from the limit what is told meanwhile.
+#[test]
+fn rfc7313_4_2_another_beginning_makes_no_room_above_the_limit() {
+    let mut hand = Hand::new(|config| config.max_prefixes.ipv4 = 3);
+    hand.establish_with(ENHANCED);
+    for n in 0..2 {
+        hand.bytes(CONN, &refresh(1, 1, 1));
+        (0..3).for_each(|of| hand.bytes(CONN, &announce(3 * n + of)));
+    }
+    assert_eq!(hand.closed_with(CONN), Some((6, 1)));
+    assert_eq!(hand.status().message, "Cease/MaximumNumberOfPrefixesReached: received 4 of 3 IPv4Unicast");
+}
+
+/// Twice the limit is the end, whatever of it is about to go.
+#[test]
+fn rfc7313_4_2_what_is_told_anew_may_stand_there_twice_and_no_more() {
+    for (limit, is_up) in [(3, true), (2, false)] {
+        let mut hand = Hand::new(|_| {});
+        hand.establish_with(ENHANCED);
+        (0..5).for_each(|n| hand.bytes(CONN, &announce(n)));
+        hand.bytes(CONN, &refresh(1, 1, 1));
+        hand.configure(|config| config.max_prefixes.ipv4 = limit);
+        assert_eq!(hand.state() == State::Established, is_up, "5 prefixes, all stale, {limit} allowed");
+    }
+}
+
 #[test]
 fn rfc7313_4_2_a_refresh_without_end_ends_by_time() {
     let mut hand = Hand::new(|config| config.hold_time = Duration::ZERO);

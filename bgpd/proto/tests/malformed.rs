@@ -226,6 +226,34 @@ fn rfc6793_6_confederation_segments_leave_as4_path() {
     assert_eq!(count(&hand), 0);
 }
 
+/// RFC 6793 §4.2.3: where AS4_PATH is ignored, so is the AS_SET in it.
+#[test]
+fn rfc6793_4_2_3_an_as_set_in_a_path_that_does_not_count_is_nothing() {
+    let of = |as4_path: &[u8], aggregator: u16| {
+        let mut hand = hand_of(Session::TwoOctet);
+        let mut attributes = attributes4(Session::TwoOctet);
+        attributes[1].2 = malformed_table::path(Session::TwoOctet, &[65002, 65003]);
+        attributes.push((0xC0, 7, [&aggregator.to_be_bytes()[..], &[10, 0, 0, 9]].concat()));
+        attributes.push((0xC0, 17, as4_path.to_vec()));
+        attributes.push((0xC0, 18, vec![0, 1, 0x11, 0x70, 10, 0, 0, 9]));
+        hand.bytes(CONN, &update(&[], &list(&attributes), &malformed_table::NLRI4));
+        let paths = hand.speaker.rib().paths_to(&"10.1.0.0/24".parse().unwrap());
+        (
+            paths
+                .iter()
+                .map(|p| bgp_proto::wire::display::attributes(&p.attributes).as_path)
+                .collect::<Vec<_>>(),
+            count(&hand),
+        )
+    };
+    let set = [1, 1, 0, 1, 0, 7];
+    let longer = [&[2, 2, 0, 0, 0xFD, 0xEA, 0, 0, 0, 9][..], &set].concat();
+    let as_is = vec!["65002 65003".to_owned()];
+    assert_eq!(of(&set, 23456), (vec![], 1), "it counts");
+    assert_eq!(of(&set, 65009), (as_is.clone(), 0), "somebody aggregated who knew nothing of it");
+    assert_eq!(of(&longer, 23456), (as_is, 0), "it is longer than AS_PATH");
+}
+
 /// RFC 8092 §5.
 #[test]
 fn rfc8092_5_repeated_large_communities_are_removed() {

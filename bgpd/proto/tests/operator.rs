@@ -11,7 +11,7 @@ use bgp_proto::fsm::State;
 use bgp_proto::output::{Reason, Rejection};
 use bgp_proto::status::{NOTIFICATION_KINDS, NotificationKind};
 use bgp_proto::wire::{Capability, MessageType};
-use bgp_proto::{AfiSafi, ConnId, Input, SessionEvent};
+use bgp_proto::{AfiSafi, Asn, ConnId, Input, SessionEvent};
 use hand::{Hand, announce, notification, refresh};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -83,6 +83,19 @@ fn what_ended_a_session_is_counted() {
     assert!(status.notifications.len() <= NOTIFICATION_KINDS + 2, "{}", status.notifications.len());
     assert_eq!(status.notifications.values().sum::<u64>(), 257);
     assert_eq!(status.resets_by[&Reason::NotificationReceived], 256);
+}
+
+/// RFC 4456 asks for no new session: nothing of it is said in an OPEN.
+#[test]
+fn a_peer_becomes_a_client_and_is_none_any_more_without_a_reset() {
+    let mut hand = Hand::new(|_| {});
+    hand.configure_all(|config| config.asn = Asn(65002));
+    hand.run_until_connect();
+    hand.establish();
+    for client in [true, false, true] {
+        hand.configure(|config| config.reflector_client = client);
+        assert_eq!((hand.state(), hand.is_closed(ConnId(1))), (State::Established, false));
+    }
 }
 
 // ---- RFC 4486: prefix limits

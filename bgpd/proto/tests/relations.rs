@@ -12,7 +12,7 @@ use bgp_proto::wire::Role;
 use bgp_proto::wire::attr::{self, be32, code};
 use bgp_proto::{AfiSafi, PeerId};
 use ipnet::IpNet;
-use updates::{More, OWN_AS, announce, facts, path, rib, settle};
+use updates::{More, OWN_AS, announce, facts, path, rib, settle, transmitted};
 
 const V4: AfiSafi = AfiSafi::Ipv4Unicast;
 
@@ -74,6 +74,49 @@ fn rfc4456_6_stale_routes_are_those_of_what_the_peer_is_now() {
             assert_eq!(told(&rib, 1, "10.1.0.0/24").is_some(), client);
             update(&mut rib, 0, "10.1.0.0/24", &[70_000], &local_pref());
             assert_eq!(told(&rib, 1, "10.1.0.0/24").is_some(), client);
+        }
+    }
+}
+
+/// Under a running session: everybody is told what a speaker would tell that was configured so from the start.
+#[test]
+fn rfc4456_6_a_peer_becomes_a_client_and_is_none_any_more() {
+    let of = |number: u8, reflector_client, several| {
+        let mut facts =
+            PeerFacts { reflector_client, export: ExportPolicy::default(), ..facts(number, OWN_AS) };
+        if several {
+            (facts.add_path_send, facts.paths_sent) = ([V4].into(), 2);
+        }
+        facts
+    };
+    let everything = |rib: &Rib| {
+        let all = (0..4).map(|number| {
+            let told = rib.adj_rib_out(PeerId(number), V4).into_iter();
+            told.map(|route| (route.prefix, route.attributes)).collect::<Vec<_>>()
+        });
+        all.collect::<Vec<_>>()
+    };
+    let tell = |rib: &mut Rib| {
+        update(rib, 0, "10.1.0.0/24", &[70_000], &local_pref());
+        update(rib, 1, "10.2.0.0/24", &[70_000], &local_pref());
+        update(rib, 1, "10.1.0.0/24", &[70_000, 70_001], &local_pref());
+    };
+    for several in [false, true] {
+        let fresh = |client| {
+            let mut rib = with((1..5).map(|number| of(number, number == 1 && client, several)).collect());
+            tell(&mut rib);
+            rib
+        };
+        let mut rib = fresh(false);
+        for client in [true, false, true] {
+            rib.set_reflector_client(PeerId(0), client);
+            settle(&mut rib);
+            // What differs for the peer itself is told as it reads.
+            (0..4).for_each(|number| _ = transmitted(&mut rib, PeerId(number)));
+            rib.check_invariants().unwrap();
+            assert_eq!(everything(&rib), everything(&fresh(client)), "several: {several}, client: {client}");
+            assert_eq!(told(&rib, 2, "10.1.0.0/24").is_some(), client);
+            assert_eq!(told(&rib, 0, "10.2.0.0/24").is_some(), client);
         }
     }
 }

@@ -261,13 +261,15 @@ impl Peer {
     }
 
     /// Compares what the peer announces with its limits (RFC 4271 §6.7, RFC 4486 §4). What is left from before its restart, or is to be
-    /// told anew in a refresh, is not announced by it: with path identifiers the same routes may stand there twice meanwhile.
+    /// told anew in a refresh, is not announced by it: with path identifiers the same routes may stand there twice meanwhile. Above
+    /// twice the limit all counts: the limit is there for our memory.
     pub(super) fn check_limits(&mut self, ctx: &mut Context<'_>) {
         let Some(negotiated) = self.established() else { return };
         let limits = self.config.max_prefixes;
         for family in negotiated.families.clone() {
             let (held, limit) = (ctx.rib.counts(self.id, family), limits.limit(family));
-            let count = held.received.saturating_sub(held.stale);
+            let is_twice = u64::from(held.received) > 2 * u64::from(limit);
+            let count = if is_twice { held.received } else { held.received.saturating_sub(held.stale) };
             let warn_at = u64::from(limit) * u64::from(limits.warn_percent);
             let is_near = |count: u32| u64::from(count) * 100 >= warn_at && limits.warn_percent < 100;
             let near = is_near(count);
@@ -326,6 +328,8 @@ impl Peer {
         let told = negotiated.graceful_restart.is_none() || self.end_of_rib.contains(&family);
         match refresh.subtype {
             REQUEST => ctx.rib.refresh(self.id, family),
+            // What was told since the first of several beginnings stays what was told.
+            BEGIN if self.refreshing.contains_key(&family) => {}
             BEGIN if enhanced && told => {
                 ctx.rib.begin_refresh(self.id, family);
                 self.refreshing.insert(family, ctx.now + self.config.graceful_restart.stale_time);

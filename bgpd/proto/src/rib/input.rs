@@ -206,14 +206,15 @@ impl Core {
     fn has_its_paths<A: Family>(&self, addr: A, len: u8, from: PeerId, path_id: u32) -> bool {
         let table = &A::plane(self).table;
         let Some(slot) = table.find(addr, len) else { return false };
-        let mut told = 0;
+        let (mut told, mut all) = (0, 0);
         for (path, _) in table.paths(slot).filter(|(path, _)| path.peer == from) {
             if path.path_id == path_id {
                 return false;
             }
             told += usize::from(!path.has(Path::STALE));
+            all += 1;
         }
-        told >= MOST_PATHS
+        told >= MOST_PATHS || all >= 2 * MOST_PATHS
     }
 
     /// Puts the paths of an origination into the table, in place of those of the last one. One path per tag.

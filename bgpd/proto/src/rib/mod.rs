@@ -211,6 +211,19 @@ impl Rib {
         }
     }
 
+    /// The peer becomes a client of ours, or is none any more: who is told its routes, and which ones it is told, are other questions
+    /// now (RFC 4456 §6).
+    pub fn set_reflector_client(&mut self, peer: PeerId, is_client: bool) {
+        let Some(known) = self.core.peer_mut(peer).filter(|known| known.facts.reflector_client != is_client)
+        else {
+            return;
+        };
+        known.facts.reflector_client = is_client;
+        self.core.touch_all::<u32>(peer);
+        self.core.touch_all::<V6>(peer);
+        self.regroup(peer);
+    }
+
     /// The originated routes that a peer takes.
     pub fn set_tags(&mut self, peer: PeerId, tags: BTreeSet<Tag>) {
         if let Some(known) = self.core.peer_mut(peer) {

@@ -150,7 +150,7 @@ impl Core {
     }
 
     /// What is told of the peer's paths in one family is looked at again.
-    fn touch_all<A: Family>(&mut self, id: PeerId) {
+    pub(super) fn touch_all<A: Family>(&mut self, id: PeerId) {
         if self.peer(id).is_none_or(|peer| peer.counts.of(A::FAMILY).received == 0) {
             return;
         }

@@ -485,7 +485,7 @@ struct As4<'a> {
     path: Option<&'a [u8]>,
     aggregator: Option<&'a [u8]>,
     malformed_path: bool,
-    /// AS4_PATH has an AS_SET or AS_CONFED_SET.
+    /// AS4_PATH counts, and has an AS_SET or AS_CONFED_SET.
     has_set: bool,
     malformed_aggregator: bool,
 }
@@ -503,11 +503,15 @@ impl<'a> As4<'a> {
             .filter(|value| value.len() == 8 && !names_nobody(value, 4));
         let readable = as4_path.filter(usable).is_some_and(|found| without_confederations(found.value, room));
         let malformed_aggregator = as4_aggregator.is_some() && aggregator.is_none();
+        // One that is longer than AS_PATH is ignored (RFC 6793 §4.2.3).
+        let counts = readable
+            && first(code::AS_PATH)
+                .is_some_and(|found| as_path::length(found.value, 2) >= as_path::length(room, 4));
         let found = As4 {
             path: readable.then_some(&room[..]).filter(|path| !path.is_empty()),
             aggregator,
             malformed_path: as4_path.is_some() && !readable,
-            has_set: readable && as4_path.is_some_and(|found| has_set(found.value)),
+            has_set: counts && as4_path.is_some_and(|found| has_set(found.value)),
             malformed_aggregator,
         };
         match first(code::AGGREGATOR).map(|attribute| attribute.value) {
@@ -515,7 +519,7 @@ impl<'a> As4<'a> {
             Some([high, low, ..])
                 if aggregator.is_some() && u16::from_be_bytes([*high, *low]) != AS_TRANS =>
             {
-                As4 { path: None, aggregator: None, ..found }
+                As4 { path: None, aggregator: None, has_set: false, ..found }
             }
             _ => found,
         }

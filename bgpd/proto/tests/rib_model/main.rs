@@ -326,7 +326,7 @@ impl World {
     }
 
     fn change_facts(&mut self, i: usize) {
-        let (id, choice) = (PeerId(i as u16), self.rng.below(5));
+        let (id, choice) = (PeerId(i as u16), self.rng.below(6));
         let facts = &mut self.reference.peers[i].facts;
         match choice {
             0 => facts.import = import(self.rng.below(4)),
@@ -339,12 +339,14 @@ impl World {
                 facts.export = ExportPolicy { transit, filter, next_hop, drained };
             }
             2 => facts.paths_sent = 1 + self.rng.below(4) as u8,
+            3 => facts.reflector_client = !facts.reflector_client,
             _ => facts.tags = (1..=3).filter(|_| self.rng.one_in(2)).map(Tag).collect(),
         }
         match choice {
             0 => self.rib.set_import(id, facts.import.clone()),
             1 => self.rib.set_export(id, facts.export.clone()),
             2 => self.rib.set_paths_sent(id, facts.paths_sent),
+            3 => self.rib.set_reflector_client(id, facts.reflector_client),
             _ => self.rib.set_tags(id, facts.tags.clone()),
         }
     }

@@ -412,4 +412,11 @@ fn a_peer_has_no_more_paths_of_a_prefix_than_are_kept() {
     rib.peer_down(peer(1), &[V4].into());
     rib.peer_up(peer(1), adding(1, 0));
     assert!(announce_paths(&mut rib, 1, 1, &[], &[(NET, 999)]).faults.is_empty());
+    // But what is stale is bounded as well, however often it is marked.
+    for id in 1000..1255 {
+        assert!(announce_paths(&mut rib, 1, 1, &[], &[(NET, id)]).faults.is_empty());
+    }
+    rib.begin_refresh(peer(1), V4);
+    let outcome = announce_paths(&mut rib, 1, 1, &[], &[(NET, 2000)]);
+    assert_eq!((outcome.announced, outcome.withdrawn), (0, 1));
 }
