@@ -25,11 +25,13 @@ impl Processes {
 
     /// Seconds of user and system time so far.
     ///
-    /// From `schedstat`, which counts nanoseconds a thread, where the kernel has it; else from `stat`, which counts 10 ms.
+    /// From `schedstat`, which counts nanoseconds a thread, where the kernel has it and no thread ended that had more than
+    /// that; else from `stat`, which counts 10 ms of all that ever were.
     pub fn cpu(&self) -> Result<f64> {
         let mut sum = 0.0;
         for pid in &self.pids {
-            sum += threads(*pid).map_or_else(|| stat(*pid), Ok)?;
+            // What threads took that ended since is in `stat` alone.
+            sum += stat(*pid)?.max(threads(*pid).unwrap_or(0.0));
         }
         Ok(sum)
     }
@@ -63,7 +65,7 @@ impl Processes {
 fn threads(pid: Pid) -> Option<f64> {
     let mut nanoseconds = 0.0;
     for task in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
-        // A thread that ended meanwhile has taken its share with it: a few ms at the most.
+        // A thread that ended meanwhile has taken its share with it.
         let Ok(text) = fs::read_to_string(task.path().join("schedstat")) else { continue };
         nanoseconds += text.split_whitespace().next()?.parse::<f64>().ok()?;
     }
