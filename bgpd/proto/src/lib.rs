@@ -18,7 +18,8 @@
 //! 2. One thing happens: hand it in with [`Speaker::handle_input`]. It returns nothing, because every input has a
 //!    defined outcome in every state.
 //! 3. Drain [`Speaker::poll_output`] until `None` and do what it says, in order.
-//! 4. For each connection whose socket can write: [`Speaker::poll_transmit`], write, [`Speaker::transmitted`].
+//! 4. For each connection of [`Speaker::take_ready`], as soon as its socket can write and until it has no more:
+//!    [`Speaker::poll_transmit`], write, [`Speaker::transmitted`]. Ask for more of them until there are none.
 //! 5. Wait for the next input or for [`Speaker::poll_timeout`], whichever is first; the latter is [`Input::Timeout`].
 //!
 //! The shell numbers the connections ([`ConnId`]); the speaker owns their meaning. A connection the speaker does not

@@ -31,7 +31,7 @@ use crate::link_local;
 use crate::negotiate::{Offer, OwnRestart};
 use crate::output::{ErrorFrom, Output, Reason, Rejection, SessionError, SessionEvent};
 use crate::restart::Stale;
-use crate::rib::Rib;
+use crate::speaker::due::Table;
 use crate::status::{Malformation, MessageCounters, NOTIFICATION_KINDS, NotificationKind};
 use crate::types::{AfiSafi, Asn, ConnId, PeerId, PeerName, RouterId};
 use crate::wire::Notification;
@@ -42,7 +42,7 @@ pub(crate) struct Context<'a> {
     pub(crate) now: Instant,
     pub(crate) jitter: &'a mut Jitter,
     pub(crate) outputs: &'a mut VecDeque<Output>,
-    pub(crate) rib: &'a mut Rib,
+    pub(crate) rib: &'a mut Table,
     pub(crate) monitor: &'a mut Monitor,
     /// Whose connection it is: grows when a connection is taken, shrinks when it is dropped.
     pub(crate) conns: &'a mut BTreeMap<ConnId, PeerId>,
@@ -559,18 +559,32 @@ impl Peer {
 
     // ---- bytes out
 
-    /// The next bytes of a connection. UPDATEs are fetched only when everything before them is out, so that a keepalive
-    /// never waits behind more than one fetch.
-    pub(crate) fn poll_transmit(&mut self, conn: ConnId, ctx: &mut Context<'_>) -> Option<&[u8]> {
-        let slot = self.slot_of(conn)?;
-        let established = self.connection(slot)?.state == State::Established;
-        let link = self.connection_mut(slot)?.link.as_mut()?;
-        if link.outbox.is_empty() && established {
+    /// Fetches UPDATEs for a connection, only when everything before them is out, so that a keepalive never waits behind more
+    /// than one fetch.
+    pub(crate) fn fetch(&mut self, conn: ConnId, ctx: &mut Context<'_>) {
+        let Some(slot) = self.slot_of(conn) else { return };
+        let is_free = |connection: &Connection| {
+            connection.state == State::Established
+                && connection.link.as_ref().is_some_and(|link| link.outbox.is_empty())
+        };
+        if self.connection(slot).is_some_and(is_free) {
             self.fetch_updates(slot, ctx);
         }
-        let connection = self.connection_mut(slot)?;
-        connection.watch_sending(ctx.now);
-        Some(connection.link.as_ref()?.outbox.rest()).filter(|rest| !rest.is_empty())
+        if let Some(connection) = self.connection_mut(slot) {
+            connection.watch_sending(ctx.now);
+        }
+    }
+
+    /// The next bytes of a connection.
+    pub(crate) fn waiting(&self, conn: ConnId) -> Option<&[u8]> {
+        let link = self.connection(self.slot_of(conn)?)?.link.as_ref()?;
+        Some(link.outbox.rest()).filter(|rest| !rest.is_empty())
+    }
+
+    /// The connections that it has.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = ConnId> {
+        let links = [Some(&self.primary), self.second.as_ref()].into_iter().flatten();
+        links.filter_map(|connection| Some(connection.link.as_ref()?.conn))
     }
 
     pub(crate) fn transmitted(&mut self, conn: ConnId, count: usize) {

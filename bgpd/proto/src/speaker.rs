@@ -1,6 +1,7 @@
 //! The speaker: peers and routes behind one mutable entry.
 
 mod configure;
+pub(crate) mod due;
 mod dynamic;
 mod stations;
 
@@ -15,8 +16,9 @@ use crate::bmp::Monitor;
 use crate::config::{PeerConfig, SpeakerConfig};
 use crate::connection::{Jitter, Link};
 use crate::durations::Durations;
+use crate::fsm::State;
 use crate::input::Input;
-use crate::output::{Output, Rejection, SessionEvent};
+use crate::output::{Output, Reason, Rejection, SessionEvent};
 use crate::peer::{Context, Peer};
 use crate::restart::Selection;
 use crate::rib::{Rib, RibConfig, RibEvent, UnknownNextHops};
@@ -26,6 +28,7 @@ use crate::types::{AfiSafi, Asn, ConnId, PeerId, PeerName, RouterId};
 use crate::wire::message::encode;
 use crate::wire::notification::cease;
 use crate::wire::{MessageType, Notification};
+use due::{Table, Timers};
 
 /// A BGP speaker. See the crate's documentation for how to drive it.
 #[derive(Debug)]
@@ -35,13 +38,19 @@ pub struct Speaker {
     seed: u64,
     jitter: Jitter,
     config: Option<SpeakerConfig>,
-    rib: Rib,
+    rib: Table,
     peers: BTreeMap<PeerId, Peer>,
     names: BTreeMap<PeerName, PeerId>,
     addresses: BTreeMap<IpAddr, PeerId>,
     conns: BTreeMap<ConnId, PeerId>,
     /// The peers that are neighbours of ranges.
     dynamic: BTreeSet<PeerId>,
+    /// When the peers have something to do.
+    timers: Timers,
+    /// Peers that something happened to since [`Speaker::take_ready`].
+    stirred: BTreeSet<PeerId>,
+    /// Neighbours of ranges that something happened to: they may be over.
+    perhaps_over: BTreeSet<PeerId>,
     own: BTreeMap<IpNet, Vec<OwnRoute>>,
     audiences: Audiences,
     /// Families whose kernel routes an earlier life left.
@@ -73,12 +82,15 @@ impl Speaker {
             jitter: Jitter::new(seed),
             config: None,
             // Replaced by the first configuration; no peer and no route gets in before.
-            rib: empty_rib(Asn(0), RouterId(std::net::Ipv4Addr::UNSPECIFIED), 1, seed),
+            rib: Table::new(empty_rib(Asn(0), RouterId(std::net::Ipv4Addr::UNSPECIFIED), 1, seed)),
             peers: BTreeMap::new(),
             names: BTreeMap::new(),
             addresses: BTreeMap::new(),
             conns: BTreeMap::new(),
             dynamic: BTreeSet::new(),
+            timers: Timers::default(),
+            stirred: BTreeSet::new(),
+            perhaps_over: BTreeSet::new(),
             own: BTreeMap::new(),
             audiences: Audiences::default(),
             preserved: BTreeSet::new(),
@@ -171,9 +183,7 @@ impl Speaker {
 
     fn timeout(&mut self) {
         let now = self.now;
-        let due = |peer: &Peer| peer.next_timeout().is_some_and(|at| at <= now);
-        let due: Vec<PeerId> = self.peers.values().filter(|peer| due(peer)).map(|peer| peer.id).collect();
-        for id in due {
+        for id in self.timers.due(now) {
             if let Some(delay) = self.peers.get(&id).and_then(|peer| peer.keepalive_delay(now)) {
                 self.keepalive_delay.observe(delay);
             }
@@ -264,7 +274,7 @@ impl Speaker {
             return Some(output);
         }
         loop {
-            while let Some(event) = self.rib.poll_event() {
+            while let Some(event) = self.rib.taking().poll_event() {
                 if let Some(output) = self.rib_event(event) {
                     return Some(output);
                 }
@@ -274,7 +284,7 @@ impl Speaker {
             }
             self.advance();
         }
-        if let Some(change) = self.rib.poll_fib() {
+        if let Some(change) = self.rib.taking().poll_fib() {
             return Some(Output::Fib(change));
         }
         // Routes that wait for their next hop's first answer belong to the table as well.
@@ -283,7 +293,7 @@ impl Speaker {
             self.outputs.extend(AfiSafi::ALL.map(|family| Output::FibComplete { family }));
         }
         // Whoever reads of a peer's end may still ask for it; now everything was read.
-        if self.outputs.is_empty() && !self.dynamic.is_empty() {
+        if self.outputs.is_empty() && !self.perhaps_over.is_empty() {
             self.reap();
         }
         self.outputs.pop_front()
@@ -329,31 +339,59 @@ impl Speaker {
             Selection::Deferred(until) | Selection::Settling(until) => Some(until),
             Selection::NotStarted | Selection::Running => None,
         };
-        self.peers.values().filter_map(Peer::next_timeout).chain(selection).min()
+        self.timers.first().into_iter().chain(selection).min()
+    }
+
+    /// The connections that may have something to send and were not named since they had nothing, in order. Ask after every
+    /// drain; whoever is named has something until [`Speaker::poll_transmit`] says `None`, however often that has to wait for its
+    /// socket.
+    pub fn take_ready(&mut self) -> Vec<ConnId> {
+        let stirred = std::mem::take(&mut self.stirred);
+        if self.rib.take_unoffered() {
+            return self.connections().collect();
+        }
+        let ready = stirred.iter().filter_map(|id| self.peers.get(id)).flat_map(Peer::connections);
+        let mut ready: Vec<ConnId> = ready.collect();
+        ready.sort_unstable();
+        ready
     }
 
     /// The next bytes for this connection, at most 64 KiB; `None`: nothing to send. Ask again after
-    /// [`Speaker::transmitted`] and after every input.
+    /// [`Speaker::transmitted`].
     pub fn poll_transmit(&mut self, conn: ConnId) -> Option<&[u8]> {
         let Speaker {
-            peers, jitter, outputs, rib, monitor, conns, audiences, config, preserved, now, ..
+            peers,
+            timers,
+            jitter,
+            outputs,
+            rib,
+            monitor,
+            conns,
+            audiences,
+            config,
+            preserved,
+            now,
+            ..
         } = self;
         let (asn, router_id) = config.as_ref().map(|config| (config.asn, config.router_id))?;
         let peer = peers.get_mut(conns.get(&conn)?)?;
         let now = *now;
         let mut ctx =
             Context { now, jitter, outputs, rib, monitor, conns, audiences, asn, router_id, preserved };
-        peer.poll_transmit(conn, &mut ctx)
+        peer.fetch(conn, &mut ctx);
+        timers.set(peer.id, peer.next_timeout());
+        peer.waiting(conn)
     }
 
     /// The socket took the first `written` bytes of the last [`Speaker::poll_transmit`].
     pub fn transmitted(&mut self, conn: ConnId, written: usize) {
         if let Some(peer) = self.conns.get(&conn).and_then(|id| self.peers.get_mut(id)) {
             peer.transmitted(conn, written);
+            self.timers.set(peer.id, peer.next_timeout());
         }
     }
 
-    /// The connections the speaker holds, in order: after a drain the shell offers each its socket.
+    /// The connections the speaker holds, in order.
     pub fn connections(&self) -> impl Iterator<Item = ConnId> {
         self.conns.keys().copied()
     }
@@ -372,6 +410,21 @@ impl Speaker {
         self.names
             .iter()
             .filter_map(move |(name, id)| peer(id).map(|peer| (name, &peer.config, peer.range())))
+    }
+
+    /// Of all peers by name: the range that it is a neighbour of, its state, and why it is in it.
+    pub fn states(&self) -> impl Iterator<Item = (&PeerName, Option<&PeerName>, State, Reason)> {
+        let peer = |id: &PeerId| self.peers.get(id);
+        self.names.iter().filter_map(move |(name, id)| {
+            let peer = peer(id)?;
+            Some((name, peer.range(), peer.state(), peer.reason()))
+        })
+    }
+
+    /// What a peer is to be.
+    #[must_use]
+    pub fn settings(&self, name: &PeerName) -> Option<&PeerConfig> {
+        Some(&self.peers.get(self.names.get(name)?)?.config)
     }
 
     /// The range that a peer is a neighbour of.
@@ -416,6 +469,24 @@ impl Speaker {
         self.names.get(name).copied()
     }
 
+    /// Checks the routes, and what is noted of the peers.
+    ///
+    /// # Errors
+    /// What does not hold, as a sentence.
+    #[doc(hidden)]
+    pub fn check_invariants(&self) -> Result<(), String> {
+        for (id, peer) in &self.peers {
+            if self.timers.of(*id) != peer.next_timeout() {
+                return Err(format!("{}: its timer is another one than noted", peer.name));
+            }
+        }
+        let peers = self.peers.values().filter(|peer| peer.next_timeout().is_some()).count();
+        if self.timers.len() != peers {
+            return Err("a timer of nobody".to_owned());
+        }
+        self.rib.check_invariants()
+    }
+
     /// Whether route selection waits for End-of-RIB after a restart, and until when at the most.
     #[must_use]
     pub fn selection_deferred_until(&self) -> Option<Instant> {
@@ -441,15 +512,31 @@ impl Speaker {
 
     fn with_peer<R>(&mut self, id: PeerId, act: impl FnOnce(&mut Peer, &mut Context<'_>) -> R) -> Option<R> {
         let Speaker {
-            peers, jitter, outputs, rib, monitor, conns, audiences, config, preserved, now, ..
+            peers,
+            timers,
+            jitter,
+            outputs,
+            rib,
+            monitor,
+            conns,
+            audiences,
+            config,
+            preserved,
+            now,
+            ..
         } = self;
         let (asn, router_id) = config.as_ref().map(|config| (config.asn, config.router_id))?;
         let peer = peers.get_mut(&id)?;
         let now = *now;
-        Some(act(
-            peer,
-            &mut Context { now, jitter, outputs, rib, monitor, conns, audiences, asn, router_id, preserved },
-        ))
+        let mut ctx =
+            Context { now, jitter, outputs, rib, monitor, conns, audiences, asn, router_id, preserved };
+        let result = act(peer, &mut ctx);
+        timers.set(id, peer.next_timeout());
+        self.stirred.insert(id);
+        if self.dynamic.contains(&id) {
+            self.perhaps_over.insert(id);
+        }
+        Some(result)
     }
 }
 

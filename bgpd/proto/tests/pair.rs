@@ -78,6 +78,29 @@ fn a_day_of_keepalives_is_quiet() {
 }
 
 #[test]
+fn a_keepalive_concerns_one_connection_and_a_route_all_of_them() {
+    let others: Vec<usize> = (1..=20).collect();
+    let leaves = others.iter().map(|node| config(*node, &[0], false));
+    let mut net = Net::new(5, std::iter::once(config(0, &others, false)).chain(leaves).collect());
+    net.originate(0, "10.244.1.0/26");
+    net.start_all();
+    net.run_for(20 * SECOND);
+    let hub = net.nodes[0].speaker.as_mut().unwrap();
+    assert_eq!((hub.connections().count(), hub.take_ready()), (20, Vec::new()));
+    hub.handle_input(Input::Timeout, hub.poll_timeout().unwrap());
+    assert!(hub.poll_output().is_none());
+    let ready = hub.take_ready();
+    let [conn] = ready[..] else { panic!("{ready:?}") };
+    assert_eq!(hub.poll_transmit(conn).unwrap().len(), 19, "a KEEPALIVE");
+    hub.transmitted(conn, 19);
+    assert_eq!(hub.poll_transmit(conn), None);
+    let at = hub.poll_timeout().unwrap();
+    let (prefix, routes) = ("10.244.2.0/26".parse().unwrap(), vec![bgp_proto::route::OwnRoute::default()]);
+    hub.handle_input(Input::Originate { prefix, routes }, at);
+    assert_eq!(hub.take_ready().len(), 20);
+}
+
+#[test]
 fn rfc4271_6_5_a_silent_link_ends_the_session_at_the_hold_time() {
     let mut net = pair(4);
     net.originate(1, "10.244.2.0/26");

@@ -349,7 +349,7 @@ impl Peer {
     pub(super) fn fetch_updates(&mut self, slot: Slot, ctx: &mut Context<'_>) {
         let mut fetched = 0;
         let id = self.id;
-        if let Some(bytes) = ctx.rib.poll_transmit(id)
+        if let Some(bytes) = ctx.rib.taking().poll_transmit(id)
             && let Some(link) = self.connection_mut(slot).and_then(|connection| connection.link.as_mut())
         {
             link.outbox.tail().extend_from_slice(bytes);
@@ -370,7 +370,7 @@ impl Peer {
             }
         }
         if fetched > 0 {
-            ctx.rib.transmitted(id, fetched);
+            ctx.rib.taking().transmitted(id, fetched);
         }
         self.report_end_of_rib_sent(ctx);
     }

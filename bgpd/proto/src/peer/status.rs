@@ -3,10 +3,19 @@
 use super::Peer;
 use crate::config::AdminState;
 use crate::fsm::State;
+use crate::output::Reason;
 use crate::rib::Rib;
 use crate::status::{FamilyStatus, PeerStatus, Synchronized};
 
 impl Peer {
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    pub(crate) fn reason(&self) -> Reason {
+        self.reason
+    }
+
     pub(crate) fn status(&self, rib: &Rib) -> PeerStatus {
         let furthest = match &self.second {
             Some(second) if second.state > self.primary.state => second,

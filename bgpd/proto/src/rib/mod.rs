@@ -62,6 +62,8 @@ pub struct Rib {
     originations: BTreeMap<IpNet, Origination>,
     /// Nothing is selected or told (RFC 4724 §4.1).
     deferred: bool,
+    /// Something was put into a log outside of a drain.
+    filled: bool,
     events: VecDeque<RibEvent>,
     scratch: Scratch,
 }
@@ -75,6 +77,7 @@ impl Rib {
             groups: Vec::new(),
             originations: BTreeMap::new(),
             deferred: false,
+            filled: false,
             events: VecDeque::new(),
             scratch: Scratch::default(),
         }
@@ -318,6 +321,11 @@ impl Rib {
     /// possibly begun by the last [`Rib::transmitted`]. They stay next until reported as transmitted.
     pub fn poll_transmit(&mut self, peer: PeerId) -> Option<&[u8]> {
         self.transmit(peer)
+    }
+
+    /// Whether a call of [`Rib::poll_transmit`] since the last question put something into a log that several read.
+    pub(crate) fn take_filled(&mut self) -> bool {
+        std::mem::take(&mut self.filled)
     }
 
     /// So many of the bytes of [`Rib::poll_transmit`] were taken. Whoever puts other messages on the same connection takes

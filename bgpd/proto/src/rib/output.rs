@@ -42,6 +42,7 @@ impl Rib {
             if !self.fill(id, group) {
                 return None;
             }
+            self.filled = true;
         }
     }
 

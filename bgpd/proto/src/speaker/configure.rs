@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::due::Table;
 use super::{Speaker, empty_rib};
 use crate::config::{PeerConfig, SpeakerConfig};
 use crate::output::Output;
@@ -72,6 +73,7 @@ impl Speaker {
                 peer.stop(Notification::new(6, cease::PEER_DE_CONFIGURED), "", false, ctx);
             });
             self.rib.remove_peer(id);
+            self.timers.set(id, None);
             self.peers.remove(&id);
             self.names.remove(&name);
         }
@@ -80,15 +82,15 @@ impl Speaker {
     /// The RIB knows who we are, so it is built anew; what the old one still has to say is said first.
     fn renew_rib(&mut self, config: &SpeakerConfig) {
         while self.rib.drain() {}
-        while let Some(change) = self.rib.poll_fib() {
+        while let Some(change) = self.rib.taking().poll_fib() {
             self.outputs.push_back(Output::Fib(change));
         }
-        while let Some(event) = self.rib.poll_event() {
+        while let Some(event) = self.rib.taking().poll_event() {
             if let Some(output) = self.rib_event(event) {
                 self.outputs.push_back(output);
             }
         }
-        self.rib = empty_rib(config.asn, config.router_id, config.max_paths.max(1), self.seed);
+        self.rib = Table::new(empty_rib(config.asn, config.router_id, config.max_paths.max(1), self.seed));
         self.monitor.start_over();
         if matches!(self.selection, Selection::Deferred(_)) {
             self.rib.defer_selection(true);

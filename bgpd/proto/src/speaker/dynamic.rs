@@ -58,8 +58,9 @@ impl Speaker {
     /// Neighbours of ranges of which nothing is left.
     pub(super) fn reap(&mut self) {
         let over = |id: &&PeerId| self.peers.get(*id).is_none_or(Peer::is_over);
-        let over: Vec<PeerId> = self.dynamic.iter().filter(over).copied().collect();
-        for id in over {
+        let touched = std::mem::take(&mut self.perhaps_over);
+        for id in touched.into_iter().filter(|id| self.dynamic.contains(id) && over(&id)).collect::<Vec<_>>()
+        {
             self.dismiss(id);
         }
     }
@@ -99,6 +100,7 @@ impl Speaker {
 
     fn dismiss(&mut self, id: PeerId) {
         self.dynamic.remove(&id);
+        self.timers.set(id, None);
         if let Some(peer) = self.peers.remove(&id) {
             self.names.remove(&peer.name);
             self.addresses.retain(|_, holder| *holder != id);

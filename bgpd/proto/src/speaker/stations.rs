@@ -62,7 +62,7 @@ impl Speaker {
 
     /// What the table noted goes to the stations, where there are any.
     pub(super) fn hand_changes(&mut self) {
-        self.monitor.note(&mut self.rib);
+        self.monitor.note(self.rib.taking());
     }
 
     /// The OPENs of the session that is up.

@@ -33,6 +33,8 @@ pub(crate) struct Hand {
     /// Whether the kernel says at once how a next hop is reached.
     pub(crate) answers_next_hops: bool,
     heard: BTreeMap<ConnId, Vec<u8>>,
+    /// Connections that had something to send when they were asked last.
+    unsent: BTreeSet<ConnId>,
     closed: BTreeSet<ConnId>,
     config: SpeakerConfig,
 }
@@ -70,6 +72,7 @@ impl Hand {
             reads: true,
             answers_next_hops: true,
             heard: BTreeMap::new(),
+            unsent: BTreeSet::new(),
             closed: BTreeSet::new(),
             config: config.clone(),
         };
@@ -265,7 +268,10 @@ impl Hand {
 
     /// The socket takes some bytes.
     pub(crate) fn take(&mut self, conn: ConnId, most: usize) -> usize {
-        let Some(bytes) = self.speaker.poll_transmit(conn) else { return 0 };
+        let Some(bytes) = self.speaker.poll_transmit(conn) else {
+            self.unsent.remove(&conn);
+            return 0;
+        };
         let taken = bytes[..bytes.len().min(most)].to_vec();
         self.heard.entry(conn).or_default().extend_from_slice(&taken);
         self.speaker.transmitted(conn, taken.len());
@@ -277,7 +283,8 @@ impl Hand {
             while let Some(output) = self.speaker.poll_output() {
                 self.obey(output);
             }
-            let conns: Vec<ConnId> = self.speaker.connections().filter(|_| self.reads).collect();
+            self.unsent.extend(self.speaker.take_ready());
+            let conns: Vec<ConnId> = self.unsent.iter().copied().filter(|_| self.reads).collect();
             if conns.into_iter().map(|conn| self.take(conn, 1000)).sum::<usize>() == 0 {
                 return;
             }

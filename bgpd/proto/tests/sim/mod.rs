@@ -97,6 +97,8 @@ pub(crate) struct Node {
     /// How often the speaker was called.
     pub(crate) steps: u64,
     dials: BTreeMap<PeerName, u64>,
+    /// Connections that had something to send when they were asked last.
+    unsent: BTreeSet<ConnId>,
     next_conn: u64,
 }
 
@@ -180,6 +182,7 @@ impl Net {
                 fib_complete: BTreeSet::new(),
                 steps: 0,
                 dials: BTreeMap::new(),
+                unsent: BTreeSet::new(),
                 next_conn: 1,
             })
             .collect();
@@ -276,11 +279,11 @@ impl Net {
         self.silent.insert((a.min(b), a.max(b)));
     }
 
-    /// What was held back arrives late, as TCP would retransmit it.
+    /// What was held back arrives late, as TCP would retransmit it: before anything that is still under way.
     pub(crate) fn heal(&mut self) {
         self.silent.clear();
         for happening in std::mem::take(&mut self.held) {
-            self.schedule(self.now + self.latency, happening);
+            self.schedule(self.now, happening);
         }
     }
 
@@ -507,16 +510,22 @@ impl Net {
                 self.obey(node, output);
                 continue;
             }
-            let conns: Vec<ConnId> = speaker.connections().collect();
+            let ready = speaker.take_ready();
+            self.nodes[node].unsent.extend(ready);
+            let conns = self.nodes[node].unsent.clone();
             if !conns.into_iter().any(|conn| self.transmit(node, conn)) {
                 return self.check(node);
             }
         }
     }
 
-    fn check(&self, node: usize) {
-        let Some(speaker) = self.nodes[node].speaker.as_ref().filter(|_| self.checks) else { return };
-        if let Err(what) = speaker.rib().check_invariants() {
+    fn check(&mut self, node: usize) {
+        let Node { speaker, unsent, .. } = &mut self.nodes[node];
+        let Some(speaker) = speaker.as_mut().filter(|_| self.checks) else { return };
+        let silent = speaker.connections().filter(|conn| !unsent.contains(conn));
+        let forgotten = silent.collect::<Vec<_>>().into_iter().find(|c| speaker.poll_transmit(*c).is_some());
+        assert_eq!(forgotten, None, "node {node} after {:?} has more to send", self.now - self.start);
+        if let Err(what) = speaker.check_invariants() {
             panic!("node {node} after {:?}: {what}", self.now - self.start);
         }
     }
@@ -529,6 +538,7 @@ impl Net {
         }
         let takes = self.rng.below(4096) + 1;
         let Some(bytes) = self.nodes[node].speaker.as_mut().and_then(|s| s.poll_transmit(conn)) else {
+            self.nodes[node].unsent.remove(&conn);
             return false;
         };
         assert!(bytes.len() <= 70_000, "a transmit of {} bytes", bytes.len());

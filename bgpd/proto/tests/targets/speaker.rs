@@ -119,7 +119,7 @@ impl Chaos {
         assert!(speaker.connections().count() <= 2, "more than two connections of one peer");
         let due = speaker.poll_timeout().is_some_and(|at| at <= self.hand.now);
         assert!(!due, "a timer is due after it was served");
-        if let Err(what) = speaker.rib().check_invariants() {
+        if let Err(what) = speaker.check_invariants() {
             panic!("{what}");
         }
     }
@@ -142,6 +142,6 @@ impl Chaos {
         assert_eq!(hand.state(), State::Established);
         hand.bytes(conn, &announce(77));
         assert_eq!(hand.received(), 1);
-        hand.speaker.rib().check_invariants().unwrap();
+        hand.speaker.check_invariants().unwrap();
     }
 }
