@@ -65,6 +65,7 @@ fn status(driver: &Driver) -> BgpdStatus {
         in_sync: driver.objects.in_sync() && driver.services.in_sync(),
         inputs: driver.inputs.report(),
         ready: ready.reason,
+        drained: Some(driver.desire.is_drained && driver.drains.is_none()),
         message: message.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; "),
         sessions: live.len() as u64,
         sessions_established: live.iter().filter(|peer| peer.state == State::Established).count() as u64,

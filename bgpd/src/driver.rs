@@ -11,7 +11,7 @@
 //! ```
 //! One owner: nothing else touches the speaker, and no task holds state of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -97,6 +97,8 @@ pub(crate) struct Driver {
     pub(crate) sessions_changed: bool,
     /// A drain is under way since then.
     pub(crate) drains: Option<Instant>,
+    /// Connections that may have something to send, and whose sockets may take it.
+    pub(crate) unsent: BTreeSet<ConnId>,
     /// Closing connections, waited for at the end.
     pub(crate) closing: Vec<JoinHandle<()>>,
 }
@@ -110,7 +112,7 @@ impl Driver {
     ) -> anyhow::Result<()> {
         loop {
             self.drain();
-            if std::mem::take(&mut self.sessions_changed) {
+            if std::mem::take(&mut self.sessions_changed) && bfd::watches_ranges(&self.desire) {
                 self.bfd.want(&self.desire, &self.speaker, self.monitor.facts());
             }
             self.stations.turn(&mut self.speaker, Instant::now());
@@ -338,9 +340,9 @@ impl Driver {
     }
 
     fn leads(&mut self, address: IpAddr, answer: Answer, now: Instant) {
-        match answer.resolution {
-            Some(_) => self.fib.gateway(address, answer.gateway),
-            None => self.fib.forget_gateway(address),
+        // One that leads nowhere keeps its way: its routes are withdrawn next, and stay as they are until then.
+        if let Some(way) = answer.way {
+            self.fib.leads(address, way);
         }
         self.answered = true;
         self.input(Input::NextHop { address, resolution: answer.resolution }, now);
@@ -448,7 +450,10 @@ impl Driver {
                     self.input(Input::Closed { conn, error }, now);
                 }
             }
-            NetEvent::Writable(conn) => self.net.room(conn),
+            NetEvent::Writable(conn) => {
+                self.net.room(conn);
+                self.unsent.insert(conn);
+            }
             NetEvent::Deaf { address, error } => {
                 self.net.deaf(address);
                 self.listening(address, Some(error));
@@ -489,9 +494,9 @@ impl Driver {
             while let Some(output) = self.next_output() {
                 self.obey(output);
             }
+            self.unsent.extend(self.speaker.take_ready());
             let mut wrote = false;
-            let due: Vec<ConnId> = self.speaker.connections().collect();
-            for conn in due {
+            for conn in self.unsent.clone() {
                 wrote |= self.transmit(conn);
             }
             if !wrote {
@@ -503,7 +508,10 @@ impl Driver {
 
     /// One turn for one connection, so that none starves another.
     fn transmit(&mut self, conn: ConnId) -> bool {
-        let Some(bytes) = self.speaker.poll_transmit(conn) else { return false };
+        let Some(bytes) = self.speaker.poll_transmit(conn) else {
+            self.unsent.remove(&conn);
+            return false;
+        };
         match self.net.write(conn, bytes) {
             Some(written) if written > 0 => {
                 let seen =
@@ -512,7 +520,12 @@ impl Driver {
                 self.captures.sent(conn, &seen.unwrap_or_default(), &self.speaker, &self.net);
                 true
             }
-            Some(_) | None => false,
+            Some(_) => false,
+            // It is asked again when there is room.
+            None => {
+                self.unsent.remove(&conn);
+                false
+            }
         }
     }
 
@@ -537,7 +550,7 @@ impl Driver {
     fn track(&mut self, address: IpAddr, wanted: bool) {
         if !wanted {
             self.next_hops.forget(address);
-            self.fib.forget_gateway(address);
+            self.fib.forget(address);
             return;
         }
         let answer = self.next_hops.track(self.monitor.facts(), address);
@@ -586,6 +599,7 @@ fn may_change_our_routes(event: &KernelEvent) -> bool {
         | KernelEvent::AddressGone(_)
         | KernelEvent::Routes
         | KernelEvent::OwnRouteGone(_)
+        | KernelEvent::OwnObjectGone
         | KernelEvent::Resync => true,
         KernelEvent::Neighbour(_) | KernelEvent::NeighbourGone(_) => false,
     }
@@ -601,6 +615,7 @@ fn concerns_links(event: &KernelEvent) -> bool {
         | KernelEvent::Resync => true,
         KernelEvent::Routes
         | KernelEvent::OwnRouteGone(_)
+        | KernelEvent::OwnObjectGone
         | KernelEvent::Neighbour(_)
         | KernelEvent::NeighbourGone(_) => false,
     }

@@ -43,8 +43,8 @@ pub(crate) struct Fib {
     learned: BTreeMap<IpNet, Arc<FibRoute>>,
     routes: Shared<FibRoute>,
     blackholes: BTreeSet<IpNet>,
-    /// The way to next hops that are on no link of ours: the kernel takes gateways on its links alone.
-    gateways: BTreeMap<IpAddr, NextHop>,
+    /// The way to each next hop: the kernel takes gateways on its links alone.
+    ways: BTreeMap<IpAddr, NextHop>,
 }
 
 impl Fib {
@@ -54,7 +54,7 @@ impl Fib {
     /// # Errors
     /// Where the kernel cannot be asked.
     pub(crate) fn start(socket: RouteSocket, installs: bool) -> Result<(Self, Vec<IpNet>), NetlinkError> {
-        let mut table = RouteTable::new(ROUTE_PROTOCOL_BGP);
+        let mut table = RouteTable::new(ROUTE_PROTOCOL_BGP).with_objects();
         table.adopt(&socket)?;
         let found = table.adopted().map(|key| key.destination).collect();
         let inbox = Arc::new(Inbox::default());
@@ -65,9 +65,9 @@ impl Fib {
     }
 
     fn with(installs: bool, inbox: Arc<Inbox>, report: watch::Receiver<Report>) -> Self {
-        let (learned, blackholes, gateways) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        let (learned, blackholes, ways) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         let (refused, routes) = (Arc::default(), Shared::default());
-        Self { installs, inbox, report, refused, learned, routes, blackholes, gateways }
+        Self { installs, inbox, report, refused, learned, routes, blackholes, ways }
     }
 
     pub(crate) fn learned(&mut self, change: FibChange) {
@@ -95,13 +95,10 @@ impl Fib {
         }
     }
 
-    /// A next hop is reached through this router from now on; none: it is on a link of ours.
-    pub(crate) fn gateway(&mut self, next_hop: IpAddr, gateway: Option<NextHop>) {
-        let before = match gateway {
-            Some(gateway) => self.gateways.insert(next_hop, gateway),
-            None => self.gateways.remove(&next_hop),
-        };
-        if before == gateway {
+    /// A next hop is reached this way from now on. Before the first word of it no route goes there.
+    pub(crate) fn leads(&mut self, next_hop: IpAddr, way: NextHop) {
+        let before = self.ways.insert(next_hop, way);
+        if before.is_none_or(|before| before == way) {
             return;
         }
         for (prefix, route) in &self.learned {
@@ -111,9 +108,9 @@ impl Fib {
         }
     }
 
-    /// A next hop leads nowhere, or nobody asks any more. Its routes are withdrawn next, and stay as they are until then.
-    pub(crate) fn forget_gateway(&mut self, next_hop: IpAddr) {
-        self.gateways.remove(&next_hop);
+    /// No route goes to this next hop any more.
+    pub(crate) fn forget(&mut self, next_hop: IpAddr) {
+        self.ways.remove(&next_hop);
     }
 
     /// Both kinds share one place in the kernel, so one going must leave the other; an own block wins.
@@ -138,7 +135,7 @@ impl Fib {
         }
         let route = self.learned.get(prefix)?;
         let hops = route.next_hops.iter();
-        let hops = hops.map(|hop| self.gateways.get(hop).copied().unwrap_or_else(|| way(*hop)));
+        let hops = hops.map(|hop| self.ways.get(hop).copied().unwrap_or_else(|| way(*hop)));
         Some(Route::unicast(*prefix, metric(prefix), hops))
     }
 

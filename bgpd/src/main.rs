@@ -146,6 +146,7 @@ async fn run(options: &Options, node: String, installs: bool) -> anyhow::Result<
         answered: false,
         sessions_changed: false,
         drains: None,
+        unsent: std::collections::BTreeSet::new(),
         closing: Vec::new(),
     };
     driver.run(sources, manx_daemon::stop::signal()?).await

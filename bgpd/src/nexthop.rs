@@ -19,8 +19,8 @@ const BEHIND_A_ROUTER: u32 = 10;
 pub(crate) struct Answer {
     /// For the speaker; none: nowhere.
     pub(crate) resolution: Option<NextHopResolution>,
-    /// For the kernel, which takes gateways on its links only: the router in between, if there is one.
-    pub(crate) gateway: Option<NextHop>,
+    /// For the kernel, which takes gateways on its links only: the next hop itself, or the router in between.
+    pub(crate) way: Option<NextHop>,
 }
 
 /// The next hops that the speaker wants to know of, and what it was last told.
@@ -70,16 +70,13 @@ fn resolve(facts: &Facts, address: IpAddr, is_proven: bool) -> Answer {
         // It says itself which link it is on, and that is all that the kernel asks for.
         let found = facts.resolve(IpAddr::V6(address), Some(interface));
         let resolution = found.map(|_| NextHopResolution { metric: 0, interface });
-        return Answer { resolution, gateway: None };
+        return Answer { resolution, way: found.map(|_| NextHop::via_on(IpAddr::V6(address), interface)) };
     }
     let found = facts.resolve(address, None).filter(|found| is_proven || found.through.prefix_len() > 0);
     let Some(found) = found else { return Answer::default() };
     let metric = if found.is_connected() { 0 } else { BEHIND_A_ROUTER };
-    let gateway = found.gateway.map(|gateway| match gateway {
-        IpAddr::V6(ip) if ip.is_unicast_link_local() => NextHop::via_on(gateway, found.ifindex),
-        IpAddr::V4(_) | IpAddr::V6(_) => NextHop::via(gateway),
-    });
-    Answer { resolution: Some(NextHopResolution { metric, interface: found.ifindex }), gateway }
+    let way = NextHop::via_on(found.gateway.unwrap_or(address), found.ifindex);
+    Answer { resolution: Some(NextHopResolution { metric, interface: found.ifindex }), way: Some(way) }
 }
 
 /// Our addresses on the interface by which `remote` is reached, the one that the kernel would use first.

@@ -156,24 +156,23 @@ pub(crate) fn ready(
 
 fn sessions(speaker: &Speaker, config: &SpeakerConfig, desire: &Desire) -> (bool, &'static str, Vec<String>) {
     // Whoever of a range begins to speak is no session that should be up.
-    let counts =
-        |status: &PeerStatus, range: Option<&PeerName>| range.is_none() || status.state == State::Established;
-    let live: Vec<(&PeerName, PeerStatus)> = speaker
-        .peers()
-        .filter_map(|(name, _, range)| Some((name, speaker.peer(name).filter(|peer| counts(peer, range))?)))
+    let live: Vec<(&PeerName, State, Reason)> = speaker
+        .states()
+        .filter(|(_, range, state, _)| range.is_none() || *state == State::Established)
+        .map(|(name, _, state, why)| (name, state, why))
         .collect();
-    let up = live.iter().filter(|(_, peer)| peer.state == State::Established).count();
+    let up = live.iter().filter(|(_, state, _)| *state == State::Established).count();
     let down: Vec<String> = live
         .iter()
-        .filter(|(_, peer)| peer.state != State::Established)
-        .map(|(name, peer)| format!("{name} {}", reason(peer.reason)))
+        .filter(|(_, state, _)| *state != State::Established)
+        .map(|(name, _, why)| format!("{name} {}", reason(*why)))
         .chain(config.ranges.iter().filter_map(|(name, range)| match &range.peer.admin {
             AdminState::Withheld { reason: why, .. } => Some(format!("{name} {}", reason(*why))),
             AdminState::Up | AdminState::Shutdown { .. } => None,
         }))
         .take(5)
         .collect();
-    let shut = live.iter().all(|(_, peer)| peer.reason == Reason::AdminShutdown);
+    let shut = live.iter().all(|(_, _, why)| *why == Reason::AdminShutdown);
     let text = format!("{up} of {} sessions Established", live.len());
     if speaker.selection_deferred_until().is_some() {
         let waits =

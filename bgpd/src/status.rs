@@ -8,11 +8,10 @@
 //! ```
 //! Nothing here ticks while the network does not change: no heartbeat, no uptime.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bgp_proto::bfd;
-use bgp_proto::config::PeerConfig;
 use bgp_proto::fsm::State;
 use bgp_proto::{PeerName, SessionEvent, Speaker};
 use felix_kernel::facts::Facts;
@@ -49,6 +48,19 @@ struct Tracked<T> {
     written: Option<(T, Instant)>,
 }
 
+/// Of whom something happened since the wishes were worked out.
+#[derive(Debug)]
+enum Dirty {
+    Peers(BTreeSet<PeerName>),
+    All,
+}
+
+impl Default for Dirty {
+    fn default() -> Self {
+        Self::Peers(BTreeSet::new())
+    }
+}
+
 /// All that there is to tell of.
 #[derive(Clone, Copy)]
 pub(crate) struct Sees<'a> {
@@ -64,10 +76,10 @@ pub(crate) struct Status {
     writes: mpsc::Sender<Write>,
     sessions: BTreeMap<PeerName, Tracked<(BGPSessionSpec, BGPSessionStatus)>>,
     fabric_node: Option<Tracked<NodeWish>>,
-    /// Something happened since the wishes were worked out.
-    dirty: bool,
-    /// When counts are looked at without an event.
-    drift_at: Option<Instant>,
+    /// Whose wishes are worked out anew.
+    dirty: Dirty,
+    /// When all are, without an event of theirs: counts drift, most of all while sessions are young.
+    look_at: Option<Instant>,
     /// The writer knows which sessions of an earlier life may stay.
     introduced: bool,
     /// The store was heard: what it holds of ours beyond what is wanted may go.
@@ -83,12 +95,12 @@ impl Status {
             writes,
             sessions: BTreeMap::new(),
             fabric_node: None,
-            dirty: true,
-            drift_at: None,
+            dirty: Dirty::All,
+            look_at: None,
             introduced: false,
             may_introduce: false,
             said: BTreeMap::new(),
-            next: None,
+            next: Some(Instant::now()),
         }
     }
 
@@ -97,7 +109,6 @@ impl Status {
         self.next
     }
 
-    /// The objects changed: sessions may have come or gone.
     /// The store was heard whole: what is wanted is all that there is to be.
     pub(crate) fn introduce(&mut self) {
         if !self.may_introduce {
@@ -106,17 +117,20 @@ impl Status {
         }
     }
 
+    /// The objects changed: sessions may have come or gone.
     pub(crate) fn touch(&mut self) {
-        self.dirty = true;
+        self.dirty = Dirty::All;
         self.next = Some(Instant::now());
     }
 
     pub(crate) fn event(&mut self, event: &SessionEvent, speaker: &Speaker, desire: &Desire, now: Instant) {
-        self.dirty = true;
         self.next = Some(now);
-        // Between two of our nodes one end reports.
-        if event.peer().is_some_and(|peer| !desire.reports(peer)) {
-            return;
+        self.look_within(HOLD, now);
+        match (event.peer(), &mut self.dirty) {
+            // Between two of our nodes one end reports.
+            (Some(peer), _) if !desire.reports(peer) => return,
+            (Some(peer), Dirty::Peers(peers)) => drop(peers.insert(peer.clone())),
+            (Some(_), Dirty::All) | (None, _) => {}
         }
         if let SessionEvent::StateChanged { peer, from, to, .. } = event {
             let (reason, warning) = match (from, to) {
@@ -216,71 +230,84 @@ impl Status {
         BGPSession::name_of(&self.node, peer.as_str())
     }
 
+    fn look_within(&mut self, time: Duration, now: Instant) {
+        self.look_at = self.look_at.into_iter().chain(now.checked_add(time)).min();
+    }
+
     /// Works out the wishes where something happened, and hands over what is due.
     pub(crate) fn tick(&mut self, sees: Sees<'_>, now: Instant) {
-        if self.drift_at.is_some_and(|at| at <= now) {
-            self.dirty = true;
+        if self.next.is_none_or(|at| at > now) {
+            return;
         }
-        if std::mem::take(&mut self.dirty) {
-            self.drift_at = now.checked_add(DRIFT);
-            self.wish(sees, now);
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.dirty = Dirty::All;
+        }
+        match std::mem::take(&mut self.dirty) {
+            Dirty::All => {
+                self.look_at = now.checked_add(DRIFT);
+                self.wish_for_all(sees, now);
+                self.node_wish(sees, now);
+            }
+            Dirty::Peers(peers) if peers.is_empty() => {}
+            Dirty::Peers(peers) => {
+                peers.iter().for_each(|peer| self.wish_for(peer, sees, now));
+                self.node_wish(sees, now);
+            }
         }
         self.hand_over(now);
         let dues = self.sessions.values().filter_map(|tracked| tracked.due);
         let node = self.fabric_node.as_ref().and_then(|tracked| tracked.due);
-        self.next = dues.chain(node).chain(self.drift_at).min();
+        self.next = dues.chain(node).chain(self.look_at).min();
     }
 
-    fn wish(&mut self, Sees { speaker, desire, bfd, fib, facts }: Sees<'_>, now: Instant) {
-        let Some(config) = &desire.speaker else {
-            self.forget(|_| false);
-            self.node_wish(speaker, desire, fib, now);
-            return;
-        };
-        let ours: BTreeMap<&PeerName, (&PeerConfig, Option<&PeerName>)> = speaker
-            .peers()
-            .filter(|(peer, _, range)| {
-                (range.is_some() || config.peers.contains_key(peer)) && desire.reports(peer)
-            })
-            .map(|(peer, peer_config, range)| (peer, (peer_config, range)))
-            .collect();
-        self.forget(|peer| ours.contains_key(peer));
-        if !self.introduced && self.may_introduce {
-            let wanted = ours.keys().map(|peer| self.name(peer)).collect();
+    fn wish_for_all(&mut self, sees: Sees<'_>, now: Instant) {
+        let peers = sees.speaker.peers().map(|(peer, ..)| peer);
+        let ours: BTreeSet<&PeerName> = peers.filter(|peer| is_ours(peer, sees)).collect();
+        let gone: Vec<PeerName> = self.sessions.keys().filter(|peer| !ours.contains(peer)).cloned().collect();
+        gone.iter().for_each(|peer| self.forget(peer, now));
+        if sees.desire.speaker.is_some() && !self.introduced && self.may_introduce {
+            let wanted = ours.iter().map(|peer| self.name(peer)).collect();
             self.introduced = self.writes.try_send(Write::Keep(wanted)).is_ok();
-        }
-        for (peer, (peer_config, range)) in ours {
-            let Some(live) = speaker.peer(peer) else { continue };
-            let before = self.sessions.get(peer).map(|tracked| &tracked.wish.1);
-            let spec = BGPSessionSpec {
-                node_name: self.node.clone(),
-                peer: desire.class_of(range.unwrap_or(peer)).to_owned(),
-                remote: desire.remote_of(peer, peer_config),
-            };
-            let why = Source { reason: desire.source_reasons.get(range.unwrap_or(peer)), facts };
-            let (view, wall) = (bfd.view(peer), Timestamp::now());
-            let status = session_status::of(&live, peer_config, why, view.as_ref(), before, now, wall);
-            let settled = live.state == State::Established;
-            let tracked = self.sessions.entry(peer.clone()).or_insert_with(|| Tracked {
-                wish: (spec.clone(), BGPSessionStatus::default()),
-                due: None,
-                written: None,
-            });
-            let wish = (spec, status);
-            // Counts alone are written while the session is young, then when the last write is old.
-            let differs = tracked.wish != wish;
-            let only_counts = differs && without_counts(&tracked.wish.1) == without_counts(&wish.1);
-            let fresh = tracked.written.as_ref().is_some_and(|(_, at)| now.duration_since(*at) < DRIFT);
-            let drifts = only_counts && fresh && now.duration_since(live.since) > DRIFT;
-            if differs && !drifts && !fails_as_before(&tracked.wish.1, &wish.1) {
-                tracked.wish = wish;
-                tracked.due = sooner(tracked.due, tracked.written.as_ref().map(|(_, at)| *at), settled, now);
+            if !self.introduced {
+                self.look_within(BUSY, now);
             }
         }
-        self.node_wish(speaker, desire, fib, now);
+        ours.into_iter().for_each(|peer| self.wish_for(peer, sees, now));
     }
 
-    fn node_wish(&mut self, speaker: &Speaker, desire: &Desire, fib: &Fib, now: Instant) {
+    fn wish_for(&mut self, peer: &PeerName, sees: Sees<'_>, now: Instant) {
+        let Sees { speaker, desire, bfd, facts, .. } = sees;
+        let known = speaker.peer(peer).zip(speaker.settings(peer)).filter(|_| is_ours(peer, sees));
+        let Some((live, settings)) = known else { return self.forget(peer, now) };
+        let before = self.sessions.get(peer).map(|tracked| &tracked.wish.1);
+        let of_range = speaker.range(peer).unwrap_or(peer);
+        let spec = BGPSessionSpec {
+            node_name: self.node.clone(),
+            peer: desire.class_of(of_range).to_owned(),
+            remote: desire.remote_of(peer, settings),
+        };
+        let why = Source { reason: desire.source_reasons.get(of_range), facts };
+        let (view, wall) = (bfd.view(peer), Timestamp::now());
+        let status = session_status::of(&live, settings, why, view.as_ref(), before, now, wall);
+        let settled = live.state == State::Established;
+        let tracked = self.sessions.entry(peer.clone()).or_insert_with(|| Tracked {
+            wish: (spec.clone(), BGPSessionStatus::default()),
+            due: None,
+            written: None,
+        });
+        let wish = (spec, status);
+        // Counts alone are written while the session is young, then when the last write is old.
+        let differs = tracked.wish != wish;
+        let only_counts = differs && without_counts(&tracked.wish.1) == without_counts(&wish.1);
+        let fresh = tracked.written.as_ref().is_some_and(|(_, at)| now.duration_since(*at) < DRIFT);
+        let drifts = only_counts && fresh && now.duration_since(live.since) > DRIFT;
+        if differs && !drifts && !fails_as_before(&tracked.wish.1, &wish.1) {
+            tracked.wish = wish;
+            tracked.due = sooner(tracked.due, tracked.written.as_ref().map(|(_, at)| *at), settled, now);
+        }
+    }
+
+    fn node_wish(&mut self, Sees { speaker, desire, fib, .. }: Sees<'_>, now: Instant) {
         let before = self.fabric_node.as_ref().map(|tracked| &tracked.wish.ready);
         let wish = NodeWish {
             bgp: session_status::node_bgp(desire),
@@ -300,13 +327,14 @@ impl Status {
         }
     }
 
-    /// Sessions of peers that are gone: their objects go too.
-    fn forget(&mut self, keep: impl Fn(&PeerName) -> bool) {
-        let gone: Vec<PeerName> = self.sessions.keys().filter(|peer| !keep(peer)).cloned().collect();
-        for peer in gone {
-            if self.writes.try_send(Write::Forget { session: self.name(&peer) }).is_ok() {
-                self.sessions.remove(&peer);
-            }
+    /// The session of a peer that is gone: its object goes too.
+    fn forget(&mut self, peer: &PeerName, now: Instant) {
+        if !self.sessions.contains_key(peer) {
+            return;
+        }
+        match self.writes.try_send(Write::Forget { session: self.name(peer) }) {
+            Ok(()) => drop(self.sessions.remove(peer)),
+            Err(_) => self.look_within(BUSY, now),
         }
     }
 
@@ -328,6 +356,15 @@ impl Status {
             offer(&self.writes, write, tracked, now);
         }
     }
+}
+
+/// Whether there is an object for a peer, and we write it.
+fn is_ours(peer: &PeerName, Sees { speaker, desire, .. }: Sees<'_>) -> bool {
+    let is_wanted = desire
+        .speaker
+        .as_ref()
+        .is_some_and(|config| config.peers.contains_key(peer) || speaker.range(peer).is_some());
+    is_wanted && desire.reports(peer)
 }
 
 fn offer<T: Clone + PartialEq>(
@@ -415,8 +452,7 @@ pub(crate) fn condition(
 
 /// Sessions that are up.
 fn established(speaker: &Speaker) -> usize {
-    let peers = speaker.peers().filter_map(|(name, _, _)| speaker.peer(name));
-    peers.filter(|peer| peer.state == State::Established).count()
+    speaker.states().filter(|(_, _, state, _)| *state == State::Established).count()
 }
 
 /// A value as the store takes it.

@@ -324,7 +324,11 @@ impl<S: Store> Driver<S> {
                     let gone = gone.destination.addr();
                     routes |= self.attached.values().any(|attached| attached.addresses.contains(&gone));
                 }
-                KernelEvent::Neighbour(_) | KernelEvent::NeighbourGone(_) | KernelEvent::Routes => {}
+                KernelEvent::Neighbour(_)
+                | KernelEvent::NeighbourGone(_)
+                | KernelEvent::Routes
+                // No route of ours goes by one.
+                | KernelEvent::OwnObjectGone => {}
             }
         }
         self.objects.news.node |= node;

@@ -173,6 +173,7 @@ fn remove_routes(socket: &RouteSocket, protocol: u8) -> anyhow::Result<usize> {
         let key = RouteKey { table: found.table, destination: found.destination, metric: found.metric };
         route::delete(socket, &key, protocol)?;
     }
+    route::delete_objects(socket, protocol)?;
     Ok(routes.len())
 }
 

@@ -112,8 +112,9 @@ impl Bfd {
     /// Takes the whole desired set. What is equal is not touched.
     pub(crate) fn want(&mut self, desire: &Desire, speaker: &Speaker, facts: &Facts) {
         let neighbours = neighbours(desire, speaker);
-        self.outlives = neighbours.iter().any(|(name, ..)| !is_up(speaker, name));
-        let wanted = sessions(desire, &neighbours, facts, &self.wanted);
+        self.outlives = neighbours.iter().any(|(_, is_up)| !is_up);
+        let neighbours = neighbours.iter().map(|(neighbour, _)| *neighbour);
+        let wanted = sessions(desire, neighbours, facts, &self.wanted);
         if wanted != self.wanted {
             self.known.retain(|peer, _| wanted.contains_key(peer));
             self.wanted = wanted;
@@ -295,26 +296,31 @@ fn settings<'a>(speaker: &'a SpeakerConfig, name: &PeerName) -> Option<&'a PeerC
 /// A neighbour of a range: its name, and how it is timed.
 type Neighbour<'a> = (&'a PeerName, &'a PeerConfig, Timing);
 
-fn is_up(speaker: &Speaker, peer: &PeerName) -> bool {
-    speaker.peer(peer).is_some_and(|peer| peer.state == fsm::State::Established)
+/// Whether the paths of neighbours depend on how their sessions stand.
+pub(crate) fn watches_ranges(desire: &Desire) -> bool {
+    let ranges = desire.speaker.iter().flat_map(|config| config.ranges.keys());
+    ranges.into_iter().any(|range| desire.bfd.contains_key(range))
 }
 
-/// The neighbours of ranges whose path is watched. Whoever dials may say who he is before anything is sent to him: there is
-/// BFD while the BGP session is Established, and for as long as routes of one that ended are kept.
-fn neighbours<'a>(desire: &Desire, speaker: &'a Speaker) -> Vec<Neighbour<'a>> {
+/// The neighbours of ranges whose path is watched, and whether their session is up. Whoever dials may say who he is before
+/// anything is sent to him: there is BFD while the BGP session is Established, and for as long as routes of one that ended are
+/// kept.
+fn neighbours<'a>(desire: &Desire, speaker: &'a Speaker) -> Vec<(Neighbour<'a>, bool)> {
     let of_ranges = speaker.peers().filter_map(|(name, config, range)| {
         let timing = desire.bfd.get(range?)?;
-        let keeps = || speaker.peer(name)?.families.iter().any(|family| family.stale > 0).then_some(());
-        (is_up(speaker, name) || keeps().is_some()).then_some((name, config, *timing))
+        let status = speaker.peer(name)?;
+        let is_up = status.state == fsm::State::Established;
+        let keeps = status.families.iter().any(|family| family.stale > 0);
+        (is_up || keeps).then_some(((name, config, *timing), is_up))
     });
     of_ranges.collect()
 }
 
 /// The sessions that should be there: of peers that should be up, on the path that BGP takes. A path that is gone for
 /// now is the one of before: that its session goes down is what BFD is for.
-fn sessions(
-    desire: &Desire,
-    neighbours: &[Neighbour<'_>],
+fn sessions<'a>(
+    desire: &'a Desire,
+    neighbours: impl Iterator<Item = Neighbour<'a>>,
     facts: &Facts,
     last: &BTreeMap<PeerName, SessionConfig>,
 ) -> BTreeMap<PeerName, SessionConfig> {
@@ -322,7 +328,7 @@ fn sessions(
         let config = desire.speaker.as_ref()?.peers.get(name)?;
         Some((name, config, *timing))
     });
-    let wanted = named.chain(neighbours.iter().copied()).filter_map(|(name, config, timing)| {
+    let wanted = named.chain(neighbours).filter_map(|(name, config, timing)| {
         if matches!(config.admin, AdminState::Shutdown { .. }) {
             return None;
         }

@@ -39,7 +39,7 @@ fn multihop(config: &mut PeerConfig) {
 #[test]
 fn a_session_is_wanted_for_a_peer_with_a_profile_that_should_be_up() {
     let facts = Facts::default();
-    let of = |config| sessions(&desire(config), &[], &facts, &BTreeMap::new());
+    let of = |config| sessions(&desire(config), std::iter::empty(), &facts, &BTreeMap::new());
     let found = of(peer(multihop));
     let path = found[&name()].path;
     assert_eq!((path.multihop, path.interface), (true, None));
@@ -62,10 +62,10 @@ fn a_path_that_is_gone_for_now_is_that_of_before_unless_the_peer_is_another() {
         multihop: false,
     };
     let last = BTreeMap::from([(name(), SessionConfig { path, timing: timing(300) })]);
-    let found = sessions(&desire(peer(|_| {})), &[], &facts, &last);
+    let found = sessions(&desire(peer(|_| {})), std::iter::empty(), &facts, &last);
     assert_eq!(found[&name()], SessionConfig { path, timing: timing(100) }, "with the timers of now");
     let moved = peer(|config| config.remote = "10.0.0.9".parse().unwrap());
-    assert_eq!(sessions(&desire(moved), &[], &facts, &last), BTreeMap::new());
+    assert_eq!(sessions(&desire(moved), std::iter::empty(), &facts, &last), BTreeMap::new());
 }
 
 #[test]
@@ -129,7 +129,8 @@ fn a_neighbour_of_a_range_is_watched_by_its_own_name_as_the_range_says() {
     let (neighbour, config) = (PeerName::from("rack.10.0.0.7"), peer(multihop));
     let mut desire = desire(peer(multihop));
     desire.bfd.insert(PeerName::from("rack"), timing(300));
-    let found = sessions(&desire, &[(&neighbour, &config, timing(300))], &facts, &BTreeMap::new());
+    let found =
+        sessions(&desire, std::iter::once((&neighbour, &config, timing(300))), &facts, &BTreeMap::new());
     assert_eq!(found.len(), 2, "the range itself has no path: {found:?}");
     assert_eq!(found[&neighbour].timing, timing(300));
 }

@@ -77,13 +77,13 @@ fn a_next_hop_behind_a_router_is_reached_through_it() {
         };
         wishes(inbox).into_iter().filter_map(hop).collect()
     };
-    fib.gateway(next_hop, Some(NextHop::via(router)));
+    fib.leads(next_hop, NextHop::via_on(router, 3));
     fib.learned(change("10.244.0.0/26".parse().unwrap(), true));
     assert_eq!(gateways(&inbox), [router]);
     // The same again writes nothing; on a link of ours it is its own gateway.
-    fib.gateway(next_hop, Some(NextHop::via(router)));
+    fib.leads(next_hop, NextHop::via_on(router, 3));
     assert_eq!(gateways(&inbox), Vec::<IpAddr>::new());
-    fib.gateway(next_hop, None);
+    fib.leads(next_hop, NextHop::via_on(next_hop, 2));
     assert_eq!(gateways(&inbox), [next_hop]);
 }
 

@@ -30,7 +30,7 @@ mod own;
 pub use own::{OwnRoutes, Removals};
 
 // Multicast groups (linux/rtnetlink.h, RTMGRP_*).
-const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
+const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400 | 1 << (libc::RTNLGRP_NEXTHOP - 1);
 /// Room for some 5,000 events between two turns of the loop.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// One datagram of events; the kernel sends one event each.
@@ -52,6 +52,8 @@ pub enum KernelEvent {
     Routes,
     /// A route of ours was removed, by the kernel or by one of those of whom we are told ([`Removals`]).
     OwnRouteGone(KernelRoute),
+    /// A next-hop object of ours was removed by another, and with it, without a word, the routes that went by it.
+    OwnObjectGone,
     /// Events were lost and everything was listed again: compare with what you hold, kernel routes included.
     Resync,
 }
@@ -243,6 +245,7 @@ impl State {
                 KernelEvent::NeighbourGone(neighbour)
             }),
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE => self.route(message),
+            route::RTM_DELNEXTHOP => self.object(message),
             NLMSG_OVERRUN => {
                 self.relist = Relist::All;
                 None
@@ -250,6 +253,12 @@ impl State {
             _ => None,
         };
         self.pending.extend(event);
+    }
+
+    fn object(&self, message: &Received<'_>) -> Option<KernelEvent> {
+        let protocol = message.body.get(route::OBJECT_PROTOCOL_AT as usize)?;
+        let mut told = self.own.iter().filter(|own| own.removals != Removals::NotTold);
+        told.any(|own| own.protocol == *protocol).then_some(KernelEvent::OwnObjectGone)
     }
 
     fn route(&mut self, message: &Received<'_>) -> Option<KernelEvent> {

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::packet::{self, Request};
+use crate::packet::Outgoing;
 use crate::wire::{self, Received};
 
 mod error;
@@ -98,12 +98,17 @@ impl RouteSocket {
     }
 
     /// Sends one message and waits for its acknowledgement.
-    pub(crate) fn request(&self, what: &str, message: Request) -> Result<(), NetlinkError> {
+    pub(crate) fn request(&self, what: &str, message: impl Outgoing) -> Result<(), NetlinkError> {
         self.query(what, message).map(drop)
     }
 
     /// As [`Self::request`], where what is already so counts as done.
-    pub(crate) fn ensure(&self, what: &str, intent: Intent, message: Request) -> Result<(), NetlinkError> {
+    pub(crate) fn ensure(
+        &self,
+        what: &str,
+        intent: Intent,
+        message: impl Outgoing,
+    ) -> Result<(), NetlinkError> {
         match self.request(what, message) {
             Err(NetlinkError::Refused { refusal, .. })
                 if refusal.disagreement(intent) == Disagreement::AlreadySo =>
@@ -115,12 +120,12 @@ impl RouteSocket {
     }
 
     /// Sends one message; the messages it is answered with, each as kind and body, before the acknowledgement.
-    pub(crate) fn query(&self, what: &str, mut message: Request) -> Result<Vec<Answer>, NetlinkError> {
-        message.header.flags |= NLM_F_ACK;
+    pub(crate) fn query(&self, what: &str, mut message: impl Outgoing) -> Result<Vec<Answer>, NetlinkError> {
+        message.add_flags(NLM_F_ACK);
         let mut inner = self.lock();
         let sequence = inner.next_sequence();
         let mut bytes = Vec::new();
-        packet::append(message, sequence, &mut bytes);
+        message.append(sequence, &mut bytes);
         inner.send(what, &bytes)?;
         let mut answers = Vec::new();
         let mut outcome = None;
@@ -149,14 +154,14 @@ impl RouteSocket {
     pub(crate) fn dump<T>(
         &self,
         what: &str,
-        message: &Request,
+        message: &impl Outgoing,
         mut parse: impl FnMut(u16, &[u8]) -> Option<T>,
     ) -> Result<Vec<T>, NetlinkError> {
         let mut inner = self.lock();
         let mut attempt = 1;
         loop {
             let mut message = message.clone();
-            message.header.flags |= NLM_F_DUMP;
+            message.add_flags(NLM_F_DUMP);
             let (listed, interrupted) = inner.dump_once(what, message, self.timeout, &mut parse)?;
             if !interrupted || attempt >= DUMP_ATTEMPTS {
                 return Ok(listed);
@@ -172,7 +177,7 @@ impl RouteSocket {
     pub(crate) fn batch(
         &self,
         what: &str,
-        messages: Vec<Request>,
+        messages: Vec<impl Outgoing>,
     ) -> Result<Vec<Option<Refusal>>, NetlinkError> {
         let mut inner = self.lock();
         let mut outcomes = Vec::with_capacity(messages.len());
@@ -183,12 +188,11 @@ impl RouteSocket {
             let mut count: u32 = 0;
             while let Some(mut message) = messages.next() {
                 count += 1;
-                let full =
-                    count as usize >= BATCH_MESSAGES || bytes.len() + message.buffer_len() >= BATCH_BYTES;
+                let full = count as usize >= BATCH_MESSAGES || bytes.len() + message.length() >= BATCH_BYTES;
                 if full || messages.peek().is_none() {
-                    message.header.flags |= NLM_F_ACK;
+                    message.add_flags(NLM_F_ACK);
                 }
-                packet::append(message, inner.next_sequence(), &mut bytes);
+                message.append(inner.next_sequence(), &mut bytes);
                 if full {
                     break;
                 }
@@ -248,13 +252,13 @@ impl Inner {
     fn dump_once<T>(
         &mut self,
         what: &str,
-        message: Request,
+        message: impl Outgoing,
         timeout: Duration,
         parse: &mut impl FnMut(u16, &[u8]) -> Option<T>,
     ) -> Result<(Vec<T>, bool), NetlinkError> {
         let sequence = self.next_sequence();
         let mut bytes = Vec::new();
-        packet::append(message, sequence, &mut bytes);
+        message.append(sequence, &mut bytes);
         self.send(what, &bytes)?;
         let mut listed = Vec::new();
         let mut interrupted = false;

@@ -14,6 +14,8 @@ use netlink_packet_core::{
 use netlink_packet_route::link::{AfSpecInet, InfoKind};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use crate::wire;
+
 const IFLA_INET_CONF: u16 = 1;
 
 /// The address families of which routes and addresses are read.
@@ -27,6 +29,44 @@ pub(crate) fn request(message: RouteNetlinkMessage, flags: u16) -> Request {
     let mut request = Request::from(message);
     request.header.flags = flags | NLM_F_REQUEST;
     request
+}
+
+/// A message that a route socket sends: one of the crate's, or one of ours where the crate has none.
+pub(crate) trait Outgoing: Clone {
+    /// Adds these to the flags of its header.
+    fn add_flags(&mut self, flags: u16);
+    /// Bytes, header included.
+    fn length(&self) -> usize;
+    /// Appends it to a datagram under this sequence number.
+    fn append(self, sequence: u32, datagram: &mut Vec<u8>);
+}
+
+impl Outgoing for Request {
+    fn add_flags(&mut self, flags: u16) {
+        self.header.flags |= flags;
+    }
+
+    fn length(&self) -> usize {
+        self.buffer_len()
+    }
+
+    fn append(self, sequence: u32, datagram: &mut Vec<u8>) {
+        append(self, sequence, datagram);
+    }
+}
+
+impl Outgoing for wire::Message {
+    fn add_flags(&mut self, flags: u16) {
+        Self::add_flags(self, flags);
+    }
+
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    fn append(self, sequence: u32, datagram: &mut Vec<u8>) {
+        self.finish_into(sequence, datagram);
+    }
 }
 
 /// Appends the request to a datagram under this sequence number.

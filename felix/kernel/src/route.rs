@@ -15,34 +15,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 
 pub use crate::delta::Counts;
 use crate::delta::Delta;
 use crate::netlink::{Disagreement, Intent, NetlinkError, Refusal, RouteSocket};
-use crate::packet::Request;
 use crate::shared::Shared;
 
+mod apply;
 mod message;
+mod object;
 mod value;
 pub use message::{KernelNextHop, KernelRoute, RouteType, dump, dump_others};
+pub use object::delete_objects;
 pub use value::{
     InvalidRoute, MAIN_TABLE, MAX_NEXT_HOPS, METRIC_DEFAULT_V6, NextHop, Route, RouteKey, RouteKind, Tunnel,
 };
 
+use object::Objects;
 use value::Way;
 
 pub(crate) use message::PROTOCOL_AT;
+pub(crate) use object::{PROTOCOL_AT as OBJECT_PROTOCOL_AT, RTM_DELNEXTHOP, RTM_NEWNEXTHOP};
 
 #[cfg(test)]
 mod tests;
-
-const NOT_YET_FIRST: Duration = Duration::from_millis(100);
-const NOT_YET_LAST: Duration = Duration::from_secs(5);
-const WRONG_FIRST: Duration = Duration::from_secs(1);
-const WRONG_LAST: Duration = Duration::from_secs(60);
 
 /// The routes of one protocol number in one namespace. Routes of other protocols are neither read nor touched.
 #[derive(Debug)]
@@ -52,6 +51,8 @@ pub struct RouteTable {
     v4: Delta<RouteKey, Arc<Way>>,
     v6: Delta<RouteKey, Arc<Way>>,
     ways: Shared<Way>,
+    /// Where routes go by next-hop objects.
+    objects: Option<Objects>,
     /// Wanted with more than one next hop: IPv4, IPv6.
     multipath: [usize; 2],
     /// Found at start and not wanted yet: kept until swept.
@@ -124,12 +125,20 @@ impl RouteTable {
             v4: Delta::new(),
             v6: Delta::new(),
             ways: Shared::default(),
+            objects: None,
             multipath: [0; 2],
             adopted: BTreeSet::new(),
             refused: BTreeMap::new(),
             refusals: 0,
             stale: false,
         }
+    }
+
+    /// The same, whose routes go by next-hop objects where their next hops name gateway and interface: for a table of many
+    /// routes with few next hops.
+    #[must_use]
+    pub fn with_objects(self) -> Self {
+        Self { objects: Some(Objects::new(self.protocol)), ..self }
     }
 
     /// Reads our routes from the kernel and keeps those not wanted (yet) until they are swept. How many were found.
@@ -160,7 +169,10 @@ impl RouteTable {
     /// # Errors
     /// The route is one that no kernel would take, or that this version does not write. Nothing changed.
     pub fn set(&mut self, route: Route) -> Result<RouteKey, InvalidRoute> {
-        let (key, way) = route.normalised()?.split();
+        let (key, mut way) = route.normalised()?.split();
+        if let (Some(objects), RouteKind::Unicast { next_hops }) = (&mut self.objects, &way.kind) {
+            way.object = objects.number(next_hops);
+        }
         let way = self.ways.share(way);
         self.adopted.remove(&key);
         let delta = self.delta(&key);
@@ -312,10 +324,18 @@ impl RouteTable {
     }
 
     fn read(&mut self, socket: &RouteSocket) -> Result<(), NetlinkError> {
+        self.read_objects(socket)?;
         let found = dump(socket, Some(self.protocol))?;
         let (mut held_v4, mut held_v6) = (Vec::new(), Vec::new());
         for found in found {
-            let (key, found) = found.to_route().split();
+            let object = found.object;
+            let (key, mut found) = found.to_route().split();
+            if let Some((objects, number)) = self.objects.as_ref().zip(object)
+                && let Some(next_hops) = objects.next_hops(number)
+            {
+                found.kind = RouteKind::Unicast { next_hops };
+            }
+            found.object = object;
             let way = match self.delta(&key).desired(&key) {
                 // The kernel fills in what was left open (the interface of a gateway): that is no difference.
                 Some(wanted) if found.satisfies(wanted) => Arc::clone(wanted),
@@ -330,6 +350,17 @@ impl RouteTable {
         self.refusals += 1;
         self.stale = false;
         Ok(())
+    }
+
+    fn read_objects(&mut self, socket: &RouteSocket) -> Result<(), NetlinkError> {
+        match self.objects.as_mut().map_or(Ok(()), |objects| objects.read(socket)) {
+            Err(error) if object::is_unsupported(&error) && self.wanted().next().is_none() => {
+                tracing::info!("this kernel has no next-hop objects: every route names its own next hops");
+                self.objects = None;
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     fn deltas(&self) -> impl Iterator<Item = &Delta<RouteKey, Arc<Way>>> {
@@ -373,134 +404,7 @@ impl RouteTable {
         let deletions = self.deltas().flat_map(Delta::deletions);
         deletions.filter(move |key| !self.adopted.contains(key) && self.is_due_key(key, now))
     }
-
-    fn apply_pending(
-        &mut self,
-        socket: &RouteSocket,
-        now: Instant,
-        applied: &mut Applied,
-    ) -> Result<(), NetlinkError> {
-        let updates: Vec<RouteKey> = self.due_updates(now).copied().collect();
-        let occupied = self.write(socket, updates, now, applied)?;
-        if !occupied.is_empty() {
-            // Somebody holds these places. If it is we (a write whose answer was lost), the dump says so and they are
-            // replaced or already right; if it is another protocol, they stay refused.
-            self.resync(socket)?;
-            let (ours, foreign): (Vec<_>, Vec<_>) =
-                occupied.into_iter().partition(|(key, _)| self.delta(key).actual(key).is_some());
-            for (key, refusal) in foreign {
-                self.refuse(key, refusal, Disagreement::Wrong, now, applied);
-            }
-            let again = ours.into_iter().map(|(key, _)| key);
-            let again = again.filter(|key| self.delta(key).is_pending(key)).collect();
-            for (key, refusal) in self.write(socket, again, now, applied)? {
-                self.refuse(key, refusal, Disagreement::Wrong, now, applied);
-            }
-        }
-        self.remove(socket, now, applied)
-    }
-
-    /// Writes these routes; those whose place is taken come back with the refusal.
-    fn write(
-        &mut self,
-        socket: &RouteSocket,
-        keys: Vec<RouteKey>,
-        now: Instant,
-        applied: &mut Applied,
-    ) -> Result<Vec<(RouteKey, Refusal)>, NetlinkError> {
-        let mut occupied = Vec::new();
-        for keys in keys.chunks(CHUNK) {
-            let (keys, messages): (Vec<_>, Vec<_>) =
-                keys.iter().filter_map(|key| Some((*key, self.write_message(key)?))).unzip();
-            let outcomes = match socket.batch("write routes", messages) {
-                Ok(outcomes) => outcomes,
-                Err(err) => {
-                    keys.into_iter().for_each(|key| self.delta_mut(&key).doubt(key));
-                    return Err(err);
-                }
-            };
-            for (key, outcome) in keys.into_iter().zip(outcomes) {
-                match outcome {
-                    None => {
-                        self.forget_refusal(&key);
-                        self.delta_mut(&key).confirm_desired(key);
-                        applied.written += 1;
-                    }
-                    Some(refusal) if refusal.errno == libc::EEXIST => occupied.push((key, refusal)),
-                    Some(refusal) => {
-                        // A refused IPv6 multipath replacement may have removed the old route already.
-                        self.stale |= self.delta(&key).actual(&key).is_some();
-                        let disagreement = refusal.disagreement(Intent::Create);
-                        self.refuse(key, refusal, disagreement, now, applied);
-                    }
-                }
-            }
-        }
-        Ok(occupied)
-    }
-
-    fn write_message(&self, key: &RouteKey) -> Option<Request> {
-        let delta = self.delta(key);
-        let route = Route::join(key, delta.desired(key)?);
-        // NLM_F_REPLACE takes whatever route holds this prefix and metric, another's too. So only where the kernel said
-        // that it is ours; else it must be free.
-        let how = if delta.actual(key).is_some() { NLM_F_REPLACE } else { NLM_F_EXCL };
-        Some(message::new_route(&route, self.protocol, NLM_F_CREATE | how))
-    }
-
-    fn remove(
-        &mut self,
-        socket: &RouteSocket,
-        now: Instant,
-        applied: &mut Applied,
-    ) -> Result<(), NetlinkError> {
-        let keys: Vec<RouteKey> = self.due_deletions(now).copied().collect();
-        for keys in keys.chunks(CHUNK) {
-            let messages = keys.iter().map(|key| message::delete_route(key, self.protocol)).collect();
-            let outcomes = match socket.batch("remove routes", messages) {
-                Ok(outcomes) => outcomes,
-                Err(err) => {
-                    keys.iter().for_each(|key| self.delta_mut(key).doubt(*key));
-                    return Err(err);
-                }
-            };
-            for (key, outcome) in keys.iter().zip(outcomes) {
-                match outcome.map(|refusal| (refusal.disagreement(Intent::Delete), refusal)) {
-                    None | Some((Disagreement::AlreadySo, _)) => {
-                        self.forget_refusal(key);
-                        self.delta_mut(key).confirm(*key, None);
-                        applied.removed += 1;
-                    }
-                    Some((disagreement, refusal)) => self.refuse(*key, refusal, disagreement, now, applied),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn refuse(
-        &mut self,
-        key: RouteKey,
-        refusal: Refusal,
-        disagreement: Disagreement,
-        now: Instant,
-        applied: &mut Applied,
-    ) {
-        let attempts = self.refused.get(&key).map_or(0, |refused| refused.attempts).saturating_add(1);
-        let (first, last) = match disagreement {
-            Disagreement::NotYet | Disagreement::AlreadySo => (NOT_YET_FIRST, NOT_YET_LAST),
-            Disagreement::Wrong => (WRONG_FIRST, WRONG_LAST),
-        };
-        let pause = first.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(last);
-        let due = now.checked_add(pause);
-        self.refusals += 1;
-        self.refused.insert(key, Refused { refusal: refusal.clone(), disagreement, attempts, due });
-        applied.refused.push((key, disagreement, refusal));
-    }
 }
-
-/// Routes confirmed together: after a lost answer no more than these are in doubt.
-const CHUNK: usize = 1024;
 
 /// Writes one route and waits for the answer; a route that is already there is replaced. For a pod's own namespace, where
 /// nobody else writes.
@@ -510,7 +414,7 @@ const CHUNK: usize = 1024;
 pub fn replace(socket: &RouteSocket, route: Route, protocol: u8) -> Result<(), RouteError> {
     let route = route.normalised()?;
     let what = format!("set route {}", route.key());
-    let message = message::new_route(&route, protocol, NLM_F_CREATE | NLM_F_REPLACE);
+    let message = message::new_route(&route, None, protocol, NLM_F_CREATE | NLM_F_REPLACE);
     Ok(socket.request(&what, message)?)
 }
 

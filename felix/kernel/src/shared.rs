@@ -33,6 +33,11 @@ impl<T: Ord> Shared<T> {
         self.values.insert(Arc::clone(&held));
         held
     }
+
+    /// Each value, and how many hold it.
+    pub fn holders(&self) -> impl Iterator<Item = (&T, usize)> {
+        self.values.iter().map(|held| (&**held, Arc::strong_count(held) - 1))
+    }
 }
 
 #[cfg(test)]
@@ -49,5 +54,6 @@ mod tests {
         }
         assert!(shared.values.len() <= FEW, "{} values", shared.values.len());
         assert!(Arc::ptr_eq(&one, &shared.share(1)));
+        assert!(shared.holders().any(|found| found == (&1, 2)));
     }
 }

@@ -12,7 +12,9 @@ use crate::sockopt::{self, Plain};
 /// TCP-MD5 keys are at most this long, bytes (TCP_MD5SIG_MAXKEYLEN).
 pub const MD5_KEY_MAX: usize = 80;
 const TCP_MD5SIG_FLAG_PREFIX: u8 = 1;
-const BACKLOG: i32 = 128;
+/// Connections that wait to be accepted, as far as net.core.somaxconn allows: the clients of a reflector that restarts come at
+/// once, and whoever finds no room tries again after a second.
+const BACKLOG: i32 = 4096;
 /// Network control traffic (RFC 4271 appendix E: precedence 6): DSCP CS6.
 const DSCP_CS6: u32 = 0xc0;
 

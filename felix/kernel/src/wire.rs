@@ -2,7 +2,7 @@
 //!
 //! Headers and attributes are read by netlink-packet-core. That crate writes an attribute from a type that knows its
 //! length, or from finished bytes, which for the deep nests of nf_tables would be copied once per level: hence the writer
-//! here. rtnetlink is written by netlink-packet-route (see `packet`).
+//! here. rtnetlink is written by netlink-packet-route (see `packet`), but for next-hop objects, which that crate lacks.
 //! All integers are in host byte order, all attributes padded to four bytes.
 
 use netlink_packet_core::{NLA_HEADER_SIZE, NetlinkBuffer, NlasIterator};

@@ -47,6 +47,7 @@ fn route(destination: &str, metric: u32, hops: &[(Option<&str>, u32)]) -> Kernel
         source: None,
         mtu: None,
         extended: false,
+        object: None,
     }
 }
 

@@ -5,6 +5,8 @@
 //!
 //! ```text
 //!  no route, or of another protocol ──────────► heard
+//!  RTM_NEWNEXTHOP of anybody ─────────────────► dropped
+//!  RTM_DELNEXTHOP ── whoever asked for it ────► heard, unless it was the socket that writes ours
 //!  RTM_NEWROUTE of ours ──────────────────────► dropped
 //!  RTM_DELROUTE of ours ── whoever asked for it ► heard, unless it was the socket that writes them
 //! ```
@@ -14,7 +16,7 @@ use std::io;
 use netlink_sys::Socket;
 use socket2::{SockFilter, SockRef};
 
-use crate::route::PROTOCOL_AT;
+use crate::route::{PROTOCOL_AT, RTM_DELNEXTHOP, RTM_NEWNEXTHOP};
 
 /// Routes of one protocol number: they resolve no next hop, so that only their loss matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +57,9 @@ pub(super) fn attach(socket: &Socket, own: &[OwnRoutes]) -> io::Result<()> {
 
 fn program(own: &[OwnRoutes]) -> Vec<SockFilter> {
     let (new, gone) = (in_wire_order(libc::RTM_NEWROUTE), in_wire_order(libc::RTM_DELROUTE));
-    let mut program = vec![load(libc::BPF_H, TYPE), jump(new, 2, 0), jump(gone, 1, 0), answer(HEARD)];
+    let mut program = vec![load(libc::BPF_H, TYPE)];
+    program.append(&mut objects(own));
+    program.extend([jump(new, 2, 0), jump(gone, 1, 0), answer(HEARD)]);
     for OwnRoutes { protocol, removals } in own {
         let mut block = Vec::new();
         match removals {
@@ -73,6 +77,23 @@ fn program(own: &[OwnRoutes]) -> Vec<SockFilter> {
         program.push(unless(u32::from(*protocol), u8::try_from(block.len()).unwrap_or(0)));
         program.append(&mut block);
     }
+    program.push(answer(HEARD));
+    program
+}
+
+/// With the message's type loaded, which is loaded afterwards as well: next-hop objects, of which only those matter that others
+/// remove.
+fn objects(own: &[OwnRoutes]) -> Vec<SockFilter> {
+    let mut of_ours = Vec::new();
+    for removals in own.iter().map(|own| own.removals) {
+        if let Removals::ToldUnlessBy(port) = removals {
+            of_ours.extend([unless(u32::from_be_bytes(port.to_ne_bytes()), 1), answer(DROPPED)]);
+        }
+    }
+    let mut program = vec![unless(in_wire_order(RTM_NEWNEXTHOP), 1), answer(DROPPED)];
+    program.push(unless(in_wire_order(RTM_DELNEXTHOP), u8::try_from(of_ours.len() + 2).unwrap_or(0)));
+    program.push(load(libc::BPF_W, PORT));
+    program.append(&mut of_ours);
     program.push(answer(HEARD));
     program
 }

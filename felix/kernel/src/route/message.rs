@@ -31,8 +31,11 @@ pub struct KernelRoute {
     pub next_hops: Vec<KernelNextHop>,
     pub source: Option<IpAddr>,
     pub mtu: Option<u32>,
-    /// It has what [`Route`] cannot say: an encapsulation or a next-hop object.
+    /// It has what [`Route`] cannot say: an encapsulation.
     pub extended: bool,
+    /// The number of the next-hop object that it goes by. The kernel lists its next hops as well, unless sysctl
+    /// net.ipv4.nexthop_compat_mode says otherwise.
+    pub object: Option<u32>,
 }
 
 /// One next hop as the kernel lists it.
@@ -105,17 +108,19 @@ fn dump_request(family: AddressFamily, protocol: Option<u8>) -> Request {
     packet::request(RouteNetlinkMessage::GetRoute(message), 0)
 }
 
-pub(super) fn new_route(route: &Route, protocol: u8, flags: u16) -> Request {
+/// `object`: the number of a next-hop object, which then stands for the route's next hops.
+pub(super) fn new_route(route: &Route, object: Option<u32>, protocol: u8, flags: u16) -> Request {
     let mut message = message(&route.key(), protocol);
     let RouteMessage { header, attributes, .. } = &mut message;
     header.kind = KernelType::Unicast;
-    match &route.kind {
-        RouteKind::Blackhole => header.kind = KernelType::BlackHole,
-        RouteKind::Connected { ifindex } => {
+    match (&route.kind, object) {
+        (RouteKind::Unicast { .. }, Some(object)) => attributes.push(RouteAttribute::NhId(object)),
+        (RouteKind::Blackhole, _) => header.kind = KernelType::BlackHole,
+        (RouteKind::Connected { ifindex }, _) => {
             header.scope = link_scope(route);
             attributes.push(RouteAttribute::Oif(*ifindex));
         }
-        RouteKind::Unicast { next_hops } => {
+        (RouteKind::Unicast { next_hops }, None) => {
             if next_hops.iter().all(|hop| hop.gateway.is_none()) {
                 header.scope = link_scope(route);
             }
@@ -210,6 +215,7 @@ impl KernelRoute {
             source: None,
             mtu: None,
             extended: false,
+            object: None,
         };
         // The flags of a lone next hop are the low byte of the route's.
         let flags = u8::try_from(header.flags.bits() & 0xff).unwrap_or(0);
@@ -258,7 +264,7 @@ impl KernelRoute {
                     self.next_hops.push(found);
                 }
             }
-            RouteAttribute::NhId(_) => self.extended = true,
+            RouteAttribute::NhId(object) => self.object = Some(object),
             other => single.take(&other, &mut self.extended),
         }
     }

@@ -99,7 +99,7 @@ proptest! {
     fn a_message_reads_back_as_the_route_it_was_made_of(wanted in route()) {
         let wanted = wanted.normalised().unwrap();
         let mut bytes = Vec::new();
-        packet::append(message::new_route(&wanted, 77, 0), 1, &mut bytes);
+        packet::append(message::new_route(&wanted, None, 77, 0), 1, &mut bytes);
         let received = wire::messages(&bytes).next().unwrap();
         let read = KernelRoute::parse(received.body).unwrap();
         prop_assert_eq!(read.protocol, 77);
@@ -159,7 +159,7 @@ fn metric_zero_is_the_kernels_default_in_ipv6_only() {
 /// A route of ours with one more attribute, as the kernel would list it.
 fn body_with(route: Route, kind: u16, value: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    packet::append(message::new_route(&route.normalised().unwrap(), 77, 0), 1, &mut bytes);
+    packet::append(message::new_route(&route.normalised().unwrap(), None, 77, 0), 1, &mut bytes);
     let mut body = wire::messages(&bytes).next().unwrap().body.to_vec();
     put(&mut body, kind, value);
     body

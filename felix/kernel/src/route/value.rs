@@ -97,13 +97,18 @@ pub(crate) struct Way {
     pub(crate) source: Option<IpAddr>,
     pub(crate) mtu: Option<u32>,
     pub(crate) encap: Option<Tunnel>,
+    /// The number of the next-hop object that stands for its next hops.
+    pub(crate) object: Option<u32>,
 }
 
 impl Way {
     /// Whether a route that was read from the kernel goes the way that `wanted` asked for.
     pub(super) fn satisfies(&self, wanted: &Self) -> bool {
-        let Self { kind, source, mtu, encap } = self;
-        let rest = *source == wanted.source && *mtu == wanted.mtu && *encap == wanted.encap;
+        let Self { kind, source, mtu, encap, object } = self;
+        let rest = *source == wanted.source
+            && *mtu == wanted.mtu
+            && *encap == wanted.encap
+            && *object == wanted.object;
         rest && match (kind, &wanted.kind) {
             (RouteKind::Unicast { next_hops: held }, RouteKind::Unicast { next_hops: wanted }) => {
                 held.len() == wanted.len()
@@ -198,11 +203,12 @@ impl Route {
 
     pub(super) fn split(self) -> (RouteKey, Way) {
         let key = self.key();
-        (key, Way { kind: self.kind, source: self.source, mtu: self.mtu, encap: self.encap })
+        let Self { kind, source, mtu, encap, .. } = self;
+        (key, Way { kind, source, mtu, encap, object: None })
     }
 
     pub(super) fn join(key: &RouteKey, way: &Way) -> Self {
-        let Way { kind, source, mtu, encap } = way.clone();
+        let Way { kind, source, mtu, encap, object: _ } = way.clone();
         let RouteKey { table, destination, metric } = *key;
         Self { destination, table, metric, kind, source, mtu, encap }
     }

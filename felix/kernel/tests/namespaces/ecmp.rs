@@ -19,18 +19,27 @@ const ROUNDS: usize = 60;
 
 #[test]
 fn changing_next_hops_loses_nothing_v4() {
-    run("10.99.0.1", 32, ["10.9.1.2", "10.9.2.2"]);
+    run("10.99.0.1", 32, ["10.9.1.2", "10.9.2.2"], false);
 }
 
 #[test]
 fn changing_next_hops_loses_nothing_v6() {
-    run("fd99::1", 128, ["fd09:1::2", "fd09:2::2"]);
+    run("fd99::1", 128, ["fd09:1::2", "fd09:2::2"], false);
 }
 
-fn run(target: &str, length: u8, gateways: [&str; 2]) {
+#[test]
+fn changing_next_hop_objects_loses_nothing_v4() {
+    run("10.99.0.1", 32, ["10.9.1.2", "10.9.2.2"], true);
+}
+
+#[test]
+fn changing_next_hop_objects_loses_nothing_v6() {
+    run("fd99::1", 128, ["fd09:1::2", "fd09:2::2"], true);
+}
+
+fn run(target: &str, length: u8, gateways: [&str; 2], by_objects: bool) {
     let (client, here, there) = (Namespace::new(), Namespace::new(), Namespace::new());
-    connect(&here, &there, 1);
-    connect(&here, &there, 2);
+    let links = [1, 2].map(|n| connect(&here, &there, n));
     connect(&client, &here, 3);
     client.sh("ip route add default via 10.9.3.2; ip -6 route add default via fd09:3::2");
     here.sh("echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
@@ -50,6 +59,13 @@ fn run(target: &str, length: u8, gateways: [&str; 2]) {
 
     let socket = here.socket();
     let mut table = RouteTable::new(ROUTE_PROTOCOL_BGP);
+    if by_objects {
+        table = table.with_objects();
+    }
+    let hop = |gateway: &str| NextHop {
+        ifindex: by_objects.then(|| links[usize::from(gateway == gateways[1])]),
+        ..NextHop::via(gateway.parse().unwrap())
+    };
     let mut set = |gateways: &[&str]| {
         for i in 0..ROUTES {
             let destination = if i == ROUTES / 2 {
@@ -59,7 +75,7 @@ fn run(target: &str, length: u8, gateways: [&str; 2]) {
             } else {
                 format!("fd98:{i:x}::/64")
             };
-            let hops = gateways.iter().map(|text| NextHop::via(text.parse().unwrap()));
+            let hops = gateways.iter().map(|text| hop(text));
             table.set(Route::unicast(destination.parse().unwrap(), METRIC_LEARNED, hops)).unwrap();
         }
         let applied = table.apply(&socket, Instant::now()).unwrap();

@@ -14,6 +14,7 @@ mod ecmp;
 mod links;
 mod monitor;
 mod namespace;
+mod objects;
 mod pods;
 mod privileges;
 mod routes;

@@ -11,7 +11,7 @@ use crate::namespace::{Namespace, connect};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn block_on<F: Future>(work: impl FnOnce() -> F) -> F::Output {
+pub(crate) fn block_on<F: Future>(work: impl FnOnce() -> F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work())
 }
 
