@@ -132,6 +132,9 @@ pub struct BgpdStatus {
     /// The reason of condition BGPReady, and its message.
     pub ready: String,
     pub message: String,
+    /// The node is drained and every peer whose session is up was told; none: an older bgpd, which does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained: Option<bool>,
     pub sessions: u64,
     pub sessions_established: u64,
     /// Own blocks by family, originated.

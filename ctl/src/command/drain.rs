@@ -36,7 +36,7 @@ pub(crate) async fn run(
     while began.elapsed() < PATIENCE {
         let status = fabric.ask::<BgpdStatus>(&name, Daemon::Bgpd, &json!({"verb": "status"})).await;
         if let Ok(status) = status
-            && (status.ready == "Drained") == drains
+            && is_drained(&status) == drains
         {
             println!("{}", passed_on(&status, drains, began.elapsed()));
             println!("{}", conclusion(&name, drains));
@@ -51,6 +51,11 @@ pub(crate) async fn run(
     );
     println!("manxctl status --node {name} says how it stands");
     Ok(false)
+}
+
+/// A bgpd that does not say has it as the reason of BGPReady, where no session is down.
+fn is_drained(status: &BgpdStatus) -> bool {
+    status.drained.unwrap_or(status.ready == "Drained")
 }
 
 fn passed_on(status: &BgpdStatus, drains: bool, took: Duration) -> String {
@@ -87,5 +92,14 @@ mod tests {
         );
         assert!(conclusion("worker-12", true).ends_with("undo: manxctl node undrain worker-12"));
         assert_eq!(conclusion("worker-12", false), "attracts traffic again");
+    }
+
+    #[test]
+    fn a_session_that_is_down_keeps_no_node_from_being_drained() {
+        let status =
+            |ready: &str, drained| BgpdStatus { ready: ready.to_owned(), drained, ..BgpdStatus::default() };
+        assert!(is_drained(&status("SomeDown", Some(true))));
+        assert!(!is_drained(&status("Drained", Some(false))), "not every peer was told yet");
+        assert!(is_drained(&status("Drained", None)) && !is_drained(&status("SomeDown", None)));
     }
 }
