@@ -193,7 +193,7 @@ store-test: rust root $(if $(KUBERNETES),other-kubernetes,kubernetes) ## CRDs an
 other-kubernetes: root
 	@$(OTHER) $(KUBERNETES)
 
-.PHONY: golden bench-rib bench-bgp soak interop peers fmt
+.PHONY: golden bench-rib bench-bgp soak interop peers trixie fmt
 bench-rib: rust ## 1M prefixes in process, beside the figures that the layout was chosen by
 	@cargo bench --locked --profile release -p bgp-proto
 
@@ -212,7 +212,10 @@ test-deep: rust ## thousands of simulated histories, fabrics of 200 speakers, an
 peers: packages
 	@NO_SERVICES=1 .ci/packages $(APT_PEERS)
 
-interop: rust root peers build ## every capability against FRR, BIRD, GoBGP and OpenBGPD: docs/interop.md, 15 minutes (ROW=, PEER=: words of names; JOBS=8; EVIDENCE=1)
+trixie: root ## FRR 10 and BIRD 2.17 of Debian 13 beside this machine's, for interop: a minute once, then cached in ~/.cache/manx
+	@e2e/trixie/build
+
+interop: rust root peers trixie build ## every capability against FRR, BIRD (two releases each), GoBGP and OpenBGPD: docs/interop.md, 15 minutes (ROW=, PEER=: words of names; JOBS=8; EVIDENCE=1)
 	@cargo test --locked --profile $(PROFILE) -p e2e -p bgpd --test interop -- --nocapture
 
 bench-bgp: rust root peers ## bgpd as it ships beside BIRD, FRR, OpenBGPD and GoBGP: docs/bgp-bench.md, 15 minutes (PROFILE= N= SINKS= DAEMONS= EXTRAS= RUNS=; FULL=1: hours)

@@ -11,10 +11,12 @@ use serde_json::Value;
 
 use crate::netns::{Netns, stdout_of};
 use crate::process::{Launch, Process, wait_for};
+use crate::root::{self, Root};
 
 const DAEMONS: &str = "/usr/lib/frr";
 const RUN: &str = "/var/run/frr";
 const ETC: &str = "/etc/frr";
+const MANAGER: &str = "mgmtd";
 
 /// One running FRR router.
 #[derive(Debug)]
@@ -36,14 +38,20 @@ pub struct Arguments<'a> {
     pub bgpd: &'a [&'a str],
     /// Other daemons beside zebra and bgpd, such as `bfdd`.
     pub beside: &'a [&'a str],
+    /// Whose programs; `None`: this machine's.
+    pub root: Option<&'a Root>,
 }
 
 /// The version that is installed, such as `8.4.4`.
 pub fn version() -> Result<String> {
-    let mut command = Command::new(Path::new(DAEMONS).join("bgpd"));
-    command.arg("--version");
-    let text = stdout_of(command).context("FRR is missing: apt-get install -y frr")?;
-    text.split_whitespace().nth(2).map(str::to_owned).context("version of FRR's bgpd")
+    version_of(None)
+}
+
+/// The version that `root` has, or this machine.
+pub fn version_of(root: Option<&Root>) -> Result<String> {
+    let words = root::version_words(root, &Path::new(DAEMONS).join("bgpd"))
+        .context("FRR is missing: apt-get install -y frr")?;
+    words.get(2).cloned().context("version of FRR's bgpd")
 }
 
 impl Frr {
@@ -60,26 +68,27 @@ impl Frr {
         config: &str,
         with: Arguments<'_>,
     ) -> Result<Self> {
-        version()?;
+        version_of(with.root)?;
         let run = Path::new(RUN).join(name);
         prepare(name, &run)?;
-        let zebra = daemon("zebra", name, netns, logs, &run, with.zebra)?;
-        wait_for(Duration::from_secs(10), || run.join("zserv.api").exists().then_some(()))
-            .with_context(|| format!("zebra of {name} opened no zserv.api; log {}", logs.display()))?;
-        let bgpd = daemon("bgpd", name, netns, logs, &run, with.bgpd)?;
-        let started = with.beside.iter().map(|program| daemon(program, name, netns, logs, &run, &[]));
-        let more = started.collect::<Result<Vec<_>>>()?;
+        let space = Space { name, netns, logs, run: &run, root: with.root };
+        // Since FRR 10 it is what keeps interfaces and static routes, and zebra tells it all that happens to them.
+        let managed = root::has(with.root, &Path::new(DAEMONS).join(MANAGER));
+        let manager = managed.then(|| space.manager()).transpose()?;
+        let zebra = space.daemon("zebra", with.zebra)?;
+        space.wait_for_socket("zserv.api")?;
+        let bgpd = space.daemon("bgpd", with.bgpd)?;
+        let beside = with.beside.iter().map(|program| space.daemon(program, &[]));
+        let more = manager.map(Ok).into_iter().chain(beside).collect::<Result<Vec<_>>>()?;
         for program in ["zebra", "bgpd"].iter().chain(with.beside) {
-            let socket = format!("{program}.vty");
-            wait_for(Duration::from_secs(10), || run.join(&socket).exists().then_some(()))
-                .with_context(|| format!("{name} opened no {socket}; log {}", logs.display()))?;
+            space.wait_for_socket(&format!("{program}.vty"))?;
         }
+        let mut router = Self { name: name.to_owned(), zebra, bgpd, more };
         let file = logs.join(format!("{name}.frr.conf"));
         fs::write(&file, config)?;
-        let mut load = Command::new("vtysh");
-        load.args(["-N", name, "-f"]).arg(&file);
+        let mut load = router.client();
+        load.arg("-f").arg(&file);
         stdout_of(load).with_context(|| format!("configuration of {name}"))?;
-        let mut router = Self { name: name.to_owned(), zebra, bgpd, more };
         router.check_running()?;
         Ok(router)
     }
@@ -91,7 +100,23 @@ impl Frr {
 
     /// What `vtysh -c COMMAND` prints; several commands are lines of one session.
     pub fn vtysh(&self, commands: &[&str]) -> Result<String> {
-        ask(&self.name, commands)
+        let mut client = self.client();
+        for line in commands {
+            client.args(["-c", line]);
+        }
+        let name = &self.name;
+        let text = stdout_of(client).with_context(|| format!("vtysh -N {name} -c {commands:?}"))?;
+        if text.starts_with('%') {
+            bail!("vtysh -N {name} -c {commands:?}: {}", text.trim());
+        }
+        Ok(text)
+    }
+
+    /// The vtysh of its release.
+    fn client(&self) -> Command {
+        let mut command = self.bgpd.command_beside("vtysh");
+        command.args(["-N", &self.name]);
+        command
     }
 
     /// The answer to a `show … json`.
@@ -141,19 +166,6 @@ pub fn list(prefix: &str) -> Vec<String> {
         .collect()
 }
 
-fn ask(name: &str, commands: &[&str]) -> Result<String> {
-    let mut command = Command::new("vtysh");
-    command.args(["-N", name]);
-    for line in commands {
-        command.args(["-c", line]);
-    }
-    let text = stdout_of(command).with_context(|| format!("vtysh -N {name} -c {commands:?}"))?;
-    if text.starts_with('%') {
-        bail!("vtysh -N {name} -c {commands:?}: {}", text.trim());
-    }
-    Ok(text)
-}
-
 /// The daemons run as user frr, so their directory must be frr's; vtysh insists on its own file.
 fn prepare(name: &str, run: &Path) -> Result<()> {
     let owner = fs::metadata(ETC).context("FRR is missing: apt-get install -y frr")?;
@@ -166,40 +178,60 @@ fn prepare(name: &str, run: &Path) -> Result<()> {
     Ok(())
 }
 
-fn daemon(
-    program: &str,
-    name: &str,
-    netns: &Netns,
-    logs: &Path,
-    run: &Path,
-    more: &[&str],
-) -> Result<Process> {
-    let pid_file = run.join(format!("{program}.pid"));
-    let arguments = [
-        "-N",
-        name,
-        "-f",
-        "/dev/null",
-        "--vty_socket",
-        &run.to_string_lossy(),
-        "-i",
-        &pid_file.to_string_lossy(),
-        "-u",
-        "frr",
-        "-g",
-        "frr",
-        "-A",
-        "127.0.0.1",
-        "--log",
-        "stdout",
-    ];
-    Launch {
-        label: format!("FRR {program} of {name}"),
-        netns: netns.clone(),
-        program: PathBuf::from(DAEMONS).join(program),
-        arguments: arguments.iter().chain(more).map(|&word| word.to_owned()).collect(),
-        capabilities: None,
-        log: logs.join(format!("{name}.{program}.log")),
+/// Where one router's daemons run.
+#[derive(Clone, Copy)]
+struct Space<'a> {
+    name: &'a str,
+    netns: &'a Netns,
+    logs: &'a Path,
+    run: &'a Path,
+    root: Option<&'a Root>,
+}
+
+impl Space<'_> {
+    /// It knows no `-f`.
+    fn manager(&self) -> Result<Process> {
+        let manager = self.process(MANAGER, &[])?;
+        self.wait_for_socket("mgmtd_be.sock")?;
+        Ok(manager)
     }
-    .start()
+
+    fn daemon(&self, program: &str, more: &[&str]) -> Result<Process> {
+        self.process(program, &[&["-f", "/dev/null"], more].concat())
+    }
+
+    fn process(&self, program: &str, more: &[&str]) -> Result<Process> {
+        let name = self.name;
+        let pid_file = self.run.join(format!("{program}.pid"));
+        let arguments = [
+            "-N",
+            name,
+            "--vty_socket",
+            &self.run.to_string_lossy(),
+            "-i",
+            &pid_file.to_string_lossy(),
+            "-u",
+            "frr",
+            "-g",
+            "frr",
+            "-A",
+            "127.0.0.1",
+            "--log",
+            "stdout",
+        ];
+        Launch {
+            label: format!("FRR {program} of {name}"),
+            netns: self.netns.clone(),
+            program: PathBuf::from(DAEMONS).join(program),
+            arguments: arguments.iter().chain(more).map(|&word| word.to_owned()).collect(),
+            capabilities: None,
+            log: self.logs.join(format!("{name}.{program}.log")),
+        }
+        .start_of(self.root)
+    }
+
+    fn wait_for_socket(&self, file: &str) -> Result<()> {
+        wait_for(Duration::from_secs(10), || self.run.join(file).exists().then_some(()))
+            .with_context(|| format!("{} opened no {file}; log {}", self.name, self.logs.display()))
+    }
 }

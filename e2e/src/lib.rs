@@ -17,6 +17,7 @@ pub mod openbgpd;
 pub mod pod;
 pub mod probe;
 pub mod process;
+pub mod root;
 pub mod router;
 pub mod store;
 pub mod stream;

@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::netns::Netns;
+use crate::root::Root;
 
 /// A program of ours, which was built beside the test that asks: target/PROFILE/NAME for target/PROFILE/deps/TEST-….
 pub fn built(name: &str) -> Result<PathBuf> {
@@ -49,19 +50,26 @@ pub struct Process {
     child: Child,
     started: Instant,
     started_at: Timestamp,
+    /// It finds the programs of another release than we do.
+    rooted: bool,
     left: bool,
 }
 
 impl Launch {
     /// Starts it in a process group of its own, so that Ctrl-C reaches us alone.
     pub fn start(&self) -> Result<Process> {
+        self.start_of(None)
+    }
+
+    /// Starts the program that `root` has instead of this machine's, where there is a `root`.
+    pub fn start_of(&self, root: Option<&Root>) -> Result<Process> {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(&self.log)
             .with_context(|| format!("{}", self.log.display()))?;
         let child = self
-            .command()
+            .command(root)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -73,17 +81,21 @@ impl Launch {
             child,
             started: Instant::now(),
             started_at: Timestamp::now(),
+            rooted: root.is_some(),
             left: false,
         })
     }
 
-    /// nsenter and setpriv both exec: the pid of the child is the daemon's own.
-    fn command(&self) -> Command {
-        let program = self.program.to_string_lossy();
+    /// nsenter, setpriv and what enters a root all exec: the pid of the child is the daemon's own.
+    fn command(&self, root: Option<&Root>) -> Command {
+        let (program, arguments) = match root {
+            Some(root) => root.runs(&self.program, &self.arguments),
+            None => (self.program.clone(), self.arguments.clone()),
+        };
         match self.capabilities {
             None => {
-                let mut command = self.netns.command(&program);
-                command.args(&self.arguments);
+                let mut command = self.netns.command(&program.to_string_lossy());
+                command.args(&arguments);
                 command
             }
             Some(names) => {
@@ -92,8 +104,8 @@ impl Launch {
                     .arg(format!("--bounding-set=-all{}", plus(names)))
                     .arg("--inh-caps=-all")
                     .arg("--")
-                    .arg(&self.program)
-                    .args(&self.arguments);
+                    .arg(&program)
+                    .args(&arguments);
                 command
             }
         }
@@ -118,6 +130,17 @@ impl Process {
     #[must_use]
     pub fn started_at(&self) -> Timestamp {
         self.started_at
+    }
+
+    /// A command that finds the programs that the process finds: its root's, if it has one.
+    #[must_use]
+    pub fn command_beside(&self, program: &str) -> Command {
+        if !self.rooted {
+            return Command::new(program);
+        }
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.pid())).arg("--").arg(program);
+        command
     }
 
     /// An error that says how it ended, if it has.

@@ -69,11 +69,7 @@ impl Kind {
     pub fn version(self, manx: &Path) -> Result<String> {
         Ok(match self {
             Self::Manx => format!("Manx {}", line_of(manx, "--version")?.trim_start_matches("bgpd ")),
-            Self::Bird => {
-                let output = Command::new(bird::installed()?).arg("--version").output()?;
-                let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-                format!("BIRD {}", text.split_whitespace().last().unwrap_or_default())
-            }
+            Self::Bird => format!("BIRD {}", bird::version_of(None)?),
             Self::Frr => format!("FRR {}", frr::version()?),
             Self::OpenBgpd => format!("OpenBGPD {}", openbgpd::version()?),
             Self::GoBgp => format!("GoBGP {}", gobgp::version()?),
@@ -175,7 +171,8 @@ impl Bed {
         let running = match kind {
             Kind::Manx => Running::Manx { _bgpd: self.start_manx(setup, again)? },
             Kind::Bird => {
-                let arguments: &[&str] = if again { &["-R"] } else { &[] };
+                let bird: &[&str] = if again { &["-R"] } else { &[] };
+                let arguments = bird::Arguments { bird, ..bird::Arguments::default() };
                 Running::Bird {
                     _bird: Bird::start_with(
                         "bench",

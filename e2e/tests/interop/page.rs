@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
-use e2e::{frr, gobgp, openbgpd};
 use serde::{Deserialize, Serialize};
 
+use crate::columns::Column;
 use crate::rows::Row;
-use crate::setup::Kind;
 
 /// A cell; never empty.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -68,28 +66,36 @@ impl Cells {
     }
 
     /// Writes the page, and what the next run of another part adds to.
-    pub(crate) fn write(&self, rows: &[Row]) {
+    pub(crate) fn write(&self, rows: &[Row], columns: &[Column]) {
         fs::write(kept(), serde_json::to_string_pretty(self).unwrap()).unwrap();
         fs::create_dir_all(root().join("docs")).unwrap();
-        fs::write(root().join("docs/interop.md"), self.page(rows)).unwrap();
+        fs::write(root().join("docs/interop.md"), self.page(rows, columns)).unwrap();
     }
 
-    fn page(&self, rows: &[Row]) -> String {
+    fn page(&self, rows: &[Row], columns: &[Column]) -> String {
+        let named = |newer: bool| {
+            let of = columns.iter().filter(|column| column.root.is_some() == newer);
+            of.map(Column::name).collect::<Vec<_>>().join(", ")
+        };
+        let heads: String = columns.iter().map(|column| format!(" {} |", column.name())).collect();
         let mut page = format!(
             "# bgpd and its peers\n\nWritten by `make interop`. Each check ran twice: as it should pass, and spoilt (another AS, \
-             key, setting), where the same check had to fail; what a peer lacks is looked for in the same run.\n\nVersions: {}.\n\n| | FRR | BIRD | GoBGP | OpenBGPD |\n\
-             |---|---|---|---|---|\n",
-            versions().join(", ")
+             key, setting), where the same check had to fail; what a peer lacks is looked for in the same run.\n\nManx {}. Of \
+             Debian 12: {}. Of Debian 13: {}.\n\n| |{heads}\n|---|{}\n",
+            env!("CARGO_PKG_VERSION"),
+            named(false),
+            named(true),
+            "---|".repeat(columns.len())
         );
         let mut notes = Vec::new();
         for row in rows {
             page += &format!("| {} |", row.name);
-            for kind in Kind::ALL {
-                let outcome = self.0.get(row.name).and_then(|peers| peers.get(kind.name()));
+            for name in columns.iter().map(Column::name) {
+                let outcome = self.0.get(row.name).and_then(|peers| peers.get(&name));
                 let text = outcome.map_or("fail: not run".to_owned(), ToString::to_string);
                 page += &format!(" {} |", text.replace('|', "\\|"));
                 if let Some(Outcome::Lacks(source)) = outcome {
-                    notes.push(format!("- {}, {}: {source}", kind.name(), row.name));
+                    notes.push(format!("- {name}, {}: {source}", row.name));
                 }
             }
             page.push('\n');
@@ -97,16 +103,4 @@ impl Cells {
         page += &format!("\n## What a peer lacks, and how that is known\n\n{}\n", notes.join("\n"));
         page
     }
-}
-
-fn versions() -> Vec<String> {
-    let bird = Command::new("bird").arg("--version").output().unwrap();
-    let bird = String::from_utf8_lossy(&[bird.stdout, bird.stderr].concat()).into_owned();
-    vec![
-        format!("Manx {}", env!("CARGO_PKG_VERSION")),
-        format!("FRR {}", frr::version().unwrap()),
-        format!("BIRD {}", bird.split_whitespace().last().unwrap_or_default()),
-        format!("GoBGP {}", gobgp::version().unwrap()),
-        format!("OpenBGPD {}", openbgpd::version().unwrap()),
-    ]
 }

@@ -3,14 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-use e2e::bird::Bird;
-use e2e::frr::{Arguments, Frr};
+use e2e::bird::{self, Bird};
+use e2e::frr::{self, Frr};
 use e2e::gobgp::GoBgp;
 use e2e::netns::{Netns, stdout_of};
 use e2e::openbgpd::OpenBgpd;
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
+use crate::columns::Column;
 use crate::configs;
 use crate::setup::{Feature, Kind, LINK_LOCAL, Setup, THEIRS};
 
@@ -23,19 +24,23 @@ pub(crate) enum Peer {
 
 impl Peer {
     pub(crate) fn start(
-        kind: Kind,
+        column: &Column,
         name: &str,
         netns: &Netns,
         directory: &Path,
         setup: &Setup,
     ) -> anyhow::Result<Self> {
-        Ok(match kind {
+        let root = column.root.as_ref();
+        Ok(match column.kind {
             Kind::Frr => {
                 let beside: &[&str] = if setup.has(Feature::Bfd) { &["bfdd"] } else { &[] };
-                let with = Arguments { beside, ..Arguments::default() };
+                let with = frr::Arguments { beside, root, ..frr::Arguments::default() };
                 Self::Frr(Frr::start_with(name, netns, directory, &configs::frr(setup), with)?)
             }
-            Kind::Bird => Self::Bird(Bird::start("peer", netns, directory, &configs::bird(setup))?),
+            Kind::Bird => {
+                let with = bird::Arguments { root, ..bird::Arguments::default() };
+                Self::Bird(Bird::start_with("peer", netns, directory, &configs::bird(setup), with)?)
+            }
             Kind::GoBgp => {
                 if setup.has(Feature::Unnumbered) {
                     // Its neighbour is whoever the kernel knows on the interface when it starts.

@@ -11,6 +11,7 @@ use e2e::store::{Objects, peer};
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
+use crate::columns::Column;
 use crate::peers::Peer;
 use crate::setup::{FROM, Feature, Kind, LINK_LOCAL, OWN, Setup, TO};
 use crate::third::{TO_MANX, TO_PEER, Third, Told};
@@ -22,7 +23,7 @@ pub(crate) const THIRD_LINKS: &str = "10.96.0.0/24";
 
 pub(crate) struct Rig {
     pub(crate) setup: Setup,
-    pub(crate) kind: Kind,
+    column: Column,
     node: BgpdNode,
     peer: Option<Peer>,
     third: Option<ThirdSpeaker>,
@@ -57,7 +58,7 @@ impl ThirdSpeaker {
 impl Rig {
     /// `number` keeps checks apart that run at the same time.
     pub(crate) fn start(
-        kind: Kind,
+        column: &Column,
         setup: &Setup,
         patience: Duration,
         number: usize,
@@ -65,8 +66,8 @@ impl Rig {
         let mut lab = Lab::new(&format!("interop{number}")).unwrap();
         let [n1, router] = ["n1", "peer"].map(|name| lab.space(name).unwrap());
         let node = BgpdNode::new("n1", &n1, lab.directory()).unwrap();
-        let setup = setup.clone();
-        let mut rig = Self { setup, kind, node, peer: None, third: None, router, patience, lab };
+        let (setup, column) = (setup.clone(), column.clone());
+        let mut rig = Self { setup, column, node, peer: None, third: None, router, patience, lab };
         rig.link();
         if let Some(told) = &rig.setup.third {
             let netns = rig.lab.space("third").unwrap();
@@ -76,6 +77,10 @@ impl Rig {
         rig.start_bgpd();
         rig.start_peer()?;
         Ok(rig)
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.column.kind
     }
 
     fn link(&mut self) {
@@ -97,7 +102,9 @@ impl Rig {
         link(node, (&middle, "eth0", other)).unwrap();
         link((&middle, "eth1", &["10.98.0.1/24"]), (&self.router, "eth0", &["10.98.0.2/24"])).unwrap();
         middle.ip("route add 10.99.0.1/32 via 10.98.0.2\n").unwrap();
-        self.router.ip("addr add 10.99.0.1/32 dev lo\nroute add 10.9.0.0/24 via 10.98.0.1\n").unwrap();
+        // FRR 10 refuses a session with IPv6 from an interface that has no address of it.
+        let addresses = "addr add 10.99.0.1/32 dev lo\naddr add fd99::1/128 dev lo\n";
+        self.router.ip(&format!("{addresses}route add 10.9.0.0/24 via 10.98.0.1\n")).unwrap();
         self.node.netns.ip("route add 10.99.0.1/32 via 10.9.0.1\n").unwrap();
     }
 
@@ -114,7 +121,7 @@ impl Rig {
             netns.ip(&lines.concat()).unwrap();
         }
         // GoBGP and OpenBGPD write no kernel routes here: the way back is made for them.
-        match self.kind {
+        match self.kind() {
             Kind::Frr | Kind::Bird => {}
             Kind::GoBgp | Kind::OpenBgpd => {
                 let [ipv4, ipv6] = OWN;
@@ -211,9 +218,15 @@ impl Rig {
     }
 
     pub(crate) fn start_peer(&mut self) -> Result<(), String> {
-        let started =
-            Peer::start(self.kind, &self.lab.router("peer"), &self.router, self.lab.directory(), &self.setup);
-        self.peer = Some(started.map_err(|error| format!("{} does not start: {error:#}", self.kind.name()))?);
+        let started = Peer::start(
+            &self.column,
+            &self.lab.router("peer"),
+            &self.router,
+            self.lab.directory(),
+            &self.setup,
+        );
+        self.peer =
+            Some(started.map_err(|error| format!("{} does not start: {error:#}", self.column.name()))?);
         Ok(())
     }
 
@@ -335,7 +348,7 @@ impl Rig {
             "bgpd: {}\n{}\n{}:\n{peer}\n{}",
             self.session(),
             tail(&self.node.log(), 15),
-            self.kind.name(),
+            self.column.name(),
             logs.into_iter().rev().collect::<Vec<_>>().join("\n")
         )
     }

@@ -49,9 +49,10 @@ fn wrong_as(_: Kind, setup: &mut Setup) {
 /// The peer says nothing of what it can; GoBGP cannot be told so, and expects another AS.
 fn no_capabilities(kind: Kind, setup: &mut Setup) {
     match kind {
-        Kind::Frr | Kind::OpenBgpd => setup.features.extend([Feature::NoCapabilities]),
-        // Without them it does not start with a neighbour whose AS has four octets.
-        Kind::Bird => {
+        Kind::OpenBgpd => setup.features.extend([Feature::NoCapabilities]),
+        // Without them BIRD does not start with a neighbour whose AS has four octets. FRR looks into no AS4_PATH then, and
+        // since release 10 refuses a path that begins with another AS than the neighbour's: AS_TRANS.
+        Kind::Frr | Kind::Bird => {
             (setup.manx_asn, setup.expects_manx) = (64512, 64512);
             setup.features.extend([Feature::NoCapabilities]);
         }

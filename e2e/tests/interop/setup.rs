@@ -11,7 +11,7 @@ pub(crate) const THEIRS: [&str; 2] = ["10.244.7.0/26", "fd00:10:244::700/122"];
 /// Told by the peer as well, so that a limit of one prefix is passed.
 pub(crate) const MORE: &str = "10.244.8.0/26";
 
-/// The columns.
+/// Who the peer is, in whichever release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Frr,

@@ -92,7 +92,7 @@ pub(super) fn peer_says(rig: &Rig, words: &[&str]) -> Result<(), String> {
 
 /// The peer had a NOTIFICATION and says what it means in one of these ways. GoBGP counts them and says nothing.
 pub(super) fn peer_notified(rig: &Rig, words: &[&str]) -> Result<(), String> {
-    if rig.kind != Kind::GoBgp {
+    if rig.kind() != Kind::GoBgp {
         return peer_says(rig, words);
     }
     rig.wait("the peer counts a NOTIFICATION", |rig| {

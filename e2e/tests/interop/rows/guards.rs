@@ -69,7 +69,7 @@ fn rollover_resets(rig: &mut Rig) -> Result<(), String> {
     rig.wait("the session ends", |rig| {
         !rig.peer().established(&rig.setup) || rig.said().contains("session down")
     })?;
-    match rig.kind {
+    match rig.kind() {
         Frr => peer_says(rig, &["Cease/Other Configuration Change"])?,
         Bird => peer_says(rig, &["Restarting protocol node"])?,
         // They say nothing of why.

@@ -118,9 +118,12 @@ fn lengths() -> Vec<Row> {
         row(
             "a set too long for the session is withdrawn",
             |kind| {
-                let setup = Setup { text: "many", ..Setup::default() };
+                let mut setup = Setup { text: "many", ..Setup::default() };
                 // FRR offers extended messages, or nothing.
-                if kind == Kind::Frr { setup.with(&[Feature::NoCapabilities]) } else { setup }
+                if kind == Kind::Frr {
+                    no_capabilities(kind, &mut setup);
+                }
+                setup
             },
             |_, setup| setup.text = "",
             too_long,
