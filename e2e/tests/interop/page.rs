@@ -81,8 +81,9 @@ impl Cells {
         let mut page = format!(
             "# bgpd and its peers\n\nWritten by `make interop`. Each check ran twice: as it should pass, and spoilt (another AS, \
              key, setting), where the same check had to fail; what a peer lacks is looked for in the same run.\n\nManx {}. Of \
-             Debian 12: {}. Of Debian 13: {}.\n\n| |{heads}\n|---|{}\n",
+             Debian {}: {}. Of Debian 13: {}.\n\n| |{heads}\n|---|{}\n",
             env!("CARGO_PKG_VERSION"),
+            debian(),
             named(false),
             named(true),
             "---|".repeat(columns.len())
@@ -103,4 +104,10 @@ impl Cells {
         page += &format!("\n## What a peer lacks, and how that is known\n\n{}\n", notes.join("\n"));
         page
     }
+}
+
+/// The release of this machine, such as `12`.
+fn debian() -> String {
+    let text = fs::read_to_string("/etc/debian_version").unwrap_or_default();
+    text.split('.').next().unwrap_or_default().trim().to_owned()
 }
