@@ -1,66 +1,25 @@
 //! Speakers on a simulated network in virtual time: no sockets, no tasks, no clock. TCP as it looks from above: bytes in
 //! order, cut anywhere, late; connections that break; links that are silent for a while. A seed decides everything.
 
+pub(crate) mod cabling;
+pub(crate) mod seeds;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bgp_proto::config::{PeerConfig, RemoteAsn, SpeakerConfig};
 use bgp_proto::fsm::State;
 use bgp_proto::policy::{ExportPolicy, ImportPolicy};
-use bgp_proto::route::{NextHopResolution, OwnRoute};
+use bgp_proto::route::{Audience, NextHopResolution, OwnRoute};
 use bgp_proto::{
     AfiSafi, Asn, ConnId, Input, Output, PeerName, RouterId, SessionEvent, Speaker, TransportErrorKind,
 };
 use ipnet::IpNet;
 
-/// Small, fast, and the same everywhere.
-pub(crate) struct Rng(pub(crate) u64);
-
-impl Rng {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-}
-
-/// A number from the environment: what `make test-deep` turns up.
-pub(crate) fn knob(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name}={value}: no number")))
-}
-
-/// Runs a test for many seeds, `BGP_SEEDS` of them where it is set; one that fails says how to run it alone.
-pub(crate) fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    if std::env::var("BGP_SEED").is_ok() {
-        return test(knob("BGP_SEED", 0));
-    }
-    for seed in 0..knob("BGP_SEEDS", count) {
-        if let Err(panic) = std::panic::catch_unwind(|| test(seed)) {
-            eprintln!("seed {seed} fails; replay it alone:\n  {}", replay(seed));
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
-
-/// The command that runs the present test with one seed.
-pub(crate) fn replay(seed: u64) -> String {
-    let knobs = ["BGP_SPEAKERS", "BGP_TROUBLES"].into_iter();
-    let knobs: String =
-        knobs.filter_map(|name| Some(format!("{name}={} ", std::env::var(name).ok()?))).collect();
-    let thread = std::thread::current();
-    let (binary, test) = (env!("CARGO_CRATE_NAME"), thread.name().unwrap_or_default());
-    format!(
-        "BGP_SEED={seed} {knobs}cargo test --locked --profile ci -p bgp-proto --test {binary} {test} -- --exact --nocapture"
-    )
-}
+use cabling::Cabling;
+pub(crate) use cabling::{address, address6};
+pub(crate) use seeds::{Rng, for_seeds};
 
 enum Happening {
     Syn { from: usize, to: usize, peer: PeerName, attempt: u64 },
@@ -114,6 +73,9 @@ pub(crate) struct Net {
     pub(crate) cut: bool,
     /// The RIB's invariants are checked after every drain: a walk over the whole table.
     pub(crate) checks: bool,
+    pub(crate) cabling: Cabling,
+    /// Next hops that lead nowhere, by node.
+    unreachable: BTreeSet<(usize, IpAddr)>,
     silent: BTreeSet<(usize, usize)>,
     held: Vec<Happening>,
     pipes: Vec<Pipe>,
@@ -122,14 +84,6 @@ pub(crate) struct Net {
     queue: BTreeMap<(Instant, u64), Happening>,
     sequence: u64,
     attempts: u64,
-}
-
-pub(crate) fn address(node: usize) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(10, 0, u8::try_from(node / 250).unwrap(), u8::try_from(node % 250 + 1).unwrap()))
-}
-
-pub(crate) fn address6(node: usize) -> Ipv6Addr {
-    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::try_from(node + 1).unwrap())
 }
 
 pub(crate) fn asn(node: usize) -> Asn {
@@ -195,6 +149,8 @@ impl Net {
             jitter: Duration::from_millis(5),
             cut: true,
             checks: true,
+            cabling: Cabling::default(),
+            unreachable: BTreeSet::new(),
             silent: BTreeSet::new(),
             held: Vec::new(),
             pipes: Vec::new(),
@@ -264,7 +220,11 @@ impl Net {
     }
 
     pub(crate) fn originate(&mut self, node: usize, prefix: &str) {
-        let routes = vec![OwnRoute::default()];
+        self.originate_to(node, prefix, Audience::All);
+    }
+
+    pub(crate) fn originate_to(&mut self, node: usize, prefix: &str, audience: Audience) {
+        let routes = vec![OwnRoute { audience, ..OwnRoute::default() }];
         self.nodes[node].own.insert(net(prefix), routes.clone());
         self.input(node, Input::Originate { prefix: net(prefix), routes });
     }
@@ -285,6 +245,22 @@ impl Net {
         for happening in std::mem::take(&mut self.held) {
             self.schedule(self.now, happening);
         }
+    }
+
+    /// A next hop of a node leads nowhere, or somewhere again.
+    pub(crate) fn set_reachable(&mut self, node: usize, address: IpAddr, reachable: bool) {
+        if reachable {
+            self.unreachable.remove(&(node, address));
+        } else {
+            self.unreachable.insert((node, address));
+        }
+        let resolution = self.resolution(node, address);
+        self.input(node, Input::NextHop { address, resolution });
+    }
+
+    fn resolution(&self, node: usize, address: IpAddr) -> Option<NextHopResolution> {
+        let leads = !self.unreachable.contains(&(node, address));
+        leads.then_some(NextHopResolution { metric: 0, interface: 1 })
     }
 
     /// Breaks every connection between two nodes.
@@ -313,7 +289,10 @@ impl Net {
                     continue;
                 }
                 self.pipes[pipe].deaf[side] = deaf;
-                while let Some(bytes) = self.pipes[pipe].unread[side].pop_front().filter(|_| !deaf) {
+                if deaf {
+                    continue;
+                }
+                while let Some(bytes) = self.pipes[pipe].unread[side].pop_front() {
                     self.schedule(self.now, Happening::Bytes { pipe, side, bytes });
                 }
             }
@@ -347,7 +326,19 @@ impl Net {
     // ---- what a test looks at
 
     pub(crate) fn state(&self, node: usize, peer: usize) -> State {
-        self.nodes[node].speaker.as_ref().unwrap().peer(&name(peer)).unwrap().state
+        // A neighbour of a range is a peer only while something is left of it.
+        let status = self.nodes[node].speaker.as_ref().unwrap().peer(&self.peer_name(node, peer));
+        status.map_or(State::Idle, |status| status.state)
+    }
+
+    /// What a node calls another one: where a range stands for it, the range's name and the address.
+    pub(crate) fn peer_name(&self, node: usize, peer: usize) -> PeerName {
+        let name = name(peer);
+        if !self.nodes[node].config.ranges.contains_key(&name) {
+            return name;
+        }
+        let address = self.cabling.sees(node, peer).to_string().replace(':', "-");
+        PeerName::from(format!("{name}.{address}").as_str())
     }
 
     pub(crate) fn kernel(&self, node: usize, prefix: &str) -> Vec<IpAddr> {
@@ -451,7 +442,8 @@ impl Net {
         self.ends.insert((from, conns[0]), (pipe, 0));
         self.ends.insert((to, conns[1]), (pipe, 1));
         self.schedule(self.now + delay, Happening::SynAck { pipe, peer, attempt });
-        let (local, remote) = (socket(to, 179), socket(from, 40000));
+        let local = SocketAddr::new(self.cabling.own(to, from), 179);
+        let remote = SocketAddr::new(self.cabling.sees(to, from), 40000);
         self.input(to, Input::Accepted { conn: conns[1], local, remote });
     }
 
@@ -463,10 +455,9 @@ impl Net {
         self.nodes[from].dials.remove(&peer);
         self.pipes[pipe].open[0] = true;
         let conn = self.pipes[pipe].conns[0];
-        self.input(
-            from,
-            Input::Connected { conn, peer, local: socket(from, 40000), remote: socket(to, 179) },
-        );
+        let local = SocketAddr::new(self.cabling.own(from, to), 40000);
+        let remote = SocketAddr::new(self.cabling.sees(from, to), 179);
+        self.input(from, Input::Connected { conn, peer, local, remote });
     }
 
     /// One side closes; the other learns of it after everything sent before.
@@ -578,7 +569,7 @@ impl Net {
             Output::FibComplete { family } => self.sweep(node, family),
             Output::TrackNextHop { address, wanted } => {
                 if wanted {
-                    let resolution = Some(NextHopResolution { metric: 0, interface: 1 });
+                    let resolution = self.resolution(node, address);
                     let now = self.now;
                     if let Some(speaker) = &mut self.nodes[node].speaker {
                         speaker.handle_input(Input::NextHop { address, resolution }, now);
@@ -593,7 +584,7 @@ impl Net {
         self.attempts += 1;
         let attempt = self.attempts;
         self.nodes[node].dials.insert(peer.clone(), attempt);
-        let to = (0..self.nodes.len()).find(|other| address(*other) == remote.ip());
+        let to = (0..self.nodes.len()).find(|other| self.cabling.sees(node, *other) == remote.ip());
         let delay = self.delay();
         match to {
             Some(to) if !self.is_silent(node, to) => {
@@ -623,8 +614,4 @@ impl Net {
             n.kernel_log.push((now, prefix, None));
         }
     }
-}
-
-fn socket(node: usize, port: u16) -> SocketAddr {
-    SocketAddr::new(address(node), port)
 }

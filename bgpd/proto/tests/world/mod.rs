@@ -1,363 +1,291 @@
 //! What a network of speakers should do, as a model beside the speakers: who is linked, what each tells and takes, and what
 //! follows from it, computed without any of the code under test.
+//!
+//! ```text
+//!   seed ─► kinds: what people configure here ─► terms of each end, cabling ─► speakers
+//!                                                      ▲    │                     │
+//!                                       trouble: changes ───┤                     ▼
+//!                                                           └─► reference ◄─ judge ─► mutants: what it must find
+//! ```
 
+mod judge;
+mod mutants;
 mod reference;
+mod terms;
 mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use bgp_proto::config::AddPath;
-use bgp_proto::fsm::State;
-use bgp_proto::policy::{Action, Changes, Filter, Match, PrefixRange, Rule};
-use bgp_proto::wire::attr::{self, code};
-use bgp_proto::wire::{Role, display};
-use bgp_proto::{AfiSafi, Asn};
+use bgp_proto::Asn;
+use bgp_proto::config::{PeerConfig, RangeConfig, RemoteAsn, SpeakerConfig};
+use bgp_proto::policy::{ExportPolicy, ImportPolicy};
+use bgp_proto::route::Audience;
+use bgp_proto::wire::Role;
 use ipnet::IpNet;
 
+pub(crate) use self::judge::{Fault, Moves, held_paths};
+pub(crate) use self::mutants::FORGOTTEN;
+pub(crate) use self::reference::{Reference, Route, Seen, Since};
+pub(crate) use self::terms::{Kinds, Terms};
+use crate::sim::cabling::{Attachment, Cabling, address4};
 use crate::sim::{self, Net, Rng, name};
 
 /// An end of a link: the node and its neighbour there.
-type End = (usize, usize);
+pub(crate) type End = (usize, usize);
+
+/// Who is told of a prefix; `None`: everybody.
+type Told = Option<BTreeSet<usize>>;
 
 #[derive(Debug, Clone)]
 pub(crate) struct World {
+    pub(crate) kinds: Kinds,
     pub(crate) nodes: usize,
-    pub(crate) links: BTreeSet<End>,
     pub(crate) asns: Vec<Asn>,
     next_asn: u32,
-    /// Whether a node tells the other one what it learned elsewhere.
-    pub(crate) transit: BTreeMap<End, bool>,
-    /// What a node takes of the other one; `None`: everything.
-    pub(crate) within: BTreeMap<End, Option<IpNet>>,
-    pub(crate) own: Vec<BTreeSet<IpNet>>,
-    /// What a filter of a node withholds from the other one.
-    pub(crate) withheld: BTreeMap<End, BTreeSet<IpNet>>,
-    /// What a filter of a node refuses of the other one.
-    pub(crate) refused: BTreeMap<End, BTreeSet<IpNet>>,
-    /// What a node is to the other one (RFC 9234); the two ends go together.
-    pub(crate) roles: BTreeMap<End, Role>,
-    /// Whom a node reflects to and from (RFC 4456).
-    pub(crate) clients: BTreeSet<End>,
-    /// Which of these there are, and change.
-    pub(crate) policies: Policies,
-    /// How many paths per prefix everybody tells everybody (RFC 7911); 0: the best one.
-    pub(crate) paths: u8,
-}
-
-/// What people configure beside `transit` and `within`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Policies {
-    pub(crate) filters: bool,
-    pub(crate) roles: bool,
-    /// Several nodes in one AS, some of them reflectors.
-    pub(crate) reflection: bool,
-}
-
-/// How a network differs from its world.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// A session is not up.
-    Down { node: usize, peer: usize },
-    /// Somebody was told a route that it should not have been.
-    Leaked { from: usize, to: usize, prefix: IpNet },
-    /// Somebody was not told a route.
-    Missing { from: usize, to: usize, prefix: IpNet },
-    /// A route goes another way than the reference.
-    Path { from: usize, to: usize, prefix: IpNet, is: String, should: String },
-    /// A kernel has another route, none, or one that it should not have.
-    Kernel { node: usize, prefix: IpNet, is: Vec<IpAddr>, should: Vec<IpAddr> },
-    /// Connections beyond one for each link.
-    Connections { is: usize, should: usize },
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Down { node, peer } => write!(f, "node {node}: the session with node {peer} is down"),
-            Fault::Leaked { from, to, prefix } => write!(f, "node {from} leaks {prefix} to node {to}"),
-            Fault::Missing { from, to, prefix } => {
-                write!(f, "node {from} does not tell node {to} of {prefix}")
-            }
-            Fault::Path { from, to, prefix, is, should } => {
-                write!(f, "{prefix} from node {from} to node {to} by {is}, the reference has {should}")
-            }
-            Fault::Kernel { node, prefix, is, should } => {
-                write!(f, "kernel of node {node}: {prefix} via {is:?}, the reference has {should:?}")
-            }
-            Fault::Connections { is, should } => write!(f, "{is} connections, expected {should}"),
-        }
-    }
-}
-
-/// What changes when something happens, and only then.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Moves {
-    /// By node: changes of the kernel, events, UPDATEs sent.
-    by_node: Vec<(usize, usize, u64)>,
-}
-
-impl Moves {
-    pub(crate) fn of(net: &Net) -> Moves {
-        let updates = |node: &sim::Node| -> u64 {
-            let speaker = node.speaker.as_ref().unwrap();
-            node.config.peers.keys().map(|peer| speaker.peer(peer).unwrap().messages.sent.update).sum()
-        };
-        let by_node = net.nodes.iter().map(|n| (n.kernel_log.len(), n.events.len(), updates(n))).collect();
-        Moves { by_node }
-    }
+    /// How many next hops a node uses at a time.
+    max_paths: Vec<u16>,
+    pub(crate) ends: BTreeMap<End, Terms>,
+    pub(crate) cabling: Cabling,
+    /// The last interface of each node.
+    interfaces: Vec<u32>,
+    pub(crate) own: Vec<BTreeMap<IpNet, Told>>,
+    /// Next hops that lead nowhere, by node.
+    pub(crate) unreachable: BTreeSet<(usize, IpAddr)>,
+    /// Sessions that are down, by who tells and who is told: what is still held of them.
+    pub(crate) lost: BTreeMap<End, BTreeMap<IpNet, Vec<Route>>>,
 }
 
 impl World {
     /// A connected network: a random tree and some links more, nobody with more than eight.
-    pub(crate) fn random(rng: &mut Rng, nodes: usize) -> World {
-        let mut pick = |bound: usize| usize::try_from(rng.below(u64::try_from(bound).unwrap())).unwrap();
-        let mut links = BTreeSet::new();
-        let degree =
-            |links: &BTreeSet<End>, node| links.iter().filter(|(a, b)| *a == node || *b == node).count();
-        for node in 1..nodes {
-            let mut other = pick(node);
-            while degree(&links, other) >= 6 {
-                other = pick(node);
-            }
-            links.insert((other, node));
-        }
-        for _ in 0..nodes {
-            let (a, b) = (pick(nodes), pick(nodes));
-            if a != b && degree(&links, a) < 8 && degree(&links, b) < 8 {
-                links.insert((a.min(b), a.max(b)));
-            }
-        }
-        let ends: Vec<End> = links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).collect();
+    pub(crate) fn random(rng: &mut Rng, nodes: usize, kinds: Kinds) -> World {
+        let links = links(rng, nodes);
         let mut world = World {
+            kinds,
             nodes,
-            links,
             asns: (0..nodes).map(sim::asn).collect(),
             next_asn: 65_000,
-            transit: ends.iter().map(|end| (*end, true)).collect(),
-            within: ends.iter().map(|end| (*end, None)).collect(),
-            own: vec![BTreeSet::new(); nodes],
-            withheld: BTreeMap::new(),
-            refused: BTreeMap::new(),
-            roles: BTreeMap::new(),
-            clients: BTreeSet::new(),
-            policies: Policies::default(),
-            paths: 0,
+            max_paths: vec![16; nodes],
+            ends: links
+                .iter()
+                .flat_map(|(a, b)| [(*a, *b), (*b, *a)])
+                .map(|end| (end, Terms::default()))
+                .collect(),
+            cabling: Cabling::default(),
+            interfaces: (0..nodes).map(|_| u32::try_from(1 + rng.below(50)).unwrap()).collect(),
+            own: vec![BTreeMap::new(); nodes],
+            unreachable: BTreeSet::new(),
+            lost: BTreeMap::new(),
         };
-        for end in &ends {
-            world.transit.insert(*end, pick(4) > 0);
+        for (a, b) in &links {
+            if kinds.reflection && rng.once_in(2) {
+                // Links of the tree come first, so that an AS is mostly in one piece; where it is not, its own number cuts it.
+                world.asns[*b] = world.asns[*a];
+            }
+            world.cable(*a, *b, rng);
+            if kinds.roles {
+                world.relate(*a, *b, rng);
+            }
+            for end in [(*a, *b), (*b, *a)] {
+                kinds.changes().into_iter().for_each(|change| world.draw(end, change, rng));
+            }
+        }
+        for paths in world.max_paths.iter_mut().filter(|_| kinds.next_hops) {
+            *paths = [1, 2, 16][rng.pick(3)];
         }
         for prefix in prefixes() {
-            world.own[pick(nodes)].insert(prefix);
+            world.own[rng.pick(nodes)].insert(prefix, None);
         }
         world
     }
 
-    /// Filters, roles and reflectors anywhere, and some of them changing in each trouble.
-    pub(crate) fn with_policies(mut self, policies: Policies, rng: &mut Rng) -> World {
-        self.policies = policies;
-        let links = self.links.clone();
-        for (a, b) in links.iter().filter(|_| policies.reflection) {
-            // Links of the tree come first, so that an AS is mostly in one piece; where it is not, its own number cuts it.
-            if rng.below(2) == 0 {
-                self.asns[*b] = self.asns[*a];
-            }
+    /// How two neighbours are connected.
+    fn cable(&mut self, a: usize, b: usize, rng: &mut Rng) {
+        if !self.kinds.unnumbered {
+            return;
         }
-        for (a, b) in &links {
-            if policies.reflection && rng.below(2) == 0 {
-                self.clients.insert((*a, *b));
-            }
-            for (from, to) in [(*a, *b), (*b, *a)] {
-                for prefix in prefixes().into_iter().filter(|_| policies.filters) {
-                    if rng.below(8) == 0 {
-                        self.withheld.entry((from, to)).or_default().insert(prefix);
+        match rng.below(4) {
+            0 => {}
+            1 => [(a, b), (b, a)].into_iter().for_each(|(x, y)| self.cabling.attach(x, y, Attachment::Ipv6)),
+            which => {
+                // Half of the links are as alike as links can be: many a node meets fe80::1 on several of them.
+                let own = |node: usize, is_first: bool| match which {
+                    2 => {
+                        if is_first {
+                            1
+                        } else {
+                            2
+                        }
                     }
-                    if rng.below(8) == 0 {
-                        self.refused.entry((to, from)).or_default().insert(prefix);
-                    }
+                    _ => 0x10 + u16::try_from(node).unwrap(),
+                };
+                for (node, peer) in [(a, b), (b, a)] {
+                    self.interfaces[node] += 1;
+                    let own = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, own(node, node == a));
+                    // On every other node later links have lower numbers.
+                    let index = self.interfaces[node];
+                    let index = if node % 2 == 0 { index } else { 10_000 - index };
+                    self.cabling.attach(node, peer, Attachment::Interface { index, own });
                 }
             }
-            if policies.roles {
-                self.relate(*a, *b, rng.below(6));
-            }
         }
-        self
     }
 
-    /// What two neighbours are to each other: one of five relations, or nothing.
-    pub(crate) fn relate(&mut self, a: usize, b: usize, which: u64) {
-        let (of_a, of_b) = match which {
-            0 => (Role::Provider, Role::Customer),
-            1 => (Role::Customer, Role::Provider),
-            2 => (Role::Peer, Role::Peer),
-            3 => (Role::RouteServer, Role::RouteServerClient),
-            4 => (Role::RouteServerClient, Role::RouteServer),
-            _ => {
-                self.roles.remove(&(a, b));
-                self.roles.remove(&(b, a));
-                return;
-            }
+    /// What two neighbours are to each other: one of five relations, or nothing; at times only one of them says so.
+    pub(crate) fn relate(&mut self, a: usize, b: usize, rng: &mut Rng) {
+        let (of_a, of_b) = match rng.below(6) {
+            0 => (Some(Role::Provider), Some(Role::Customer)),
+            1 => (Some(Role::Customer), Some(Role::Provider)),
+            2 => (Some(Role::Peer), Some(Role::Peer)),
+            3 => (Some(Role::RouteServer), Some(Role::RouteServerClient)),
+            4 => (Some(Role::RouteServerClient), Some(Role::RouteServer)),
+            _ => (None, None),
         };
-        self.roles.insert((a, b), of_a);
-        self.roles.insert((b, a), of_b);
+        let silent = rng.below(8);
+        self.ends.get_mut(&(a, b)).unwrap().role = of_a.filter(|_| silent != 0);
+        self.ends.get_mut(&(b, a)).unwrap().role = of_b.filter(|_| silent != 1);
+    }
+
+    /// The terms of both ends, seen from the first one.
+    pub(crate) fn terms(&self, node: usize, peer: usize) -> (&Terms, &Terms) {
+        (&self.ends[&(node, peer)], &self.ends[&(peer, node)])
     }
 
     pub(crate) fn peers(&self, node: usize) -> Vec<usize> {
-        (0..self.nodes).filter(|other| self.links.contains(&(node.min(*other), node.max(*other)))).collect()
+        self.ends.range((node, 0)..=(node, usize::MAX)).map(|((_, peer), _)| *peer).collect()
     }
+
+    /// The AS that a node is in, as a neighbour has it.
+    pub(crate) fn asn_towards(&self, node: usize, peer: usize) -> Asn {
+        self.ends[&(node, peer)].local_asn.unwrap_or(self.asns[node])
+    }
+
+    fn fresh_asn(&mut self) -> Asn {
+        self.next_asn += 1;
+        Asn(self.next_asn)
+    }
+
+    // ---- the speakers
 
     /// Speakers configured as this world says, none of them started.
     pub(crate) fn network(&self, seed: u64) -> Net {
-        let configs = (0..self.nodes).map(|node| sim::config(node, &self.peers(node), true)).collect();
+        let configs =
+            (0..self.nodes).map(|node| SpeakerConfig::new(self.asns[node], sim::router_id(node))).collect();
         let mut net = Net::new(seed, configs);
+        net.cabling = self.cabling.clone();
+        for (node, address) in &self.unreachable {
+            net.set_reachable(*node, *address, false);
+        }
         for node in 0..self.nodes {
             self.configure(&mut net, node);
-            for prefix in &self.own[node] {
-                net.originate(node, &prefix.to_string());
+            for prefix in self.own[node].keys() {
+                self.originate(&mut net, node, *prefix);
             }
         }
         net
     }
 
-    /// Makes a node's configuration what this world says.
+    /// A node tells of a prefix of its own whom this world says.
+    pub(crate) fn originate(&self, net: &mut Net, node: usize, prefix: IpNet) {
+        let audience = match &self.own[node][&prefix] {
+            None => Audience::All,
+            Some(some) => Audience::Only(some.iter().map(|peer| name(*peer)).collect()),
+        };
+        net.originate_to(node, &prefix.to_string(), audience);
+    }
+
+    /// Makes a node's configuration what this world says, but for limits and shutdowns.
     pub(crate) fn configure(&self, net: &mut Net, node: usize) {
+        net.cabling = self.cabling.clone();
         net.configure(node, |config| {
             config.asn = self.asns[node];
+            config.max_paths = self.max_paths[node];
+            let (peers, ranges) = (std::mem::take(&mut config.peers), std::mem::take(&mut config.ranges));
             for peer in self.peers(node) {
-                let to = config.peers.get_mut(&name(peer)).unwrap();
-                to.remote_asn = bgp_proto::config::RemoteAsn::Exactly(self.asns[peer]);
-                to.export.transit = self.transit[&(node, peer)];
-                to.add_path = AddPath { receive: self.paths > 0, send: self.paths };
-                to.import = bgp_proto::policy::ImportPolicy::accept_all();
-                if let Some(within) = self.within[&(node, peer)] {
-                    to.import.within = [within].into();
+                let mut to = self.peer_config(node, peer);
+                let before = peers.get(&name(peer)).or(ranges.get(&name(peer)).map(|range| &range.peer));
+                if let Some(before) = before {
+                    (to.max_prefixes, to.admin) = (before.max_prefixes, before.admin.clone());
                 }
-                to.import.filter = refusing(self.refused.get(&(node, peer)));
-                to.export.filter = refusing(self.withheld.get(&(node, peer)));
-                to.reflector_client = self.clients.contains(&(node, peer));
-                to.role = self.roles.get(&(node, peer)).copied();
+                if !self.ends[&(node, peer)].by_range {
+                    config.peers.insert(name(peer), to);
+                    continue;
+                }
+                // It dials us; and a wider range that would refuse it is not asked.
+                let stranger = PeerConfig { import: ImportPolicy::default(), ..to.clone() };
+                let everybody = if to.remote.is_ipv4() { "10.0.0.0/8" } else { "fd00::/16" };
+                let wider = RangeConfig { prefix: sim::net(everybody), limit: 0, peer: stranger };
+                config.ranges.insert("a-wider-one".into(), wider);
+                let range = RangeConfig { prefix: to.remote.into(), limit: 1, peer: to };
+                config.ranges.insert(name(peer), range);
             }
         });
     }
 
-    /// Compares a network at rest with the reference.
-    pub(crate) fn judge(&self, net: &Net) -> Result<(), Fault> {
-        for (node, peer) in self.transit.keys() {
-            if net.state(*node, *peer) != State::Established {
-                return Err(Fault::Down { node: *node, peer: *peer });
-            }
+    fn peer_config(&self, node: usize, peer: usize) -> PeerConfig {
+        let terms = &self.ends[&(node, peer)];
+        let mut import = ImportPolicy::accept_all();
+        if let Some(within) = terms.within {
+            import.within = [within].into();
         }
-        let (is, should) = (net.live_connections(), self.links.len());
-        if is != should {
-            return Err(Fault::Connections { is, should });
+        if self.kinds.next_hops {
+            import.never = self.addresses(node).map(IpNet::from).into();
         }
-        let reference = self.reference();
-        for (from, to) in self.transit.keys() {
-            let told = reference.told(self, *from, *to);
-            if self.paths == 0 {
-                compare_told(net, *from, *to, &told)?;
-            } else {
-                self.compare_paths(net, *from, *to, &told)?;
-            }
-        }
-        (0..self.nodes).try_for_each(|node| compare_kernel(net, node, &reference.kernel(node)))
+        import.allow_own_asn = terms.allow_own_asn;
+        import.filter = terms::refusing(&terms.refused);
+        let export = ExportPolicy {
+            transit: terms.transit,
+            filter: terms::refusing(&terms.withheld),
+            next_hop: terms.next_hop,
+            drained: terms.drained,
+        };
+        let remote = self.cabling.sees(node, peer);
+        let mut to =
+            PeerConfig::new(remote, RemoteAsn::Exactly(self.asn_towards(peer, node)), import, export);
+        to.local_asn = terms.local_asn;
+        to.next_hop.ipv4 = self.names_ipv4(node, peer).then(|| address4(node));
+        to.next_hop.ipv6 = self.names_ipv6(node, peer).then(|| sim::address6(node));
+        to.extended_next_hop = terms.extended_next_hop;
+        to.add_path = terms.add_path;
+        to.graceful_restart = terms.graceful_restart;
+        to.role = terms.role;
+        to.reflector_client = terms.client;
+        to
     }
 
-    /// Of several paths one is that of the reference; where nothing learned is told, there is no other.
-    fn compare_paths(
-        &self,
-        net: &Net,
-        from: usize,
-        to: usize,
-        should: &BTreeMap<IpNet, String>,
-    ) -> Result<(), Fault> {
-        let held = held_paths(net, from, to);
-        for (prefix, should) in should {
-            let of_prefix = held.iter().filter(|path| path.0 == *prefix);
-            let is: Vec<String> = of_prefix.map(|path| path.2.clone()).collect();
-            if !is.contains(should) {
-                let (is, should) = (is.join(" or "), should.clone());
-                return Err(Fault::Path { from, to, prefix: *prefix, is, should });
-            }
-        }
-        let expected = |(prefix, _, path): &&(IpNet, Option<u32>, String)| should.get(prefix) == Some(path);
-        match held.iter().find(|path| !self.transit[&(from, to)] && !expected(path)) {
-            Some((prefix, ..)) => Err(Fault::Leaked { from, to, prefix: *prefix }),
-            None => Ok(()),
-        }
+    /// The addresses of a node that are known beyond a link.
+    pub(crate) fn addresses(&self, node: usize) -> [IpAddr; 2] {
+        [sim::address(node), IpAddr::V6(sim::address6(node))]
     }
-}
 
-/// One rule for each prefix that is refused.
-fn refusing(prefixes: Option<&BTreeSet<IpNet>>) -> Filter {
-    let rule = |prefix: &IpNet| {
-        let length = prefix.prefix_len();
-        let range = PrefixRange { net: *prefix, min_length: length, max_length: length };
-        Rule {
-            name: prefix.to_string().into(),
-            matches: Match { prefixes: vec![range], ..Match::default() },
-            action: Action::Reject,
-            changes: Changes::default(),
-        }
-    };
-    prefixes.into_iter().flatten().map(rule).collect()
-}
-
-/// An AS path, and whose customers the route is for.
-pub(crate) fn shown(as_path: &str, only_to_customer: Option<u32>) -> String {
-    only_to_customer.map_or(as_path.to_owned(), |asn| format!("{as_path} for customers of {asn}"))
-}
-
-fn shown_of(canonical: &[u8]) -> String {
-    let only = attr::find(canonical, code::ONLY_TO_CUSTOMER).map(attr::be32);
-    shown(&display::attributes(canonical).as_path, only)
-}
-
-/// What the neighbour holds of what a node told it: prefix, identifier, AS path.
-pub(crate) fn held_paths(net: &Net, from: usize, to: usize) -> BTreeSet<(IpNet, Option<u32>, String)> {
-    let speaker = net.nodes[to].speaker.as_ref().unwrap();
-    let id = speaker.id(&name(from)).unwrap();
-    let paths = AfiSafi::ALL.into_iter().flat_map(|family| speaker.rib().paths(family, Some(id)));
-    paths.map(|path| (path.prefix, path.path_id, shown_of(&path.attributes))).collect()
-}
-
-/// What the neighbour holds of what a node told it, whether taken or refused, with the AS path.
-fn compare_told(net: &Net, from: usize, to: usize, should: &BTreeMap<IpNet, String>) -> Result<(), Fault> {
-    let speaker = net.nodes[to].speaker.as_ref().unwrap();
-    let id = speaker.id(&name(from)).unwrap();
-    let mut held = BTreeMap::new();
-    for family in AfiSafi::ALL {
-        for path in speaker.rib().paths(family, Some(id)) {
-            held.insert(path.prefix, shown_of(&path.attributes));
-        }
+    /// Whether a node has an IPv4 address to name to a neighbour as next hop: the session's own, or one that it is told.
+    pub(crate) fn names_ipv4(&self, node: usize, peer: usize) -> bool {
+        self.cabling.of(node, peer) == Attachment::Ipv4 || self.ends[&(node, peer)].names_ipv4
     }
-    for (prefix, is) in &held {
-        match should.get(prefix) {
-            None => return Err(Fault::Leaked { from, to, prefix: *prefix }),
-            Some(should) if should != is => {
-                let (is, should) = (is.clone(), should.clone());
-                return Err(Fault::Path { from, to, prefix: *prefix, is, should });
-            }
-            Some(_) => {}
-        }
-    }
-    match should.keys().find(|prefix| !held.contains_key(*prefix)) {
-        Some(prefix) => Err(Fault::Missing { from, to, prefix: *prefix }),
-        None => Ok(()),
+
+    /// The same for a global IPv6 address: on an interface there may be none.
+    pub(crate) fn names_ipv6(&self, node: usize, peer: usize) -> bool {
+        !self.cabling.is_unnumbered(node, peer) || self.ends[&(node, peer)].names_ipv6
     }
 }
 
-fn compare_kernel(net: &Net, node: usize, should: &BTreeMap<IpNet, Vec<IpAddr>>) -> Result<(), Fault> {
-    let is = &net.nodes[node].kernel;
-    for prefix in is.keys().chain(should.keys()) {
-        let of = |kernel: &BTreeMap<IpNet, Vec<IpAddr>>| kernel.get(prefix).cloned().unwrap_or_default();
-        let (is, should) = (of(is), of(should));
-        if is != should {
-            return Err(Fault::Kernel { node, prefix: *prefix, is, should });
+fn links(rng: &mut Rng, nodes: usize) -> BTreeSet<End> {
+    let mut links = BTreeSet::new();
+    let degree = |links: &BTreeSet<End>, node| links.iter().filter(|(a, b)| *a == node || *b == node).count();
+    for node in 1..nodes {
+        let mut other = rng.pick(node);
+        while degree(&links, other) >= 6 {
+            other = rng.pick(node);
+        }
+        links.insert((other, node));
+    }
+    for _ in 0..nodes {
+        let (a, b) = (rng.pick(nodes), rng.pick(nodes));
+        if a != b && degree(&links, a) < 8 && degree(&links, b) < 8 {
+            links.insert((a.min(b), a.max(b)));
         }
     }
-    Ok(())
+    links
 }
 
 /// What may be originated, anywhere and by several.
