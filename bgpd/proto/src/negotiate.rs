@@ -277,6 +277,9 @@ impl Offer<'_> {
         let offered = offered_families(theirs);
         let extended_next_hop = self.offers_extended_next_hop() && takes_ipv4_via_ipv6(theirs);
         let mut families: BTreeSet<AfiSafi> = ours.intersection(&offered).copied().collect();
+        // The peer goes by what both OPENs say: it puts identifiers also in a family that we come to leave out below, and only who
+        // knows that can read past its prefixes.
+        let told = add_path_of(theirs, &families);
         let lacks_next_hop = !extended_next_hop
             && self.next_hop(AfiSafi::Ipv4Unicast).is_none()
             && families.remove(&AfiSafi::Ipv4Unicast);
@@ -317,7 +320,7 @@ impl Offer<'_> {
             knows_long_lived: long_lived_of(theirs).is_some(),
             long_lived,
             // RFC 7911 §4: a direction is agreed where one side receives and the other one sends.
-            add_path_receive: families_where(&add_path, |peer| receive && peer.send),
+            add_path_receive: families_where(&told, |peer| receive && peer.send),
             add_path_send: families_where(&add_path, |peer| send > 0 && peer.receive),
             role,
             role_agreed,

@@ -324,3 +324,19 @@ fn ipv4_without_an_ipv4_next_hop_needs_the_peers_word() {
     let plain = PeerConfig { extended_next_hop: false, ..config.clone() };
     assert!(!offer(&plain).accept(&agreed).unwrap().extended_next_hop);
 }
+
+/// The simulation's: the session was reset over and over for prefixes that were read without their identifiers.
+#[test]
+fn rfc7911_identifiers_are_known_in_a_family_that_is_left_out_for_want_of_a_next_hop() {
+    let mut config = PeerConfig { extended_next_hop: true, ..config() };
+    config.add_path = AddPath { receive: true, send: 2 };
+    let offer = Offer { local: "fd00::1".parse().unwrap(), ..offer(&config) };
+    let mut open = theirs();
+    let entry =
+        |family: AfiSafi| AddPathFamily { afi: family.afi(), safi: family.safi(), receive: true, send: true };
+    open.capabilities.push(Capability::AddPath(AfiSafi::ALL.map(entry).into()));
+    let agreed = offer.accept(&open).unwrap();
+    assert_eq!(agreed.families, [AfiSafi::Ipv6Unicast].into());
+    assert_eq!(agreed.add_path_receive, AfiSafi::ALL.into());
+    assert_eq!(agreed.add_path_send, [AfiSafi::Ipv6Unicast].into());
+}

@@ -45,7 +45,9 @@ pub(crate) const FORGOTTEN: [Mutant; 16] = [
         world.each(|terms| terms.next_hop = NextHopMode::Auto);
     }),
     ("what is unreachable", |world| world.unreachable.clear()),
-    ("how many next hops are used", |world| world.max_paths.fill(16)),
+    ("how many next hops are used", |world| {
+        world.max_paths.iter_mut().for_each(|paths| *paths = if *paths == 1 { 16 } else { 1 })
+    }),
     ("other AS numbers", |world| world.each(|terms| terms.local_asn = None)),
     ("our own AS in a path", |world| world.each(|terms| terms.allow_own_asn = 0)),
 ];
