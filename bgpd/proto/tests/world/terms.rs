@@ -47,8 +47,24 @@ impl Kinds {
         asns: true,
     };
 
-    /// Most of them for every other seed, about half for the others.
+    /// What decides who is told which of several paths, and nothing that keeps routes from being told besides.
+    const RELATIONS: Kinds = Kinds {
+        filters: false,
+        roles: true,
+        reflection: true,
+        several: true,
+        unnumbered: true,
+        next_hops: false,
+        restarts: false,
+        ranges: false,
+        asns: false,
+    };
+
+    /// Of every four seeds two have most, one about half, and one the relations alone.
     pub(crate) fn of(seed: u64) -> Kinds {
+        if seed % 4 == 1 {
+            return Kinds::RELATIONS;
+        }
         let bits = Rng(seed ^ 0x4B49_4E44).next();
         let is_rich = seed.is_multiple_of(2);
         let has = |bit: u32| bits >> bit & 1 == 1 || is_rich && bits >> (16 + 2 * bit) & 3 != 0;
