@@ -8,7 +8,7 @@ use bgp_proto::status::Malformation;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use manx_crds::report::{
-    BgpdOriginated, BgpdPeers, BgpdRequest, BgpdStatus, FamilyRow, MalformedRow, SessionRow,
+    BgpdOriginated, BgpdPeers, BgpdRequest, BgpdStatus, Drain, FamilyRow, MalformedRow, SessionRow,
 };
 use manx_daemon::control::Question;
 
@@ -65,7 +65,11 @@ fn status(driver: &Driver) -> BgpdStatus {
         in_sync: driver.objects.in_sync() && driver.services.in_sync(),
         inputs: driver.inputs.report(),
         ready: ready.reason,
-        drained: Some(driver.desire.is_drained && driver.drains.is_none()),
+        drain: Some(match (desire.is_drained, driver.drains) {
+            (false, _) => Drain::Up,
+            (true, Some(_)) => Drain::Draining,
+            (true, None) => Drain::Drained,
+        }),
         message: message.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; "),
         sessions: live.len() as u64,
         sessions_established: live.iter().filter(|peer| peer.state == State::Established).count() as u64,

@@ -80,6 +80,8 @@ pub(crate) struct Status {
     dirty: Dirty,
     /// When all are, without an event of theirs: counts drift, most of all while sessions are young.
     look_at: Option<Instant>,
+    /// The last event.
+    heard: Option<Instant>,
     /// The writer knows which sessions of an earlier life may stay.
     introduced: bool,
     /// The store was heard: what it holds of ours beyond what is wanted may go.
@@ -97,6 +99,7 @@ impl Status {
             fabric_node: None,
             dirty: Dirty::All,
             look_at: None,
+            heard: None,
             introduced: false,
             may_introduce: false,
             said: BTreeMap::new(),
@@ -125,12 +128,14 @@ impl Status {
 
     pub(crate) fn event(&mut self, event: &SessionEvent, speaker: &Speaker, desire: &Desire, now: Instant) {
         self.next = Some(now);
+        self.heard = Some(now);
         self.look_within(HOLD, now);
-        match (event.peer(), &mut self.dirty) {
-            // Between two of our nodes one end reports.
-            (Some(peer), _) if !desire.reports(peer) => return,
-            (Some(peer), Dirty::Peers(peers)) => drop(peers.insert(peer.clone())),
-            (Some(_), Dirty::All) | (None, _) => {}
+        if let (Some(peer), Dirty::Peers(peers)) = (event.peer(), &mut self.dirty) {
+            peers.insert(peer.clone());
+        }
+        // Between two of our nodes one end reports.
+        if event.peer().is_some_and(|peer| !desire.reports(peer)) {
+            return;
         }
         if let SessionEvent::StateChanged { peer, from, to, .. } = event {
             let (reason, warning) = match (from, to) {
@@ -244,7 +249,8 @@ impl Status {
         }
         match std::mem::take(&mut self.dirty) {
             Dirty::All => {
-                self.look_at = now.checked_add(DRIFT);
+                let settled = self.heard.and_then(|heard| heard.checked_add(HOLD)).filter(|at| *at > now);
+                self.look_at = settled.or(now.checked_add(DRIFT));
                 self.wish_for_all(sees, now);
                 self.node_wish(sees, now);
             }

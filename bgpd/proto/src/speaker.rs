@@ -359,28 +359,9 @@ impl Speaker {
     /// The next bytes for this connection, at most 64 KiB; `None`: nothing to send. Ask again after
     /// [`Speaker::transmitted`].
     pub fn poll_transmit(&mut self, conn: ConnId) -> Option<&[u8]> {
-        let Speaker {
-            peers,
-            timers,
-            jitter,
-            outputs,
-            rib,
-            monitor,
-            conns,
-            audiences,
-            config,
-            preserved,
-            now,
-            ..
-        } = self;
-        let (asn, router_id) = config.as_ref().map(|config| (config.asn, config.router_id))?;
-        let peer = peers.get_mut(conns.get(&conn)?)?;
-        let now = *now;
-        let mut ctx =
-            Context { now, jitter, outputs, rib, monitor, conns, audiences, asn, router_id, preserved };
-        peer.fetch(conn, &mut ctx);
-        timers.set(peer.id, peer.next_timeout());
-        peer.waiting(conn)
+        let id = *self.conns.get(&conn)?;
+        self.act(id, |peer, ctx| peer.fetch(conn, ctx))?;
+        self.peers.get(&id)?.waiting(conn)
     }
 
     /// The socket took the first `written` bytes of the last [`Speaker::poll_transmit`].
@@ -510,7 +491,17 @@ impl Speaker {
         }
     }
 
+    /// Whatever happens to a peer happens here: its connections are ready, and it may be over.
     fn with_peer<R>(&mut self, id: PeerId, act: impl FnOnce(&mut Peer, &mut Context<'_>) -> R) -> Option<R> {
+        let result = self.act(id, act)?;
+        self.stirred.insert(id);
+        if self.dynamic.contains(&id) {
+            self.perhaps_over.insert(id);
+        }
+        Some(result)
+    }
+
+    fn act<R>(&mut self, id: PeerId, act: impl FnOnce(&mut Peer, &mut Context<'_>) -> R) -> Option<R> {
         let Speaker {
             peers,
             timers,
@@ -532,10 +523,6 @@ impl Speaker {
             Context { now, jitter, outputs, rib, monitor, conns, audiences, asn, router_id, preserved };
         let result = act(peer, &mut ctx);
         timers.set(id, peer.next_timeout());
-        self.stirred.insert(id);
-        if self.dynamic.contains(&id) {
-            self.perhaps_over.insert(id);
-        }
         Some(result)
     }
 }

@@ -108,6 +108,17 @@ pub struct InputsReport {
     pub problem: Option<String>,
 }
 
+/// How a node stands to traffic, as a person wants it (`spec.adminState` of its FabricNode).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Drain {
+    /// It takes traffic.
+    Up,
+    /// It is to be drained, and some peer whose session is up was not told yet.
+    Draining,
+    /// Every peer was told.
+    Drained,
+}
+
 /// bgpd: `status`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -132,9 +143,9 @@ pub struct BgpdStatus {
     /// The reason of condition BGPReady, and its message.
     pub ready: String,
     pub message: String,
-    /// The node is drained and every peer whose session is up was told; none: an older bgpd, which does not say.
+    /// None: an older bgpd, which does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drained: Option<bool>,
+    pub drain: Option<Drain>,
     pub sessions: u64,
     pub sessions_established: u64,
     /// Own blocks by family, originated.

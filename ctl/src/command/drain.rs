@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kube::ResourceExt as _;
-use manx_crds::report::BgpdStatus;
+use manx_crds::report::{BgpdStatus, Drain};
 use manx_crds::v1alpha1::{AdminState, FabricNode};
 use serde_json::json;
 
@@ -36,7 +36,7 @@ pub(crate) async fn run(
     while began.elapsed() < PATIENCE {
         let status = fabric.ask::<BgpdStatus>(&name, Daemon::Bgpd, &json!({"verb": "status"})).await;
         if let Ok(status) = status
-            && is_drained(&status) == drains
+            && stands(&status) == if drains { Drain::Drained } else { Drain::Up }
         {
             println!("{}", passed_on(&status, drains, began.elapsed()));
             println!("{}", conclusion(&name, drains));
@@ -54,8 +54,9 @@ pub(crate) async fn run(
 }
 
 /// A bgpd that does not say has it as the reason of BGPReady, where no session is down.
-fn is_drained(status: &BgpdStatus) -> bool {
-    status.drained.unwrap_or(status.ready == "Drained")
+fn stands(status: &BgpdStatus) -> Drain {
+    let said = if status.ready == "Drained" { Drain::Drained } else { Drain::Up };
+    status.drain.unwrap_or(said)
 }
 
 fn passed_on(status: &BgpdStatus, drains: bool, took: Duration) -> String {
@@ -97,9 +98,11 @@ mod tests {
     #[test]
     fn a_session_that_is_down_keeps_no_node_from_being_drained() {
         let status =
-            |ready: &str, drained| BgpdStatus { ready: ready.to_owned(), drained, ..BgpdStatus::default() };
-        assert!(is_drained(&status("SomeDown", Some(true))));
-        assert!(!is_drained(&status("Drained", Some(false))), "not every peer was told yet");
-        assert!(is_drained(&status("Drained", None)) && !is_drained(&status("SomeDown", None)));
+            |ready: &str, drain| BgpdStatus { ready: ready.to_owned(), drain, ..BgpdStatus::default() };
+        for said in [Drain::Up, Drain::Draining, Drain::Drained] {
+            assert_eq!(stands(&status("SomeDown", Some(said))), said);
+        }
+        assert_eq!(stands(&status("Drained", None)), Drain::Drained);
+        assert_eq!(stands(&status("SomeDown", None)), Drain::Up);
     }
 }

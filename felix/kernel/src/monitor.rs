@@ -245,7 +245,7 @@ impl State {
                 KernelEvent::NeighbourGone(neighbour)
             }),
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE => self.route(message),
-            route::RTM_DELNEXTHOP => self.object(message),
+            route::RTM_DELNEXTHOP => self.object(message.body),
             NLMSG_OVERRUN => {
                 self.relist = Relist::All;
                 None
@@ -255,10 +255,16 @@ impl State {
         self.pending.extend(event);
     }
 
-    fn object(&self, message: &Received<'_>) -> Option<KernelEvent> {
-        let protocol = message.body.get(route::OBJECT_PROTOCOL_AT as usize)?;
-        let mut told = self.own.iter().filter(|own| own.removals != Removals::NotTold);
-        told.any(|own| own.protocol == *protocol).then_some(KernelEvent::OwnObjectGone)
+    fn object(&mut self, body: &[u8]) -> Option<KernelEvent> {
+        let protocol = body.get(route::OBJECT_PROTOCOL_AT as usize)?;
+        match self.own.iter().find(|own| own.protocol == *protocol) {
+            Some(own) => (own.removals != Removals::NotTold).then_some(KernelEvent::OwnObjectGone),
+            // Its routes went along without a word.
+            None => {
+                self.relist = self.relist.max(Relist::Routes);
+                None
+            }
+        }
     }
 
     fn route(&mut self, message: &Received<'_>) -> Option<KernelEvent> {

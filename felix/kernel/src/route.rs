@@ -58,6 +58,8 @@ pub struct RouteTable {
     /// Found at start and not wanted yet: kept until swept.
     adopted: BTreeSet<RouteKey>,
     refused: BTreeMap<RouteKey, Refused>,
+    /// A group that lacks a next hop, which the kernel refused, is written again.
+    repair_at: Option<Instant>,
     /// Goes up with every change of what is refused.
     refusals: u64,
     /// An answer was lost, or somebody changed our routes: read the kernel before the next write.
@@ -129,6 +131,7 @@ impl RouteTable {
             multipath: [0; 2],
             adopted: BTreeSet::new(),
             refused: BTreeMap::new(),
+            repair_at: None,
             refusals: 0,
             stale: false,
         }
@@ -238,7 +241,7 @@ impl RouteTable {
 
     /// When the first refused route may be tried again; `None` if an apply would find nothing put off.
     pub fn next_retry(&self) -> Option<Instant> {
-        self.refused.values().filter_map(|refused| refused.due).min()
+        self.refused.values().filter_map(|refused| refused.due).chain(self.repair_at).min()
     }
 
     /// Forgets the pauses: something changed (an interface came up) that may have been what refused routes lacked.
@@ -246,6 +249,7 @@ impl RouteTable {
         for refused in self.refused.values_mut() {
             refused.due = None;
         }
+        self.stale |= self.repair_at.take().is_some();
     }
 
     /// The kernel may have dropped routes without a word, as it does when an interface goes down: read before writing.
@@ -293,7 +297,10 @@ impl RouteTable {
 
     /// Whether an apply now would have anything to do.
     pub fn is_due(&self, now: Instant) -> bool {
-        self.stale || self.due_updates(now).next().is_some() || self.due_deletions(now).next().is_some()
+        self.stale
+            || self.repair_at.is_some_and(|at| at <= now)
+            || self.due_updates(now).next().is_some()
+            || self.due_deletions(now).next().is_some()
     }
 
     /// The routes of one address family, counted. Costs nothing.

@@ -77,6 +77,10 @@ impl RouteTable {
         // A group that lost a next hop with its link gets it back, whether or not a route is written.
         wanted.extend(in_use(&self.ways).into_iter().filter(|number| objects.is_outdated(*number)));
         let refused = objects.write(socket, &wanted)?;
+        self.repair_at = match wanted.iter().any(|number| objects.is_outdated(*number)) {
+            true => now.checked_add(NOT_YET_LAST),
+            false => None,
+        };
         if refused.is_empty() {
             return Ok(keys);
         }
@@ -87,9 +91,12 @@ impl RouteTable {
             match refusal {
                 None => writable.push(key),
                 Some(refusal) => {
-                    // Another of that number may be there, be it one of ours.
-                    self.stale |= refusal.errno == libc::EEXIST;
-                    let disagreement = refusal.disagreement(Intent::Create);
+                    let mut disagreement = refusal.disagreement(Intent::Create);
+                    if disagreement == Disagreement::AlreadySo {
+                        // Its number is taken: by us, which a look will show, or by somebody else.
+                        self.stale = true;
+                        disagreement = Disagreement::Wrong;
+                    }
                     self.refuse(key, refusal, disagreement, now, applied);
                 }
             }
@@ -209,9 +216,16 @@ impl RouteTable {
         }
         let mut users: BTreeMap<u32, usize> = BTreeMap::new();
         for (way, holders) in self.ways.holders() {
-            *users.entry(way.object.unwrap_or(0)).or_default() += holders;
+            if let Some(number) = way.object.filter(|_| holders > 0) {
+                *users.entry(number).or_default() += holders;
+            }
         }
-        going.retain(|number, routes| *routes >= MANY && users.get(number) == Some(routes));
+        // Without a member a group that is in use would lose a next hop, or itself and its routes.
+        let groups = users.iter().filter(|(number, _)| going.get(number) != users.get(number));
+        let kept: BTreeSet<u32> = objects.members(groups.map(|(number, _)| *number)).collect();
+        going.retain(|number, routes| {
+            *routes >= MANY && users.get(number) == Some(routes) && !kept.contains(number)
+        });
         for number in going.keys() {
             objects.remove(socket, *number)?;
         }

@@ -150,6 +150,14 @@ impl Objects {
         self.delta.pending() > 0
     }
 
+    /// Those that groups of these go by: they stay for as long as the group does.
+    pub(super) fn members<'a>(
+        &'a self,
+        groups: impl Iterator<Item = u32> + 'a,
+    ) -> impl Iterator<Item = u32> + 'a {
+        groups.filter_map(|group| self.delta.desired(&group)).flat_map(Definition::members)
+    }
+
     /// Whether the kernel holds it, and otherwise than it should be.
     pub(super) fn is_outdated(&self, number: u32) -> bool {
         self.delta.is_pending(&number) && self.delta.actual(&number).is_some()

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use felix_calc::host::{METRIC_LEARNED, ROUTE_PROTOCOL_BGP};
+use felix_kernel::link;
 use felix_kernel::monitor::{KernelEvent, Monitor, OwnRoutes, Removals};
 use felix_kernel::netlink::RouteSocket;
 use felix_kernel::route::{self, NextHop, Route, RouteState, RouteTable};
@@ -14,7 +15,7 @@ use crate::namespace::{Namespace, connect};
 
 struct Rig {
     here: Namespace,
-    _there: Namespace,
+    there: Namespace,
     socket: RouteSocket,
     /// Indexes of the links of subnets 1 and 2.
     links: [u32; 2],
@@ -24,7 +25,7 @@ fn rig() -> Rig {
     let (here, there) = (Namespace::new(), Namespace::new());
     let links = [connect(&here, &there, 1), connect(&here, &there, 2)];
     let socket = here.socket();
-    Rig { here, _there: there, socket, links }
+    Rig { here, there, socket, links }
 }
 
 fn table() -> RouteTable {
@@ -206,6 +207,39 @@ fn where_all_routes_of_a_router_go_its_object_takes_them_along_and_no_other() {
 }
 
 #[test]
+fn routes_by_two_routers_keep_both_when_all_routes_by_one_go() {
+    let rig = rig();
+    let mut table = table();
+    let both = rig.unicast("10.20.0.0/26", &["10.9.1.2", "10.9.2.2"]);
+    table.set(both.clone()).unwrap();
+    let mut of = [Vec::new(), Vec::new()];
+    for i in 0..2_000u32 {
+        let gateway = if i % 2 == 0 { "10.9.1.2" } else { "10.9.2.2" };
+        let destination = format!("11.{}.{}.0/26", i >> 8, i & 0xff);
+        of[usize::from(i % 2 == 1)].push(table.set(rig.unicast(&destination, &[gateway])).unwrap());
+    }
+    apply(&mut table, &rig.socket);
+    for routes in of {
+        routes.iter().for_each(|key| table.withdraw(key));
+        assert_eq!(apply(&mut table, &rig.socket), (0, 1_000));
+        assert!(rig.routes().contains(&row("10.20.0.0/26", &["10.9.1.2", "10.9.2.2"])));
+        table.resync(&rig.socket).unwrap();
+        assert!(!table.is_due(Instant::now()), "what it believes is so");
+    }
+    assert_eq!((rig.routes().len(), rig.objects().len()), (1, 3));
+    // Many by both: the group takes them along, and its members go with the next look.
+    let keys: Vec<_> = (0..100u32)
+        .map(|i| table.set(Route { destination: format!("12.0.{i}.0/26").parse().unwrap(), ..both.clone() }))
+        .map(Result::unwrap)
+        .collect();
+    table.withdraw(&both.key());
+    apply(&mut table, &rig.socket);
+    keys.iter().for_each(|key| table.withdraw(key));
+    assert_eq!(apply(&mut table, &rig.socket), (0, 100));
+    assert_eq!((rig.routes().len(), rig.objects().len()), (0, 0));
+}
+
+#[test]
 fn what_others_remove_is_heard_and_put_back() {
     let rig = rig();
     let mut table = table();
@@ -217,7 +251,26 @@ fn what_others_remove_is_heard_and_put_back() {
             let own = OwnRoutes::new(ROUTE_PROTOCOL_BGP, Removals::ToldUnlessBy(port));
             let mut monitor = Monitor::start(&[own]).unwrap();
             apply(&mut table, &rig.socket);
-            rig.here.sh("ip nexthop add id 5 via 10.9.1.2 dev e1; ip nexthop del id 5");
+            // Our own removals are not heard.
+            let gone = table.set(rig.unicast("10.20.2.0/26", &["10.9.2.2"])).unwrap();
+            apply(&mut table, &rig.socket);
+            table.withdraw(&gone);
+            apply(&mut table, &rig.socket);
+            table.set(rig.unicast("10.20.0.0/26", &["10.9.2.2"])).unwrap();
+            apply(&mut table, &rig.socket);
+            let before = rig.objects().len();
+            table.resync(&rig.socket).unwrap();
+            table.apply(&rig.socket, Instant::now()).unwrap();
+            assert!(rig.objects().len() < before, "the group has no route any more");
+            let heard = async {
+                loop {
+                    let events = monitor.changed().await.unwrap();
+                    assert!(!events.contains(&KernelEvent::OwnObjectGone), "{events:?}");
+                }
+            };
+            tokio::time::timeout(Duration::from_millis(300), heard).await.unwrap_err();
+            table.set(rig.unicast("10.20.0.0/26", &["10.9.1.2", "10.9.2.2"])).unwrap();
+            apply(&mut table, &rig.socket);
             rig.here.sh("ip nexthop flush proto 77");
             let heard = async {
                 loop {
@@ -244,17 +297,48 @@ fn a_link_that_was_down_takes_part_again() {
     let one = table.set(rig.unicast("10.20.1.0/26", &["10.9.1.2"])).unwrap();
     apply(&mut table, &rig.socket);
     let whole = rig.routes();
+    // The other end goes: the carrier is lost.
+    for (where_, down, up) in [
+        (&rig.here, "ip link set e1 down", "ip link set e1 up"),
+        (&rig.there, "ip link set e1 down", "ip link set e1 up"),
+    ] {
+        where_.sh(down);
+        // The kernel notices a lost carrier within a second.
+        let left = BTreeSet::from([row("10.20.0.0/26", &["10.9.2.2"])]);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while rig.routes() != left {
+            assert!(Instant::now() < deadline, "the other one goes on: {:?}", rig.routes());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        table.mark_stale();
+        let applied = table.apply(&rig.socket, Instant::now()).unwrap();
+        assert_eq!(applied.refused.len(), 1, "{applied:?}");
+        assert!(matches!(table.state(&one), RouteState::NotYet(_)), "{:?}", table.state(&one));
+        assert_eq!(table.state(&both), RouteState::Installed);
+        // Without an event it is tried again all the same.
+        assert!(table.next_retry().is_some());
+        where_.sh(up);
+        assert!(link::settle(&rig.socket, rig.links[0]).unwrap().is_usable());
+        table.wake();
+        assert_eq!(apply(&mut table, &rig.socket).0, 1);
+        assert_eq!(rig.routes(), whole);
+    }
+}
+
+#[test]
+fn a_group_that_lacks_a_next_hop_is_written_again_by_itself() {
+    let rig = rig();
+    let mut table = table();
+    table.set(rig.unicast("10.20.0.0/26", &["10.9.1.2", "10.9.2.2"])).unwrap();
+    apply(&mut table, &rig.socket);
+    let whole = rig.routes();
     rig.here.sh("ip link set e1 down");
-    assert_eq!(rig.routes(), [row("10.20.0.0/26", &["10.9.2.2"])].into(), "the other one goes on");
     table.mark_stale();
-    let applied = table.apply(&rig.socket, Instant::now()).unwrap();
-    assert_eq!(applied.refused.len(), 1, "{applied:?}");
-    assert!(matches!(table.state(&one), RouteState::NotYet(_)), "{:?}", table.state(&one));
-    assert_eq!(table.state(&both), RouteState::Installed);
+    apply(&mut table, &rig.socket);
+    let due = table.next_retry().expect("a repair");
     rig.here.sh("ip link set e1 up");
-    // Neighbours on a link that goes down are forgotten; addresses of IPv4 stay.
-    table.mark_stale();
-    table.wake();
-    assert_eq!(apply(&mut table, &rig.socket).0, 1);
-    assert_eq!(rig.routes(), whole);
+    assert!(link::settle(&rig.socket, rig.links[0]).unwrap().is_usable());
+    assert!(table.is_due(due));
+    table.apply(&rig.socket, due).unwrap();
+    assert_eq!((rig.routes(), table.next_retry()), (whole, None));
 }
