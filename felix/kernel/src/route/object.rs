@@ -172,11 +172,7 @@ impl Objects {
         socket: &RouteSocket,
         wanted: &BTreeSet<u32>,
     ) -> Result<BTreeMap<u32, Refusal>, NetlinkError> {
-        let members: BTreeSet<u32> = wanted
-            .iter()
-            .filter_map(|group| self.delta.desired(group))
-            .flat_map(Definition::members)
-            .collect();
+        let members: BTreeSet<u32> = self.members(wanted.iter().copied()).collect();
         let lone =
             wanted.iter().filter(|number| matches!(self.delta.desired(number), Some(Definition::Hop(_))));
         let lone = members.iter().chain(lone).copied().collect();
@@ -252,8 +248,8 @@ impl Objects {
             return Ok(());
         }
         let mut used = used();
-        let members = used.iter().filter_map(|group| self.delta.desired(group)).flat_map(Definition::members);
-        used.append(&mut members.collect());
+        let members: Vec<u32> = self.members(used.iter().copied()).collect();
+        used.extend(members);
         let unused =
             self.delta.all_desired().map(|(number, _)| *number).filter(|number| !used.contains(number));
         unused.collect::<Vec<_>>().into_iter().for_each(|number| self.forget(number));

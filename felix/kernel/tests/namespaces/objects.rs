@@ -8,25 +8,9 @@ use felix_kernel::link;
 use felix_kernel::monitor::{KernelEvent, Monitor, OwnRoutes, Removals};
 use felix_kernel::netlink::RouteSocket;
 use felix_kernel::route::{self, NextHop, Route, RouteState, RouteTable};
-use serde_json::Value;
 
 use crate::monitor::block_on;
-use crate::namespace::{Namespace, connect};
-
-struct Rig {
-    here: Namespace,
-    there: Namespace,
-    socket: RouteSocket,
-    /// Indexes of the links of subnets 1 and 2.
-    links: [u32; 2],
-}
-
-fn rig() -> Rig {
-    let (here, there) = (Namespace::new(), Namespace::new());
-    let links = [connect(&here, &there, 1), connect(&here, &there, 2)];
-    let socket = here.socket();
-    Rig { here, there, socket, links }
-}
+use crate::routes::{Rig, gateways, rig, text};
 
 fn table() -> RouteTable {
     RouteTable::new(ROUTE_PROTOCOL_BGP).with_objects()
@@ -53,14 +37,7 @@ impl Rig {
         let mut routes = BTreeSet::new();
         for family in ["-4", "-6"] {
             for route in self.here.ip(&format!("{family} route show table all proto 77")) {
-                let text = |value: &Value| value.as_str().map(str::to_owned);
-                let hop = |hop: &Value| text(&hop["gateway"]).or_else(|| text(&hop["via"]["host"]));
-                let mut gateways: Vec<String> = match route["nexthops"].as_array() {
-                    Some(hops) => hops.iter().filter_map(hop).collect(),
-                    None => hop(&route).into_iter().collect(),
-                };
-                gateways.sort();
-                routes.insert((text(&route["dst"]).unwrap(), gateways, route["nhid"].is_u64()));
+                routes.insert((text(&route["dst"]).unwrap(), gateways(&route), route["nhid"].is_u64()));
             }
         }
         routes

@@ -8,19 +8,19 @@ use serde_json::Value;
 
 use crate::namespace::{Namespace, connect};
 
-struct Rig {
-    here: Namespace,
-    _there: Namespace,
-    socket: RouteSocket,
+pub(crate) struct Rig {
+    pub(crate) here: Namespace,
+    pub(crate) there: Namespace,
+    pub(crate) socket: RouteSocket,
     /// Indexes of the links of subnets 1 and 2.
-    links: [u32; 2],
+    pub(crate) links: [u32; 2],
 }
 
-fn rig() -> Rig {
+pub(crate) fn rig() -> Rig {
     let (here, there) = (Namespace::new(), Namespace::new());
     let links = [connect(&here, &there, 1), connect(&here, &there, 2)];
     let socket = here.socket();
-    Rig { here, _there: there, socket, links }
+    Rig { here, there, socket, links }
 }
 
 fn gateway(text: &str) -> NextHop {
@@ -48,18 +48,26 @@ fn listed(namespace: &Namespace) -> Vec<(String, Vec<String>, String)> {
     for family in ["-4", "-6"] {
         for route in namespace.ip(&format!("{family} -details route show table all proto 77")) {
             assert_eq!(route["metric"], METRIC_LEARNED, "{route}");
-            let text = |value: &Value| value.as_str().map(str::to_owned);
-            let hop = |hop: &Value| text(&hop["gateway"]).or_else(|| text(&hop["via"]["host"]));
-            let mut gateways: Vec<String> = match route["nexthops"].as_array() {
-                Some(hops) => hops.iter().filter_map(hop).collect(),
-                None => hop(&route).into_iter().collect(),
-            };
-            gateways.sort();
-            routes.push((text(&route["dst"]).unwrap(), gateways, text(&route["type"]).unwrap()));
+            routes.push((text(&route["dst"]).unwrap(), gateways(&route), text(&route["type"]).unwrap()));
         }
     }
     routes.sort();
     routes
+}
+
+pub(crate) fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+/// Of a route as `ip` lists it, sorted.
+pub(crate) fn gateways(route: &Value) -> Vec<String> {
+    let hop = |hop: &Value| text(&hop["gateway"]).or_else(|| text(&hop["via"]["host"]));
+    let mut gateways: Vec<String> = match route["nexthops"].as_array() {
+        Some(hops) => hops.iter().filter_map(hop).collect(),
+        None => hop(route).into_iter().collect(),
+    };
+    gateways.sort();
+    gateways
 }
 
 fn row(destination: &str, gateways: &[&str], kind: &str) -> (String, Vec<String>, String) {
