@@ -202,7 +202,8 @@ bench-rib: rust ## 1M prefixes in process, beside the figures that the layout wa
 fuzz: rust ## the fuzzers of bgp-proto: MINUTES=10 in all, or RUNS=1000000 each (TARGET=update); installs what it needs
 	@.ci/fuzz
 
-SIMULATION := cargo test --locked --profile $(PROFILE) -p bgp-proto
+# As suspicious as in the gate, and compiled for an hour's run.
+SIMULATION := CARGO_PROFILE_CI_OPT_LEVEL=3 cargo test --locked --profile $(PROFILE) --target-dir $(TARGET)/deep -p bgp-proto
 test-deep: rust ## thousands of simulated histories, fabrics of 200 speakers, and with RUNS=100000000 the fuzzers (SEEDS=3000)
 	@BGP_SEEDS=$(or $(SEEDS),3000) $(SIMULATION) --test pair --test convergence
 	@BGP_SPEAKERS=200 BGP_SEEDS=8 $(SIMULATION) --test convergence -- --exact every_speaker_ends_with_the_reference_and_is_quiet

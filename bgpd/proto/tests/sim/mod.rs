@@ -53,8 +53,6 @@ pub(crate) struct Node {
     pub(crate) kernel_log: Vec<(Instant, IpNet, Option<Vec<IpAddr>>)>,
     pub(crate) events: Vec<(Instant, SessionEvent)>,
     pub(crate) fib_complete: BTreeSet<AfiSafi>,
-    /// How often the speaker was called.
-    pub(crate) steps: u64,
     dials: BTreeMap<PeerName, u64>,
     /// Connections that had something to send when they were asked last.
     unsent: BTreeSet<ConnId>,
@@ -134,7 +132,6 @@ impl Net {
                 kernel_log: Vec::new(),
                 events: Vec::new(),
                 fib_complete: BTreeSet::new(),
-                steps: 0,
                 dials: BTreeMap::new(),
                 unsent: BTreeSet::new(),
                 next_conn: 1,
@@ -297,7 +294,7 @@ impl Net {
                 }
             }
             for node in self.pipes[pipe].nodes {
-                self.drain(node);
+                self.window_opens(node);
             }
         }
     }
@@ -409,9 +406,7 @@ impl Net {
                 }
                 let (node, conn) = (p.nodes[side], p.conns[side]);
                 self.input(node, Input::Bytes { conn, bytes: &bytes });
-                // The window opens for whoever waited.
-                let writer = self.pipes[pipe].nodes[1 - side];
-                self.drain(writer);
+                self.window_opens(self.pipes[pipe].nodes[1 - side]);
             }
             Happening::Fin { pipe, side, error } => {
                 if std::mem::take(&mut self.pipes[pipe].open[side]) {
@@ -492,21 +487,36 @@ impl Net {
         }
     }
 
-    /// Does what a node's speaker asks for, as a shell would.
+    /// Does what a node's speaker asks for after an input.
     fn drain(&mut self, node: usize) {
+        self.carry_out(node);
+        self.check(node);
+    }
+
+    /// Bytes were taken from a node, which may have more for the same connection. Mostly it has none, and is as it was.
+    fn window_opens(&mut self, node: usize) {
+        if self.carry_out(node) {
+            self.check(node);
+        }
+    }
+
+    /// Does what a node's speaker asks for, as a shell would, and says whether that was anything.
+    fn carry_out(&mut self, node: usize) -> bool {
+        let mut was_busy = false;
         loop {
-            self.nodes[node].steps += 1;
-            let Some(speaker) = &mut self.nodes[node].speaker else { return };
+            let Some(speaker) = &mut self.nodes[node].speaker else { return was_busy };
             if let Some(output) = speaker.poll_output() {
                 self.obey(node, output);
+                was_busy = true;
                 continue;
             }
             let ready = speaker.take_ready();
             self.nodes[node].unsent.extend(ready);
             let conns = self.nodes[node].unsent.clone();
             if !conns.into_iter().any(|conn| self.transmit(node, conn)) {
-                return self.check(node);
+                return was_busy;
             }
+            was_busy = true;
         }
     }
 
