@@ -97,6 +97,9 @@ impl Fib {
 
     /// A next hop is reached this way from now on. Before the first word of it no route goes there.
     pub(crate) fn leads(&mut self, next_hop: IpAddr, way: NextHop) {
+        if !self.installs {
+            return;
+        }
         let before = self.ways.insert(next_hop, way);
         if before.is_none_or(|before| before == way) {
             return;

@@ -100,7 +100,8 @@ async fn run(options: &Options, node: String, installs: bool) -> anyhow::Result<
     options.serve_health(BGPD_SOCKET).await.context("probes")?;
     let (monitor, (fib, found)) = kernel(&store, &node, installs).await?;
     let started = Instant::now();
-    let mut speaker = Speaker::new(seed()?, started);
+    let speaker = Speaker::new(seed()?, started);
+    let mut speaker = if installs { speaker } else { speaker.without_fib() };
     // RFC 4724 §4.1: the F bit says that forwarding went on while we were away.
     let families: std::collections::BTreeSet<AfiSafi> = found.iter().map(AfiSafi::of).collect();
     tracing::info!(version = manx_daemon::VERSION, adopted = found.len(), "bgpd starts");

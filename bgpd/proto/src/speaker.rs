@@ -6,7 +6,7 @@ mod dynamic;
 mod stations;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -21,7 +21,7 @@ use crate::input::Input;
 use crate::output::{Output, Reason, Rejection, SessionEvent};
 use crate::peer::{Context, Peer};
 use crate::restart::Selection;
-use crate::rib::{Rib, RibConfig, RibEvent, UnknownNextHops};
+use crate::rib::{Rib, RibConfig, RibEvent};
 use crate::route::OwnRoute;
 use crate::status::PeerStatus;
 use crate::types::{AfiSafi, Asn, ConnId, PeerId, PeerName, RouterId};
@@ -39,6 +39,8 @@ pub struct Speaker {
     jitter: Jitter,
     config: Option<SpeakerConfig>,
     rib: Table,
+    /// Somebody does what [`Output::Fib`] says.
+    feeds_fib: bool,
     peers: BTreeMap<PeerId, Peer>,
     names: BTreeMap<PeerName, PeerId>,
     addresses: BTreeMap<IpAddr, PeerId>,
@@ -59,8 +61,8 @@ pub struct Speaker {
     fib_complete_due: bool,
     /// Next hops asked for and not answered once.
     unanswered: BTreeSet<IpAddr>,
-    /// Next hops were answered since the RIB was last asked what follows.
-    answered: bool,
+    /// What follows from the inputs is worked out when the outputs are taken, behind the questions for next hops.
+    advance_due: bool,
     outputs: VecDeque<Output>,
     /// Monitoring stations.
     monitor: Monitor,
@@ -82,7 +84,8 @@ impl Speaker {
             jitter: Jitter::new(seed),
             config: None,
             // Replaced by the first configuration; no peer and no route gets in before.
-            rib: Table::new(empty_rib(Asn(0), RouterId(std::net::Ipv4Addr::UNSPECIFIED), 1, seed)),
+            rib: Table::new(Rib::new(RibConfig::new(Asn(0), RouterId(Ipv4Addr::UNSPECIFIED), seed))),
+            feeds_fib: true,
             peers: BTreeMap::new(),
             names: BTreeMap::new(),
             addresses: BTreeMap::new(),
@@ -97,13 +100,19 @@ impl Speaker {
             selection: Selection::NotStarted,
             fib_complete_due: false,
             unanswered: BTreeSet::new(),
-            answered: false,
+            advance_due: false,
             outputs: VecDeque::new(),
             monitor: Monitor::default(),
             more_work: false,
             stopped: false,
             keepalive_delay: Durations::default(),
         }
+    }
+
+    /// For a speaker whose shell writes no kernel routes, like a reflector's: there is no [`Output::Fib`], and nothing is kept for one.
+    #[must_use]
+    pub fn without_fib(self) -> Speaker {
+        Speaker { feeds_fib: false, ..self }
     }
 
     // ---- in
@@ -133,9 +142,8 @@ impl Speaker {
             Input::NextHop { address, resolution } => {
                 self.unanswered.remove(&address);
                 self.rib.set_next_hop(address, resolution);
-                // Answers come by the thousand, and each would look at the whole table: one look serves all, when the
-                // outputs are taken.
-                self.answered = true;
+                // Answers come by the thousand, and each would look at the whole table: one look serves all.
+                self.advance_due = true;
                 return;
             }
             Input::LinkDown { peer, text } => self.with_named(&peer, |peer, ctx| peer.link_down(&text, ctx)),
@@ -152,7 +160,8 @@ impl Speaker {
             Input::Timeout => self.timeout(),
             Input::Stop { restarting } => self.stop(restarting),
         }
-        self.advance();
+        // A shell answers as soon as it is asked where next hops lead: then every prefix is decided once.
+        if self.rib.has_events() { self.advance_due = true } else { self.advance() }
     }
 
     /// What follows from any input: selection may begin, and the RIB decides what is dirty, one bounded step at a time.
@@ -279,7 +288,7 @@ impl Speaker {
                     return Some(output);
                 }
             }
-            if !std::mem::take(&mut self.answered) {
+            if !std::mem::take(&mut self.advance_due) {
                 break;
             }
             self.advance();
@@ -525,8 +534,4 @@ impl Speaker {
         timers.set(id, peer.next_timeout());
         Some(result)
     }
-}
-
-fn empty_rib(asn: Asn, router_id: RouterId, max_paths: u16, seed: u64) -> Rib {
-    Rib::new(RibConfig { asn, router_id, max_paths, seed, unknown_next_hops: UnknownNextHops::Unreachable })
 }

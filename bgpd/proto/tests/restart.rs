@@ -13,7 +13,7 @@ use bgp_proto::status::Synchronized;
 use bgp_proto::wire::{
     AddPathFamily, Capability, GracefulRestartCapability, LongLivedFamily, MessageType, RestartFamily,
 };
-use bgp_proto::{AfiSafi, ConnId};
+use bgp_proto::{AfiSafi, ConnId, Input};
 use hand::{Hand, announce, announce_with, end_of_rib, keepalive, notification, open, restarted};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -248,6 +248,21 @@ fn the_kernel_is_not_swept_before_next_hops_are_known() {
     assert_eq!((hand.fib_complete, hand.kernel.len()), (0, 0), "the route waits for its next hop");
     hand.answer_next_hop("10.0.0.2");
     assert_eq!((hand.fib_complete, hand.kernel.len()), (2, 1));
+}
+
+#[test]
+fn a_prefix_by_a_new_next_hop_is_decided_once() {
+    let mut hand = Hand::new(|_| {});
+    hand.establish();
+    let before = hand.speaker.rib().decided();
+    hand.bytes(ConnId(1), &[announce(1), announce(2)].concat());
+    assert_eq!((hand.speaker.rib().decided() - before, hand.kernel.len()), (2, 2));
+    // Another answer later on decides what goes there anew.
+    hand.answer_next_hop("10.0.0.2");
+    let before = hand.speaker.rib().decided();
+    let address = "10.0.0.2".parse().unwrap();
+    hand.input(Input::NextHop { address, resolution: None });
+    assert_eq!((hand.speaker.rib().decided() - before, hand.kernel.len()), (2, 0));
 }
 
 // ---- RFC 9494

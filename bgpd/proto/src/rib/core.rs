@@ -290,7 +290,7 @@ impl Core {
     pub(super) fn fib_mark<A: Family>(&self, slot: Slot) -> u64 {
         let table = &A::plane(self).table;
         let Some(entry) = table.entry(slot).filter(|entry| entry.has(Entry::<A>::BEST)) else { return 0 };
-        if entry.first.peer == LOCAL {
+        if entry.first.peer == LOCAL || !self.config.feeds_fib {
             return 0;
         }
         if entry.more == NIL {

@@ -312,6 +312,12 @@ impl Rib {
         self.core.poll_fib::<u32>().or_else(|| self.core.poll_fib::<V6>())
     }
 
+    /// Whether there is a next event.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        self.core.next_hops.has_events() || !self.events.is_empty()
+    }
+
     /// The next event.
     pub fn poll_event(&mut self) -> Option<RibEvent> {
         self.core.next_hops.poll_event().or_else(|| self.events.pop_front())

@@ -19,6 +19,8 @@ struct NextHop {
     metric: Option<u32>,
     /// Attribute sets that name it.
     refs: u32,
+    /// Not older than the last drain: whatever names it waits for its decision in any case.
+    is_fresh: bool,
 }
 
 #[derive(Debug)]
@@ -26,17 +28,19 @@ pub(super) struct NextHops {
     all: Vec<NextHop>,
     free: Vec<NextHopId>,
     index: BTreeMap<IpAddr, NextHopId>,
-    /// What the world said, also of addresses no path uses yet.
+    /// What the world said of addresses that no path uses yet.
     told: BTreeMap<IpAddr, Option<u32>>,
     unknown: UnknownNextHops,
     /// Changed since the last walk over the paths.
     changed: Vec<NextHopId>,
+    fresh: Vec<NextHopId>,
     events: VecDeque<RibEvent>,
 }
 
 impl NextHops {
     pub(super) fn new(unknown: UnknownNextHops) -> NextHops {
-        let own = NextHop { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), metric: Some(0), refs: 1 };
+        let own =
+            NextHop { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), metric: Some(0), refs: 1, is_fresh: false };
         NextHops {
             all: vec![own],
             free: Vec::new(),
@@ -44,6 +48,7 @@ impl NextHops {
             told: BTreeMap::new(),
             unknown,
             changed: Vec::new(),
+            fresh: Vec::new(),
             events: VecDeque::new(),
         }
     }
@@ -53,7 +58,11 @@ impl NextHops {
         if let Some(known) = self.index.get(&address) {
             return *known;
         }
-        let next_hop = NextHop { address, metric: self.metric_told(address), refs: 0 };
+        let metric = self.told.remove(&address).unwrap_or(match self.unknown {
+            UnknownNextHops::Reachable => Some(0),
+            UnknownNextHops::Unreachable => None,
+        });
+        let next_hop = NextHop { address, metric, refs: 0, is_fresh: true };
         let id = match self.free.pop() {
             Some(id) => {
                 if let Some(slot) = self.all.get_mut(id as usize) {
@@ -67,15 +76,9 @@ impl NextHops {
             }
         };
         self.index.insert(address, id);
+        self.fresh.push(id);
         self.events.push_back(RibEvent::TrackNextHop { address, wanted: true });
         id
-    }
-
-    fn metric_told(&self, address: IpAddr) -> Option<u32> {
-        self.told.get(&address).copied().unwrap_or(match self.unknown {
-            UnknownNextHops::Reachable => Some(0),
-            UnknownNextHops::Unreachable => None,
-        })
     }
 
     pub(super) fn acquire(&mut self, id: NextHopId) {
@@ -90,7 +93,6 @@ impl NextHops {
         next_hop.refs = next_hop.refs.saturating_sub(1);
         if next_hop.refs == 0 {
             self.index.remove(&next_hop.address);
-            self.told.remove(&next_hop.address);
             self.free.push(id);
             self.events.push_back(RibEvent::TrackNextHop { address: next_hop.address, wanted: false });
         }
@@ -108,18 +110,27 @@ impl NextHops {
     /// What the world says of an address.
     pub(super) fn tell(&mut self, address: IpAddr, resolution: Option<NextHopResolution>) {
         let metric = resolution.map(|resolution| resolution.metric);
-        self.told.insert(address, metric);
-        let Some(id) = self.index.get(&address) else { return };
+        let Some(id) = self.index.get(&address) else {
+            self.told.insert(address, metric);
+            return;
+        };
         if let Some(next_hop) = self.all.get_mut(*id as usize)
             && next_hop.metric != metric
         {
             next_hop.metric = metric;
-            self.changed.push(*id);
+            if !next_hop.is_fresh {
+                self.changed.push(*id);
+            }
         }
     }
 
-    /// The next hops that changed since the last call, as a bit per id; `None`: none did.
+    /// The next hops that changed since the last call, as a bit per id; `None`: none did. Decisions follow.
     pub(super) fn take_changed(&mut self) -> Option<Vec<bool>> {
+        for id in self.fresh.drain(..) {
+            if let Some(next_hop) = self.all.get_mut(id as usize) {
+                next_hop.is_fresh = false;
+            }
+        }
         if self.changed.is_empty() {
             return None;
         }
@@ -134,6 +145,10 @@ impl NextHops {
 
     pub(super) fn has_changed(&self) -> bool {
         !self.changed.is_empty()
+    }
+
+    pub(super) fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     pub(super) fn poll_event(&mut self) -> Option<RibEvent> {

@@ -71,6 +71,9 @@ impl<A> Entry<A> {
     }
 }
 
+/// How many bits of a prefix choose its place among its neighbours.
+const NEIGHBOURS: u32 = 4;
+
 /// `Entry::len` of a free slot.
 const FREE_SLOT: u8 = u8::MAX;
 
@@ -92,12 +95,20 @@ pub(super) struct Table<A> {
     seed: u64,
 }
 
+/// Sixteen neighbours of one length lie side by side: prefixes come in order where they come in numbers (a node's blocks, a provider's
+/// /24s), and each would otherwise miss the cache, when it is looked for and whenever its index grows.
 fn hash<A: Address>(addr: A, len: u8, seed: u64) -> u64 {
-    let octets = u128::from_be_bytes(addr.octets());
+    let number = u128::from_be_bytes(addr.octets()).checked_shr(128 - u32::from(len.min(128))).unwrap_or(0);
+    let (block, place) = (number >> NEIGHBOURS, number & ((1 << NEIGHBOURS) - 1));
     #[expect(clippy::cast_possible_truncation, reason = "the two halves are hashed one after the other")]
-    let (high, low) = ((octets >> 64) as u64, octets as u64);
-    let first = fold(high ^ u64::from(len) ^ seed, 0xA076_1D64_78BD_642F);
-    if A::BITS == 32 { first } else { fold(first ^ low, 0xE703_7ED1_A0B4_28DB) }
+    let (high, low, place) = ((block >> 64) as u64, block as u64, place as u64);
+    let seed = seed.wrapping_add(u64::from(len).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mut hash = fold(low ^ seed, 0xA076_1D64_78BD_642F);
+    if A::BITS > 64 {
+        hash = fold(hash ^ high, 0xE703_7ED1_A0B4_28DB);
+    }
+    // A hash table begins to look where the low bits say, and compares the high ones first.
+    hash & !((1 << NEIGHBOURS) - 1) ^ (place | place << (64 - NEIGHBOURS))
 }
 
 fn shard(hash: u64) -> usize {

@@ -143,6 +143,21 @@ fn one(prefix: &str, next_hops: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
 const NET: &str = "10.244.1.0/24";
 
 #[test]
+fn where_nobody_writes_routes_none_are_kept_ready() {
+    let feeds_fib = false;
+    let mut rib = Rib::new(RibConfig { feeds_fib, ..rib().core.config });
+    rib.peer_up(peer(1), facts(1));
+    rib.peer_up(peer(2), facts(2));
+    announce(&mut rib, 1, NET, &[]);
+    settle(&mut rib);
+    assert_eq!((fib(&mut rib), heard(&mut rib, 2).announced), (vec![], vec![NET.to_owned()]));
+    rib.peer_down(peer(1), &[].into());
+    settle(&mut rib);
+    assert_eq!((fib(&mut rib), heard(&mut rib, 2).withdrawn), (vec![], vec![NET.to_owned()]));
+    assert_eq!(rib.size(V4), (0, 0));
+}
+
+#[test]
 fn paths_of_equal_length_share_the_traffic_whatever_is_in_them() {
     let mut rib = rib_with(3);
     announce(&mut rib, 1, NET, &[70001]);

@@ -22,6 +22,8 @@ pub struct RibConfig {
     pub router_id: RouterId,
     /// How many equally good paths one FIB route may have; 0 counts as 1.
     pub max_paths: u16,
+    /// Whether anybody asks for FIB routes; where nobody does, none are kept ready.
+    pub feeds_fib: bool,
     /// Seed of the hash tables. Random in production, since peers choose prefixes; no output depends on it.
     pub seed: u64,
     /// What is assumed of a next hop that [`super::Rib::set_next_hop`] was not called for.
@@ -33,7 +35,7 @@ impl RibConfig {
     #[must_use]
     pub fn new(asn: Asn, router_id: RouterId, seed: u64) -> RibConfig {
         let unknown_next_hops = UnknownNextHops::Unreachable;
-        RibConfig { asn, router_id, max_paths: 16, seed, unknown_next_hops }
+        RibConfig { asn, router_id, max_paths: 16, feeds_fib: true, seed, unknown_next_hops }
     }
 }
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::Speaker;
 use super::due::Table;
-use super::{Speaker, empty_rib};
 use crate::config::{PeerConfig, SpeakerConfig};
 use crate::output::Output;
 use crate::peer::Peer;
 use crate::restart::Selection;
+use crate::rib::{Rib, RibConfig};
 use crate::types::{PeerId, PeerName};
 use crate::wire::Notification;
 use crate::wire::notification::cease;
@@ -90,7 +91,11 @@ impl Speaker {
                 self.outputs.push_back(output);
             }
         }
-        self.rib = Table::new(empty_rib(config.asn, config.router_id, config.max_paths.max(1), self.seed));
+        self.rib = Table::new(Rib::new(RibConfig {
+            max_paths: config.max_paths.max(1),
+            feeds_fib: self.feeds_fib,
+            ..RibConfig::new(config.asn, config.router_id, self.seed)
+        }));
         self.monitor.start_over();
         if matches!(self.selection, Selection::Deferred(_)) {
             self.rib.defer_selection(true);
