@@ -1,6 +1,6 @@
 //! All of the RIB but the groups, so that a group can be written while this is read.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use super::attrs::{AttrId, AttrTable, NIL};
@@ -14,7 +14,7 @@ use super::values::{Counts, PeerFacts, RibConfig};
 use super::watch::Change;
 use crate::decision::Candidate;
 use crate::link_local;
-use crate::types::{AfiSafi, PeerId};
+use crate::types::{AfiSafi, Asn, PeerId};
 use crate::wire::attr::{self, Key, code};
 use crate::wire::nlri::{Address, V6};
 use crate::wire::rewrite::Origin;
@@ -197,6 +197,8 @@ impl Peer {
 #[derive(Debug)]
 pub(super) struct Core {
     pub config: RibConfig,
+    /// Numbers other than our own that some peer knows us by (RFC 7705).
+    pub aliases: BTreeSet<Asn>,
     /// How many bytes of UPDATEs a peer may be behind before it leaves the log.
     pub backlog: u64,
     pub attrs: AttrTable,
@@ -224,6 +226,7 @@ impl Core {
             changes: None,
             decided: 0,
             config,
+            aliases: BTreeSet::new(),
             backlog: 8 << 20,
         }
     }

@@ -6,15 +6,18 @@
 use ipnet::IpNet;
 
 use super::attrs::{AttrId, LONGEST};
-use super::core::{Core, Family};
+use super::core::{Core, Family, Peer};
 use super::long_lived::LLGR_STALE;
 use super::next_hop::is_martian;
-use super::table::Path;
+use super::table::{LOCAL, Path};
 use crate::policy::{Changes, GRACEFUL_SHUTDOWN, ImportRejection, ImportVerdict, Route, Source, carries};
 use crate::types::{Asn, PeerId};
 use crate::wire::Role;
 use crate::wire::as_path;
 use crate::wire::attr::{self, Key, code};
+
+/// How often a path may have a number that other peers know us by: more than anybody prepends.
+const MOST_ALIASES: usize = 16;
 
 /// A received set with what import says of it, whatever the prefix.
 #[derive(Clone, Copy)]
@@ -65,16 +68,8 @@ impl Core {
     fn refuses_set(&self, from: PeerId, id: AttrId) -> Option<ImportRejection> {
         let (key, peer) = (self.attrs.key(id), self.peer(from)?);
         let import = &peer.facts.import;
-        let foreign_as = peer.facts.local_asn != self.config.asn;
-        if key.has(Key::OWN_AS) || foreign_as {
-            let path = attr::find(self.attrs.bytes(id), code::AS_PATH).unwrap_or_default();
-            let own = |asn| asn == self.config.asn || asn == peer.facts.local_asn;
-            let times = as_path::segments(path, 4)
-                .flat_map(|s| s.asns().filter(|a| own(*a)).collect::<Vec<_>>())
-                .count();
-            if times > usize::from(import.allow_own_asn) {
-                return Some(ImportRejection::AsPathLoop);
-            }
+        if self.is_loop(id, &key, peer) {
+            return Some(ImportRejection::AsPathLoop);
         }
         if key.has(Key::REFLECTION_LOOP) {
             let originator = attr::find(self.attrs.bytes(id), code::ORIGINATOR_ID).map(attr::be32);
@@ -91,6 +86,25 @@ impl Core {
             return Some(ImportRejection::NextHopMartian);
         }
         if peer.takes_all { None } else { import.refuses_next_hop(next_hop) }
+    }
+
+    /// RFC 4271 §9.1.2: we are in the path. Under a number that other peers know us by it may be somebody else, a router that keeps the
+    /// number through a migration (RFC 7705); but where it is us, nothing else ends the circle, since our own number is not said.
+    fn is_loop(&self, id: AttrId, key: &Key, peer: &Peer) -> bool {
+        let is_alias = peer.facts.local_asn != self.config.asn;
+        if !key.has(Key::OWN_AS) && !is_alias && self.aliases.is_empty() {
+            return false;
+        }
+        let path = attr::find(self.attrs.bytes(id), code::AS_PATH).unwrap_or_default();
+        let (mut own, mut alias) = (0, 0);
+        for segment in as_path::segments(path, 4) {
+            for asn in segment.asns() {
+                own += usize::from(asn == self.config.asn || asn == peer.facts.local_asn);
+                alias += usize::from(self.aliases.contains(&asn));
+            }
+        }
+        let allowed = usize::from(peer.facts.import.allow_own_asn);
+        own > allowed || alias > MOST_ALIASES.max(allowed)
     }
 
     /// The word of the peer's policy on a path.
@@ -149,14 +163,15 @@ impl Core {
         Some(self.attrs.intern(&bytes, key, &mut self.next_hops))
     }
 
-    /// Runs import again over everything the peer sent in one family.
-    pub(super) fn import_again<A: Family>(&mut self, peer: PeerId) {
+    /// Runs import again over everything that some peers sent in one family.
+    pub(super) fn import_again<A: Family>(&mut self, sent_it: impl Fn(PeerId) -> bool) {
         for slot in 0..A::plane(self).table.slots() {
             let Some((addr, len)) = A::plane(self).table.prefix(slot) else { continue };
-            let of_peer = A::plane(self).table.paths(slot).filter(|(path, _)| path.peer == peer);
-            for (path, _) in of_peer.collect::<Vec<_>>() {
-                let set = self.judged(peer, path.raw);
-                let Path { mut attrs, rejected, .. } = self.imported(peer, &set, || addr.prefix(len));
+            let learned = A::plane(self).table.paths(slot).map(|(path, _)| path);
+            let concerned = learned.filter(|path| path.peer != LOCAL && sent_it(path.peer));
+            for path in concerned.collect::<Vec<_>>() {
+                let set = self.judged(path.peer, path.raw);
+                let Path { mut attrs, rejected, .. } = self.imported(path.peer, &set, || addr.prefix(len));
                 if path.has(Path::LONG_LIVED_STALE) {
                     attrs = self.long_lived_set(attrs);
                 }

@@ -50,7 +50,7 @@ use self::core::{Core, EndOfRib, Refresh};
 use self::group::Group;
 use crate::policy::{ExportPolicy, ImportPolicy};
 use crate::route::{FibChange, NextHopResolution};
-use crate::types::{AfiSafi, PeerId};
+use crate::types::{AfiSafi, Asn, PeerId};
 use crate::wire::canonical::Scratch;
 use crate::wire::nlri::V6;
 
@@ -202,8 +202,21 @@ impl Rib {
         };
         known.takes_all = policy == ImportPolicy::accept_all();
         known.facts.import = policy;
-        self.core.import_again::<u32>(peer);
-        self.core.import_again::<V6>(peer);
+        self.core.import_again::<u32>(|sender| sender == peer);
+        self.core.import_again::<V6>(|sender| sender == peer);
+    }
+
+    /// The numbers other than our own that some peer knows us by (RFC 7705).
+    pub fn set_aliases(&mut self, aliases: BTreeSet<Asn>) {
+        self.core.aliases = aliases;
+        self.core.import_again::<u32>(|_| true);
+        self.core.import_again::<V6>(|_| true);
+    }
+
+    /// Those numbers.
+    #[must_use]
+    pub fn aliases(&self) -> &BTreeSet<Asn> {
+        &self.core.aliases
     }
 
     /// A new export policy: what it no longer lets out is withdrawn, what it newly lets out is told.

@@ -56,8 +56,8 @@ impl Rib {
             *slot = Some(peer);
         }
         if import_changed {
-            self.core.import_again::<u32>(id);
-            self.core.import_again::<V6>(id);
+            self.core.import_again::<u32>(|sender| sender == id);
+            self.core.import_again::<V6>(|sender| sender == id);
         }
         let group = self.group_for(id);
         self.enter(id, group);

@@ -375,6 +375,23 @@ fn a_changed_import_policy_runs_over_what_was_kept() {
     assert_eq!((fib(&mut rib), heard(&mut rib, 2)), (one(NET, &[1]), told(&[NET], &[])));
 }
 
+/// RFC 7705: whoever is told another number of ours hands it on, and where it comes back nobody finds our own one in it.
+#[test]
+fn a_path_that_came_by_us_again_and_again_under_another_number_is_a_loop() {
+    let mut rib = rib_with(1);
+    let alias = 65500;
+    rib.set_aliases([Asn(alias)].into());
+    let loops = PathStatus::Rejected(crate::policy::ImportRejection::AsPathLoop);
+    for (times, is_loop) in [(1, false), (16, false), (17, true), (100, true)] {
+        announce(&mut rib, 1, NET, &vec![alias; times]);
+        settle(&mut rib);
+        assert_eq!(rib.paths_to(&net(NET))[0].status == loops, is_loop, "{times}");
+    }
+    rib.set_aliases(BTreeSet::new());
+    settle(&mut rib);
+    assert_ne!(rib.paths_to(&net(NET))[0].status, loops);
+}
+
 /// RFC 4271 §9.1.2.
 #[test]
 fn a_path_with_our_as_in_it_is_kept_as_rejected() {

@@ -34,6 +34,7 @@ impl Speaker {
             self.renew_rib(&config);
         }
         self.rib.set_max_paths(config.max_paths.max(1));
+        self.set_aliases(&config);
         if is_first {
             self.begin_selection(&config);
         }
@@ -104,6 +105,15 @@ impl Speaker {
         for (prefix, routes) in std::mem::take(&mut self.own) {
             self.audiences.release(&routes);
             self.originate(prefix, routes);
+        }
+    }
+
+    fn set_aliases(&mut self, config: &SpeakerConfig) {
+        let ranges = config.ranges.values().map(|range| &range.peer);
+        let local = config.peers.values().chain(ranges).filter_map(|peer| peer.local_asn);
+        let aliases = local.filter(|asn| *asn != config.asn).collect();
+        if *self.rib.aliases() != aliases {
+            self.rib.set_aliases(aliases);
         }
     }
 

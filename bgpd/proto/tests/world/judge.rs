@@ -45,7 +45,7 @@ impl fmt::Display for Fault {
                 write!(f, "node {from} does not tell node {to} of {prefix}: {should}")
             }
             Fault::Path { from, to, prefix, is, should } => {
-                write!(f, "{prefix} from node {from} to node {to}:\n  {is}, the reference has\n  {should}")
+                write!(f, "{prefix} from node {from} to node {to}:\n{is}the reference has\n{should}")
             }
             Fault::Kernel { node, prefix, is, should } => {
                 write!(f, "kernel of node {node}: {prefix} via {is:?}, the reference has {should:?}")
@@ -80,6 +80,12 @@ impl Moves {
 
 /// What a node holds of a prefix: by neighbour and identifier, what it is and what became of it.
 type Holds = BTreeMap<(IpNet, usize, u32), String>;
+
+/// All that is held of a prefix, a line each.
+fn all_of(holds: &Holds, prefix: IpNet) -> String {
+    let of_prefix = holds.iter().filter(|((of, _, _), _)| *of == prefix);
+    of_prefix.map(|((_, from, id), text)| format!("  of node {from} ({id}): {text}\n")).collect()
+}
 
 impl World {
     /// Compares a network at rest with the reference.
@@ -119,22 +125,23 @@ impl World {
                 should.insert((prefix, from, route.id), text);
             }
         }
-        let is: Holds = self.peers(to).into_iter().flat_map(|from| held(net, from, to, seen)).collect();
-        for ((prefix, from, id), is) in &is {
+        let is_all: Holds = self.peers(to).into_iter().flat_map(|from| held(net, from, to, seen)).collect();
+        for ((prefix, from, id), is) in &is_all {
             let (prefix, from, is) = (*prefix, *from, is.clone());
             match should.get(&(prefix, from, *id)) {
                 None => return Err(Fault::Leaked { from, to, prefix, is }),
-                Some(should) if *should != is => {
-                    return Err(Fault::Path { from, to, prefix, is, should: should.clone() });
+                Some(known) if *known != is => {
+                    let (is, should) = (all_of(&is_all, prefix), all_of(&should, prefix));
+                    return Err(Fault::Path { from, to, prefix, is, should });
                 }
                 Some(_) => {}
             }
         }
-        if let Some(((prefix, from, _), should)) = should.iter().find(|(key, _)| !is.contains_key(key)) {
+        if let Some(((prefix, from, _), should)) = should.iter().find(|(key, _)| !is_all.contains_key(key)) {
             let (prefix, from, should) = (*prefix, *from, should.clone());
             return Err(Fault::Missing { from, to, prefix, should });
         }
-        self.compare_told(net, to, &is, seen)
+        self.compare_told(net, to, &is_all, seen)
     }
 
     /// What the neighbours say that they told a node, beside what it holds of them.
