@@ -204,10 +204,16 @@ fuzz: rust ## the fuzzers of bgp-proto: MINUTES=10 in all, or RUNS=1000000 each 
 
 # As suspicious as in the gate, and compiled for an hour's run.
 SIMULATION := CARGO_PROFILE_CI_OPT_LEVEL=3 cargo test --locked --profile $(PROFILE) --target-dir $(TARGET)/deep -p bgp-proto
-test-deep: rust ## thousands of simulated histories, fabrics of 200 speakers, and with RUNS=100000000 the fuzzers (SEEDS=3000)
+test-deep: rust ## thousands of simulated histories, fabrics of 200 speakers, 10^8 executions of the fuzzers (SEEDS=3000, AT_LEAST=100000000)
+	@$(MAKE) --no-print-directory -j2 deep-histories deep-fabrics deep-fuzz
+
+.PHONY: deep-histories deep-fabrics deep-fuzz
+deep-histories:
 	@BGP_SEEDS=$(or $(SEEDS),3000) $(SIMULATION) --test pair --test convergence
+deep-fabrics:
 	@BGP_SPEAKERS=200 BGP_SEEDS=8 $(SIMULATION) --test convergence -- --exact every_speaker_ends_with_the_reference_and_is_quiet
-	@$(if $(RUNS),.ci/fuzz)
+deep-fuzz:
+	@AT_LEAST=$(or $(AT_LEAST),100000000) .ci/fuzz
 
 # Daemons that are here to be measured and spoken to are never started as services.
 peers: packages

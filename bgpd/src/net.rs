@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use bgp_proto::{ConnId, PeerName, SpeakerConfig, link_local};
 use felix_kernel::socket::{self, DialOptions};
 use ipnet::IpNet;
 use manx_daemon::secrets::SessionKey;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -26,7 +27,7 @@ const READ: usize = 64 * 1024;
 const QUEUE: usize = 32;
 /// A dial that got no answer by then has failed; the kernel alone would try for two minutes.
 const DIAL: Duration = Duration::from_secs(10);
-/// What a closing connection may take to send its last message.
+/// What a closing connection may take to send its last message and hear the end of the other side.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What tasks report to the driver.
@@ -327,17 +328,40 @@ impl Net {
         self.connections.remove(&conn).is_some()
     }
 
-    /// Sends the last bytes within a second, then closes.
+    /// Sends the last bytes and waits for the far end to close, a second at most: a socket that is closed while bytes wait in it
+    /// resets the connection, and the peer may lose the NOTIFICATION that says why. Who waits for the task knows that the peer knows.
     pub(crate) fn close(&mut self, conn: ConnId, last_bytes: Vec<u8>) -> Option<tokio::task::JoinHandle<()>> {
         let connection = self.connections.remove(&conn)?;
         connection.reader.abort();
-        Some(tokio::spawn(last_words(Arc::clone(&connection.stream), last_bytes)))
+        Some(tokio::spawn(goodbye(Arc::clone(&connection.stream), last_bytes)))
     }
 }
 
 /// Writes what the far end takes of these within a second. It may be gone or may not read: it is over either way.
 pub(crate) async fn last_words(stream: Arc<TcpStream>, last_bytes: Vec<u8>) {
     drop(tokio::time::timeout(LINGER, write_all(&stream, &last_bytes)).await);
+}
+
+async fn goodbye(stream: Arc<TcpStream>, last_bytes: Vec<u8>) {
+    let goodbye = async {
+        write_all(&stream, &last_bytes).await?;
+        SockRef::from(&*stream).shutdown(Shutdown::Write)?;
+        until_closed(&stream).await
+    };
+    drop(tokio::time::timeout(LINGER, goodbye).await);
+}
+
+async fn until_closed(stream: &TcpStream) -> io::Result<()> {
+    let mut nobody_reads = vec![0; 4096];
+    loop {
+        stream.readable().await?;
+        match stream.try_read(&mut nobody_reads) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! What is known of a network namespace, and the pure question asked of it: where does this next hop lead?
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -24,6 +25,8 @@ pub struct Facts {
     neighbours: BTreeMap<(u32, IpAddr), Neighbour>,
     /// By prefix and metric: lookups try prefixes from long to short and take the lowest metric.
     routes: BTreeMap<(IpNet, u32), KernelRoute>,
+    /// Whether IPv6, and a length that prefixes have, the longest first: a host has a handful, and a lookup tries no others.
+    lengths: BTreeSet<(bool, Reverse<u8>)>,
 }
 
 /// Where an address leads.
@@ -145,6 +148,9 @@ impl Facts {
                 .and_modify(|held| held.next_hops.extend(route.next_hops.iter().copied()))
                 .or_insert(route);
         }
+        let prefixes = self.routes.keys().map(|(prefix, _)| prefix);
+        self.lengths =
+            prefixes.map(|prefix| (prefix.addr().is_ipv6(), Reverse(prefix.prefix_len()))).collect();
     }
 
     fn is_usable(&self, ifindex: u32) -> bool {
@@ -170,8 +176,8 @@ impl Facts {
     }
 
     fn longest_match(&self, address: IpAddr, interface: Option<u32>) -> Option<&KernelRoute> {
-        let host = IpNet::from(address);
-        (0..=host.prefix_len()).rev().find_map(|length| {
+        let of_family = (address.is_ipv6(), Reverse(u8::MAX))..=(address.is_ipv6(), Reverse(0));
+        self.lengths.range(of_family).find_map(|&(_, Reverse(length))| {
             let prefix = IpNet::new(address, length).ok()?.trunc();
             self.routes.range((prefix, 0)..=(prefix, u32::MAX)).map(|(_, route)| route).find(|route| {
                 interface.is_none_or(|wanted| route.next_hops.iter().any(|hop| hop.ifindex == wanted))

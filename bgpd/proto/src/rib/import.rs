@@ -91,8 +91,7 @@ impl Core {
     /// RFC 4271 §9.1.2: we are in the path. Under a number that other peers know us by it may be somebody else, a router that keeps the
     /// number through a migration (RFC 7705); but where it is us, nothing else ends the circle, since our own number is not said.
     fn is_loop(&self, id: AttrId, key: &Key, peer: &Peer) -> bool {
-        let is_alias = peer.facts.local_asn != self.config.asn;
-        if !key.has(Key::OWN_AS) && !is_alias && self.aliases.is_empty() {
+        if !key.has(Key::OWN_AS) && self.aliases.is_empty() {
             return false;
         }
         let path = attr::find(self.attrs.bytes(id), code::AS_PATH).unwrap_or_default();

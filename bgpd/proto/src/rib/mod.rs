@@ -208,15 +208,12 @@ impl Rib {
 
     /// The numbers other than our own that some peer knows us by (RFC 7705).
     pub fn set_aliases(&mut self, aliases: BTreeSet<Asn>) {
+        if self.core.aliases == aliases {
+            return;
+        }
         self.core.aliases = aliases;
         self.core.import_again::<u32>(|_| true);
         self.core.import_again::<V6>(|_| true);
-    }
-
-    /// Those numbers.
-    #[must_use]
-    pub fn aliases(&self) -> &BTreeSet<Asn> {
-        &self.core.aliases
     }
 
     /// A new export policy: what it no longer lets out is withdrawn, what it newly lets out is told.

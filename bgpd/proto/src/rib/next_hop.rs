@@ -19,8 +19,8 @@ struct NextHop {
     metric: Option<u32>,
     /// Attribute sets that name it.
     refs: u32,
-    /// Not older than the last drain: whatever names it waits for its decision in any case.
-    is_fresh: bool,
+    /// The drain that it came up in: until that is over, whatever names it waits for its decision in any case.
+    since: u64,
 }
 
 #[derive(Debug)]
@@ -33,14 +33,14 @@ pub(super) struct NextHops {
     unknown: UnknownNextHops,
     /// Changed since the last walk over the paths.
     changed: Vec<NextHopId>,
-    fresh: Vec<NextHopId>,
+    /// How many drains are over.
+    drains: u64,
     events: VecDeque<RibEvent>,
 }
 
 impl NextHops {
     pub(super) fn new(unknown: UnknownNextHops) -> NextHops {
-        let own =
-            NextHop { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), metric: Some(0), refs: 1, is_fresh: false };
+        let own = NextHop { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), metric: Some(0), refs: 1, since: 0 };
         NextHops {
             all: vec![own],
             free: Vec::new(),
@@ -48,7 +48,7 @@ impl NextHops {
             told: BTreeMap::new(),
             unknown,
             changed: Vec::new(),
-            fresh: Vec::new(),
+            drains: 0,
             events: VecDeque::new(),
         }
     }
@@ -62,7 +62,7 @@ impl NextHops {
             UnknownNextHops::Reachable => Some(0),
             UnknownNextHops::Unreachable => None,
         });
-        let next_hop = NextHop { address, metric, refs: 0, is_fresh: true };
+        let next_hop = NextHop { address, metric, refs: 0, since: self.drains };
         let id = match self.free.pop() {
             Some(id) => {
                 if let Some(slot) = self.all.get_mut(id as usize) {
@@ -76,7 +76,6 @@ impl NextHops {
             }
         };
         self.index.insert(address, id);
-        self.fresh.push(id);
         self.events.push_back(RibEvent::TrackNextHop { address, wanted: true });
         id
     }
@@ -118,7 +117,7 @@ impl NextHops {
             && next_hop.metric != metric
         {
             next_hop.metric = metric;
-            if !next_hop.is_fresh {
+            if next_hop.since < self.drains {
                 self.changed.push(*id);
             }
         }
@@ -126,11 +125,7 @@ impl NextHops {
 
     /// The next hops that changed since the last call, as a bit per id; `None`: none did. Decisions follow.
     pub(super) fn take_changed(&mut self) -> Option<Vec<bool>> {
-        for id in self.fresh.drain(..) {
-            if let Some(next_hop) = self.all.get_mut(id as usize) {
-                next_hop.is_fresh = false;
-            }
-        }
+        self.drains += 1;
         if self.changed.is_empty() {
             return None;
         }

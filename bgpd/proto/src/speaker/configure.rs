@@ -111,10 +111,7 @@ impl Speaker {
     fn set_aliases(&mut self, config: &SpeakerConfig) {
         let ranges = config.ranges.values().map(|range| &range.peer);
         let local = config.peers.values().chain(ranges).filter_map(|peer| peer.local_asn);
-        let aliases = local.filter(|asn| *asn != config.asn).collect();
-        if *self.rib.aliases() != aliases {
-            self.rib.set_aliases(aliases);
-        }
+        self.rib.set_aliases(local.filter(|asn| *asn != config.asn).collect());
     }
 
     /// RFC 4724 §4.1: selection is deferred where our forwarding state survived and a peer may send End-of-RIB.
