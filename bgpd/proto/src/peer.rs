@@ -37,6 +37,10 @@ use crate::types::{AfiSafi, Asn, ConnId, PeerId, PeerName, RouterId};
 use crate::wire::Notification;
 use crate::wire::notification::cease;
 
+/// A keepalive goes this much before its time where another timer has its turn: a wake-up serves many sessions, and no interval,
+/// of a second at least, is shortened by more than RFC 4271 §10 lets chance shorten it.
+pub(crate) const EARLY: Duration = Duration::from_millis(100);
+
 /// What a peer may touch beside itself.
 pub(crate) struct Context<'a> {
     pub(crate) now: Instant,
@@ -485,7 +489,7 @@ impl Peer {
                 self.send_hold_timer(slot, ctx);
             } else if due(timers.connect_retry) {
                 self.fire(slot, Event::ConnectRetryTimerExpires, self.unanswered(), ctx);
-            } else if due(timers.keepalive) {
+            } else if timers.keepalive.is_some_and(|at| at <= now + EARLY) {
                 self.fire(slot, Event::KeepaliveTimerExpires, None, ctx);
             }
         }

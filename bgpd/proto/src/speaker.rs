@@ -19,7 +19,7 @@ use crate::durations::Durations;
 use crate::fsm::State;
 use crate::input::Input;
 use crate::output::{Output, Reason, Rejection, SessionEvent};
-use crate::peer::{Context, Peer};
+use crate::peer::{Context, EARLY, Peer};
 use crate::restart::Selection;
 use crate::rib::{Rib, RibConfig, RibEvent};
 use crate::route::OwnRoute;
@@ -192,7 +192,7 @@ impl Speaker {
 
     fn timeout(&mut self) {
         let now = self.now;
-        for id in self.timers.due(now) {
+        for id in self.timers.due(now + EARLY) {
             if let Some(delay) = self.peers.get(&id).and_then(|peer| peer.keepalive_delay(now)) {
                 self.keepalive_delay.observe(delay);
             }

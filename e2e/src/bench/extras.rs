@@ -258,7 +258,8 @@ fn idle(manx: &Path, kind: Kind) -> Result<Figures> {
             block_on(async {
                 let cell = Cell { profile: Profile::Dfz, prefixes: 1, sinks: MANY };
                 let _generator = Generator::connect(cell, hold).await?;
-                processes.settle(Duration::from_secs(5)).await?;
+                // What a daemon has to say of new sessions, such as their statuses, is said.
+                tokio::time::sleep(Duration::from_secs(20)).await;
                 let (before, began) = (processes.cpu()?, Instant::now());
                 tokio::time::sleep(Duration::from_secs(31)).await;
                 Ok((processes.cpu()? - before) * 1e3 * 60.0 / began.elapsed().as_secs_f64())

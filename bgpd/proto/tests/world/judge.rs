@@ -15,6 +15,9 @@ use ipnet::IpNet;
 use super::{End, Reference, Route, Seen, World, prefixes};
 use crate::sim::{Net, router_id};
 
+/// What few worlds have.
+pub(crate) const RARE: &str = "one that is reflected and for customers";
+
 /// How a network differs from its world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -180,7 +183,7 @@ impl World {
             count("a further path that is reflected", further().any(|route| !route.clusters.is_empty()));
             count("a further path for customers", further().any(|route| route.only.is_some()));
             let both = |route: &Route| route.only.is_some() && !route.clusters.is_empty();
-            count("one that is reflected and for customers", further().any(both));
+            count(RARE, further().any(both));
             count(
                 "one in place of a better one",
                 !told.is_empty() && reference.holds_back(*from, *to, prefix),

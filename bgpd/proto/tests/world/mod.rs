@@ -24,7 +24,7 @@ use bgp_proto::route::Audience;
 use bgp_proto::wire::Role;
 use ipnet::IpNet;
 
-pub(crate) use self::judge::{Fault, Moves, held_paths};
+pub(crate) use self::judge::{Fault, Moves, RARE, held_paths};
 pub(crate) use self::mutants::FORGOTTEN;
 pub(crate) use self::reference::{Reference, Route, Seen, Since};
 pub(crate) use self::terms::{Kinds, Terms};
