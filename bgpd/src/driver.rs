@@ -45,6 +45,10 @@ use crate::{control, events};
 /// Changes of objects that come together are taken together.
 const SETTLE: Duration = Duration::from_millis(20);
 
+/// Sockets are looked at this often. While something is always to be done, be it work that was put off, the runtime would not do it
+/// for a hundred turns, and peers that speak would seem silent.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// How long a session with a reflector has stood when those that it replaces are ended: by then the other clients have theirs,
 /// and each heard of the others.
 const CARRIES: Duration = Duration::from_secs(10);
@@ -110,8 +114,13 @@ impl Driver {
         mut sources: Sources,
         mut stop: tokio::sync::oneshot::Receiver<()>,
     ) -> anyhow::Result<()> {
+        let mut looked = Instant::now();
         loop {
             self.drain();
+            if looked.elapsed() >= LOOK {
+                tokio::task::yield_now().await;
+                looked = Instant::now();
+            }
             if std::mem::take(&mut self.sessions_changed) && bfd::watches_ranges(&self.desire) {
                 self.bfd.want(&self.desire, &self.speaker, self.monitor.facts());
             }

@@ -40,13 +40,11 @@ pub(super) struct Inbox {
 impl Inbox {
     /// Replaces whatever was wished for this place and is not taken yet.
     pub(super) fn wish(&self, key: RouteKey, route: Option<Route>) {
-        self.lock().wishes.insert(key, route);
-        self.arrived.notify_one();
+        self.leave(|letters| drop(letters.wishes.insert(key, route)));
     }
 
     pub(super) fn ask(&self, errand: Errand) {
-        self.lock().errands.push(errand);
-        self.arrived.notify_one();
+        self.leave(|letters| letters.errands.push(errand));
     }
 
     /// What is there, at once, or what arrives within `patience`; none: nothing did.
@@ -55,6 +53,17 @@ impl Inbox {
         let waited = self.arrived.wait_timeout_while(letters, patience, |letters| letters.is_empty());
         let (mut letters, _) = waited.unwrap_or_else(PoisonError::into_inner);
         (!letters.is_empty()).then(|| std::mem::take(&mut *letters))
+    }
+
+    /// The thread sleeps only while nothing is there: whoever adds to something need not wake it, which is a system call a route.
+    fn leave(&self, put: impl FnOnce(&mut Letters)) {
+        let mut letters = self.lock();
+        let was_empty = letters.is_empty();
+        put(&mut letters);
+        drop(letters);
+        if was_empty {
+            self.arrived.notify_one();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Letters> {
