@@ -23,8 +23,9 @@ use crate::listen::Listeners;
 
 /// One read, and with it the most that the speaker handles before its timers are looked at.
 const READ: usize = 64 * 1024;
-/// Reads that may wait for the driver, over all connections.
-const QUEUE: usize = 32;
+/// Reads that may wait for the driver, over all connections. Few: a keepalive waits behind all of them, and who has no place yet gets
+/// one in turn, so that a peer with a million routes does not keep the others unheard for their hold time.
+const QUEUE: usize = 4;
 /// A dial that got no answer by then has failed; the kernel alone would try for two minutes.
 const DIAL: Duration = Duration::from_secs(10);
 /// What a closing connection may take to send its last message and hear the end of the other side.
