@@ -37,8 +37,8 @@ use crate::types::{AfiSafi, Asn, ConnId, PeerId, PeerName, RouterId};
 use crate::wire::Notification;
 use crate::wire::notification::cease;
 
-/// A keepalive goes this much before its time where another timer has its turn: a wake-up serves many sessions, and no interval,
-/// of a second at least, is shortened by more than RFC 4271 §10 lets chance shorten it.
+/// A keepalive goes this much before its time where another timer has its turn, so that a wake-up serves many sessions. It comes on
+/// top of what chance takes (RFC 4271 §10): of an interval, a second at least, 65 % are left at the worst.
 pub(crate) const EARLY: Duration = Duration::from_millis(100);
 
 /// What a peer may touch beside itself.
