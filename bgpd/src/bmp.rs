@@ -358,18 +358,9 @@ fn write(
 }
 
 async fn read_nothing(station: StationId, stream: Arc<TcpStream>, events: mpsc::Sender<StationEvent>) {
-    let mut buffer = [0; 1024];
-    let error = loop {
-        if let Err(error) = stream.readable().await {
-            break error.to_string();
-        }
-        match stream.try_read(&mut buffer) {
-            Ok(0) => break "the station closed the connection".to_owned(),
-            // One that talks without pause keeps nobody from the loop.
-            Ok(_) => tokio::task::yield_now().await,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => break error.to_string(),
-        }
+    let error = match net::until_closed(&stream).await {
+        Ok(()) => "the station closed the connection".to_owned(),
+        Err(error) => error.to_string(),
     };
     drop(events.send(StationEvent::Closed { station, error }).await);
 }

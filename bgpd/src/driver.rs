@@ -168,6 +168,7 @@ impl Driver {
             }
             self.tick_inputs(now);
             if self.speaker.poll_timeout().is_some_and(|at| at <= now) {
+                self.hear(&mut sources.net, now);
                 self.input(Input::Timeout, now);
                 self.sessions_changed |= self.bfd.follows_timers();
             }
@@ -181,6 +182,24 @@ impl Driver {
                 facts: self.monitor.facts(),
             };
             self.status.tick(sees, now);
+        }
+    }
+
+    /// Nobody is silent whose bytes wait for us: what was read is handed over, and who has more in its socket gets more time.
+    fn hear(&mut self, net: &mut mpsc::Receiver<NetEvent>, now: Instant) {
+        if self.speaker.unheard(now).next().is_none() {
+            return;
+        }
+        for _ in 0..net::QUEUE {
+            let Ok(event) = net.try_recv() else { break };
+            self.net_event(event);
+            self.drain();
+        }
+        let unread: Vec<ConnId> =
+            self.speaker.unheard(now).filter(|conn| self.net.has_unread(*conn)).collect();
+        for conn in unread {
+            tracing::debug!(?conn, "a hold timer is put off: bytes wait to be read");
+            self.input(Input::Unread { conn }, now);
         }
     }
 

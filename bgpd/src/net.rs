@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use crate::listen::Listeners;
 const READ: usize = 64 * 1024;
 /// Reads that may wait for the driver, over all connections. Few: a keepalive waits behind all of them, and who has no place yet gets
 /// one in turn, so that a peer with a million routes does not keep the others unheard for their hold time.
-const QUEUE: usize = 4;
+pub(crate) const QUEUE: usize = 4;
 /// A dial that got no answer by then has failed; the kernel alone would try for two minutes.
 const DIAL: Duration = Duration::from_secs(10);
 /// What a closing connection may take to send its last message and hear the end of the other side.
@@ -285,6 +286,15 @@ impl Net {
         Some((canonical(stream.local_addr().ok()?), canonical(stream.peer_addr().ok()?)))
     }
 
+    /// Whether bytes wait in the socket. Behind them may be more in the queue of events.
+    pub(crate) fn has_unread(&self, conn: ConnId) -> bool {
+        let mut first = [MaybeUninit::uninit()];
+        let connection = self.connections.get(&conn);
+        connection.is_some_and(|connection| {
+            SockRef::from(&*connection.stream).peek(&mut first).is_ok_and(|n| n > 0)
+        })
+    }
+
     /// Connections from here on have higher numbers.
     pub(crate) fn latest(&self) -> u64 {
         self.next
@@ -352,13 +362,18 @@ async fn goodbye(stream: Arc<TcpStream>, last_bytes: Vec<u8>) {
     drop(tokio::time::timeout(LINGER, goodbye).await);
 }
 
-async fn until_closed(stream: &TcpStream) -> io::Result<()> {
-    let mut nobody_reads = vec![0; 4096];
+/// Waits for the far end to close; what it says meanwhile nobody reads.
+///
+/// # Errors
+/// As the socket says.
+pub(crate) async fn until_closed(stream: &TcpStream) -> io::Result<()> {
+    let mut nobody_reads = [0; 1024];
     loop {
         stream.readable().await?;
         match stream.try_read(&mut nobody_reads) {
             Ok(0) => return Ok(()),
-            Ok(_) => {}
+            // One that talks without pause keeps nobody from the loop.
+            Ok(_) => tokio::task::yield_now().await,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
@@ -383,13 +398,12 @@ async fn read_all(conn: ConnId, stream: Arc<TcpStream>, events: mpsc::Sender<Net
         if let Err(error) = stream.readable().await {
             break Some(error.to_string());
         }
+        // First, so that bytes are in the socket or in the queue, and in no task between them where nobody would see them.
+        let Ok(place) = events.reserve().await else { return };
         match stream.try_read(&mut buffer) {
             Ok(0) => break None,
             Ok(n) => {
-                let bytes = buffer.get(..n).unwrap_or_default().to_vec();
-                if events.send(NetEvent::Bytes { conn, bytes }).await.is_err() {
-                    return;
-                }
+                place.send(NetEvent::Bytes { conn, bytes: buffer.get(..n).unwrap_or_default().to_vec() })
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => break Some(error.to_string()),

@@ -3,9 +3,10 @@
 //! ```text
 //!            Input (and `now`)                                   Output
 //!   Configure, Originate, Withdraw ─┐                    ┌─► Dial, CancelDial, Close
+//!   KernelRoutesFound               ┤
 //!   Connected, DialFailed, Accepted ┤   ┌───────────┐    ├─► Fib(change), FibComplete
-//!   Bytes, Closed, LinkDown, BfdDown┼──►│  Speaker  ├────┼─► TrackNextHop
-//!   NextHop, KernelRoutesFound      ┤   └──┬─────▲──┘    └─► Event(SessionEvent)
+//!   Bytes, Unread, Closed           ┼──►│  Speaker  ├────┼─► TrackNextHop
+//!   LinkDown, BfdDown, NextHop      ┤   └──┬─────▲──┘    └─► Event(SessionEvent)
 //!   Reset, RequestRefresh, TellAgain┤      │     │
 //!   Timeout, Stop                  ─┘      ▼     │ transmitted(conn, n)
 //!                             poll_transmit(conn) → bytes
@@ -20,7 +21,8 @@
 //! 3. Drain [`Speaker::poll_output`] until `None` and do what it says, in order.
 //! 4. For each connection of [`Speaker::take_ready`], as soon as its socket can write and until it has no more:
 //!    [`Speaker::poll_transmit`], write, [`Speaker::transmitted`]. Ask for more of them until there are none.
-//! 5. Wait for the next input or for [`Speaker::poll_timeout`], whichever is first; the latter is [`Input::Timeout`].
+//! 5. Wait for the next input or for [`Speaker::poll_timeout`], whichever is first; the latter is [`Input::Timeout`], before
+//!    which [`Speaker::unheard`] asks who has bytes waiting.
 //!
 //! The shell numbers the connections ([`ConnId`]); the speaker owns their meaning. A connection the speaker does not
 //! want any more leaves by [`Output::Close`], which carries the last bytes; one that ends by itself is reported once by

@@ -41,6 +41,9 @@ use crate::wire::notification::cease;
 /// top of what chance takes (RFC 4271 §10): of an interval, a second at least, 65 % are left at the worst.
 pub(crate) const EARLY: Duration = Duration::from_millis(100);
 
+/// By how much a hold timer is put off while bytes of its peer wait to be read.
+const UNREAD: Duration = Duration::from_secs(1);
+
 /// What a peer may touch beside itself.
 pub(crate) struct Context<'a> {
     pub(crate) now: Instant,
@@ -495,6 +498,21 @@ impl Peer {
         }
         self.stale_timeout(ctx);
         self.refresh_timeout(ctx);
+    }
+
+    /// The connections whose hold timer has run out (RFC 4271 §6.5).
+    pub(crate) fn unheard(&self, now: Instant) -> impl Iterator<Item = ConnId> {
+        let is_due = move |connection: &&Connection| connection.timers.hold.is_some_and(|at| at <= now);
+        let due = [Some(&self.primary), self.second.as_ref()].into_iter().flatten().filter(is_due);
+        due.filter_map(|connection| Some(connection.link.as_ref()?.conn))
+    }
+
+    /// Bytes of a connection wait: it is not silent.
+    pub(crate) fn unread(&mut self, conn: ConnId, now: Instant) {
+        let connection = self.slot_of(conn).and_then(|slot| self.connection_mut(slot));
+        if let Some(hold) = connection.and_then(|connection| connection.timers.hold.as_mut()) {
+            *hold = (*hold).max(now + UNREAD);
+        }
     }
 
     /// The attempt that the retry timer ends, unless another connection is up meanwhile.

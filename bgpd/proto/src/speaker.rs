@@ -138,6 +138,7 @@ impl Speaker {
             }
             Input::Accepted { conn, local, remote } => self.accepted(conn, local, remote),
             Input::Bytes { conn, bytes } => self.with_conn(conn, |peer, ctx| peer.receive(conn, bytes, ctx)),
+            Input::Unread { conn } => self.with_conn(conn, |peer, ctx| peer.unread(conn, ctx.now)),
             Input::Closed { conn, error } => self.with_conn(conn, |peer, ctx| peer.closed(conn, error, ctx)),
             Input::NextHop { address, resolution } => {
                 self.unanswered.remove(&address);
@@ -349,6 +350,13 @@ impl Speaker {
             Selection::NotStarted | Selection::Running => None,
         };
         self.timers.first().into_iter().chain(selection).min()
+    }
+
+    /// The connections whose hold timer has run out. Before [`Input::Timeout`] ends their sessions, a shell hands over what it has
+    /// read of them, and says [`Input::Unread`] of those that have more: the fault is ours then, not theirs.
+    pub fn unheard(&self, now: Instant) -> impl Iterator<Item = ConnId> {
+        let due = self.timers.due(now).into_iter().filter_map(|id| self.peers.get(&id));
+        due.flat_map(move |peer| peer.unheard(now))
     }
 
     /// The connections that may have something to send and were not named since they had nothing, in order. Ask after every

@@ -20,6 +20,7 @@ enum Deed {
     DialFails,
     Say(Vec<u8>),
     SayCut(Vec<u8>, usize),
+    Unread,
     Close,
     LinkDown,
     BfdDown,
@@ -66,6 +67,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => Just(Deed::DialFails),
         20 => message().prop_map(Deed::Say),
         4 => (message(), 0usize..50).prop_map(|(bytes, at)| Deed::SayCut(bytes, at)),
+        1 => Just(Deed::Unread),
         1 => Just(Deed::Close),
         1 => Just(Deed::LinkDown),
         1 => Just(Deed::BfdDown),
@@ -95,6 +97,7 @@ fn play(hand: &mut Hand, next: &mut u64, pick: u64, deed: Deed) {
             hand.bytes(some, first);
             hand.bytes(some, second);
         }
+        Deed::Unread => hand.input(Input::Unread { conn: some }),
         Deed::Close => hand.close(some),
         Deed::LinkDown => hand.link_down(),
         Deed::BfdDown => hand.bfd_down(),

@@ -10,7 +10,7 @@ use bgp_proto::config::RemoteAsn;
 use bgp_proto::fsm::State;
 use bgp_proto::output::{ErrorFrom, Reason, Rejection};
 use bgp_proto::wire::MessageType;
-use bgp_proto::{Asn, ConnId, SessionEvent, TransportErrorKind};
+use bgp_proto::{Asn, ConnId, Input, SessionEvent, TransportErrorKind};
 use hand::{Hand, announce, end_of_rib, keepalive, notification, open, raw, restarted};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -146,6 +146,43 @@ fn rfc4271_6_5_the_hold_timer_ends_a_silent_session() {
     hand.run_for(SECOND);
     assert_eq!(hand.closed_with(ConnId(1)), Some((4, 0)));
     assert_eq!(hand.status().last_error.unwrap().1.reason, Reason::HoldTimerExpired);
+}
+
+/// A shell that is behind: the peer spoke, and nobody has read it yet.
+#[test]
+fn rfc4271_6_5_who_has_bytes_waiting_is_not_silent() {
+    let mut hand = Hand::new(|_| {});
+    hand.establish();
+    hand.run_for(29 * SECOND);
+    hand.now += SECOND;
+    assert_eq!(hand.speaker.unheard(hand.now).collect::<Vec<_>>(), [ConnId(1)]);
+    hand.input(Input::Unread { conn: ConnId(1) });
+    hand.input(Input::Timeout);
+    assert_eq!(hand.state(), State::Established);
+    assert_eq!(hand.speaker.unheard(hand.now).count(), 0);
+    // What waited is read, and the timer runs as from then.
+    hand.bytes(ConnId(1), &keepalive());
+    hand.run_for(29 * SECOND);
+    assert_eq!(hand.state(), State::Established);
+    hand.run_for(SECOND);
+    assert_eq!(hand.closed_with(ConnId(1)), Some((4, 0)));
+}
+
+#[test]
+fn a_timer_is_put_off_by_a_second_and_never_brought_forward() {
+    let mut hand = Hand::new(|_| {});
+    hand.establish();
+    hand.input(Input::Unread { conn: ConnId(1) });
+    hand.run_for(29 * SECOND);
+    assert_eq!(hand.state(), State::Established, "the hold timer runs for 30 s");
+    hand.now += SECOND;
+    hand.input(Input::Unread { conn: ConnId(1) });
+    // Of a connection that is gone: nothing.
+    hand.input(Input::Unread { conn: ConnId(9) });
+    hand.run_for(SECOND - Duration::from_millis(1));
+    assert_eq!(hand.state(), State::Established);
+    hand.run_for(Duration::from_millis(1));
+    assert_eq!(hand.closed_with(ConnId(1)), Some((4, 0)));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Needs root, FRR, BIRD, and bgpd built in the same profile. What is missing fails the test and says so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
 
+mod asleep;
 mod distance;
 mod gate;
 mod md5;
