@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bgp_proto::fsm::State;
@@ -115,6 +116,8 @@ impl Driver {
         mut stop: tokio::sync::oneshot::Receiver<()>,
     ) -> anyhow::Result<()> {
         let mut looked = Instant::now();
+        // Kept over turns: for a new one that is the next, the runtime wakes itself and asks the kernel once more.
+        let mut sleep = pin!(tokio::time::sleep_until(looked.into()));
         loop {
             self.drain();
             if looked.elapsed() >= LOOK {
@@ -126,6 +129,9 @@ impl Driver {
             }
             self.stations.turn(&mut self.speaker, Instant::now());
             let timer = self.deadline();
+            if let Some(at) = timer.filter(|at| sleep.deadline() != (*at).into()) {
+                sleep.as_mut().reset(at.into());
+            }
             tokio::select! {
                 biased;
                 _ = &mut stop => return self.stop().await,
@@ -142,7 +148,7 @@ impl Driver {
                     self.stations.event(event, &mut self.speaker, Instant::now());
                 }
                 Some(event) = sources.net.recv() => self.net_event(event),
-                () = sleep_until(timer) => {}
+                () = &mut sleep, if timer.is_some() => {}
                 // Whatever else is to be done is done first.
                 () = tokio::task::yield_now(), if self.stations.is_busy() => {}
             }
@@ -608,13 +614,6 @@ impl Driver {
         // Last: a peer that takes AdminDown for a failure has by then seen the session end, and keeps the routes.
         self.bfd.stop().await;
         Ok(())
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }
 
