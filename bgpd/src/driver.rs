@@ -174,7 +174,7 @@ impl Driver {
             }
             self.tick_inputs(now);
             if self.speaker.poll_timeout().is_some_and(|at| at <= now) {
-                self.hear(&mut sources.net, now);
+                let now = self.hear(&mut sources.net, now);
                 self.input(Input::Timeout, now);
                 self.sessions_changed |= self.bfd.follows_timers();
             }
@@ -192,21 +192,26 @@ impl Driver {
     }
 
     /// Nobody is silent whose bytes wait for us: what was read is handed over, and who has more in its socket gets more time.
-    fn hear(&mut self, net: &mut mpsc::Receiver<NetEvent>, now: Instant) {
+    /// Returns until when that was asked of everybody.
+    fn hear(&mut self, net: &mut mpsc::Receiver<NetEvent>, now: Instant) -> Instant {
         if self.speaker.unheard(now).next().is_none() {
-            return;
+            return now;
         }
         for _ in 0..net::QUEUE {
+            self.drain();
             let Ok(event) = net.try_recv() else { break };
             self.net_event(event);
-            self.drain();
         }
+        self.drain();
+        // Handing over took its time, in which other timers ran out.
+        let now = Instant::now();
         let unread: Vec<ConnId> =
             self.speaker.unheard(now).filter(|conn| self.net.has_unread(*conn)).collect();
         for conn in unread {
             tracing::debug!(?conn, "a hold timer is put off: bytes wait to be read");
             self.input(Input::Unread { conn }, now);
         }
+        now
     }
 
     /// Hands one thing to the speaker.

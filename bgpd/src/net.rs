@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV6};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use bgp_proto::{ConnId, PeerName, SpeakerConfig, link_local};
 use felix_kernel::socket::{self, DialOptions};
 use ipnet::IpNet;
 use manx_daemon::secrets::SessionKey;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -286,13 +287,12 @@ impl Net {
         Some((canonical(stream.local_addr().ok()?), canonical(stream.peer_addr().ok()?)))
     }
 
-    /// Whether bytes wait in the socket. Behind them may be more in the queue of events.
+    /// Whether something waits in the socket: bytes, or its end, which a reader soon reports. The kernel is asked, since the runtime
+    /// knows only what it saw when it last looked. More may be in the queue of events.
     pub(crate) fn has_unread(&self, conn: ConnId) -> bool {
-        let mut first = [MaybeUninit::uninit()];
-        let connection = self.connections.get(&conn);
-        connection.is_some_and(|connection| {
-            SockRef::from(&*connection.stream).peek(&mut first).is_ok_and(|n| n > 0)
-        })
+        let Some(connection) = self.connections.get(&conn) else { return false };
+        let mut socket = [PollFd::new(connection.stream.as_fd(), PollFlags::POLLIN)];
+        poll(&mut socket, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// Connections from here on have higher numbers.
@@ -394,22 +394,19 @@ async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
 
 async fn read_all(conn: ConnId, stream: Arc<TcpStream>, events: mpsc::Sender<NetEvent>) {
     let mut buffer = vec![0; READ];
-    let error = loop {
-        if let Err(error) = stream.readable().await {
-            break Some(error.to_string());
-        }
+    loop {
+        let ready = stream.readable().await;
         // First, so that bytes are in the socket or in the queue, and in no task between them where nobody would see them.
         let Ok(place) = events.reserve().await else { return };
-        match stream.try_read(&mut buffer) {
-            Ok(0) => break None,
+        match ready.and_then(|()| stream.try_read(&mut buffer)) {
+            Ok(0) => return place.send(NetEvent::Closed { conn, error: None }),
             Ok(n) => {
                 place.send(NetEvent::Bytes { conn, bytes: buffer.get(..n).unwrap_or_default().to_vec() })
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => break Some(error.to_string()),
+            Err(error) => return place.send(NetEvent::Closed { conn, error: Some(error.to_string()) }),
         }
-    };
-    drop(events.send(NetEvent::Closed { conn, error }).await);
+    }
 }
 
 /// Nothing of ours travels further than the peer may be away, unless it has to prove that it came from here. `key`: the peer

@@ -66,7 +66,7 @@ pub enum Input<'a> {
         /// What was read.
         bytes: &'a [u8],
     },
-    /// Bytes of this connection wait to be read: its hold timer is put off by a second, so that a shell which is behind takes
+    /// Bytes of this connection, or its end, wait to be read: its hold timer is put off by a second, so that a shell which is behind takes
     /// nobody for silent. See [`crate::Speaker::unheard`].
     Unread {
         /// The connection.

@@ -138,7 +138,10 @@ impl Speaker {
             }
             Input::Accepted { conn, local, remote } => self.accepted(conn, local, remote),
             Input::Bytes { conn, bytes } => self.with_conn(conn, |peer, ctx| peer.receive(conn, bytes, ctx)),
-            Input::Unread { conn } => self.with_conn(conn, |peer, ctx| peer.unread(conn, ctx.now)),
+            Input::Unread { conn } => {
+                // Told of many at once by a shell that is behind, and nothing follows from it: no step of the RIB.
+                return self.with_conn(conn, |peer, ctx| peer.unread(conn, ctx.now));
+            }
             Input::Closed { conn, error } => self.with_conn(conn, |peer, ctx| peer.closed(conn, error, ctx)),
             Input::NextHop { address, resolution } => {
                 self.unanswered.remove(&address);

@@ -41,9 +41,10 @@ fn peer(netns: &Netns, speaks: bool) -> (oneshot::Sender<()>, thread::JoinHandle
     (end, worker.unwrap())
 }
 
-fn sleeps(node: &Node) {
+fn sleeps(node: &Node, meanwhile: impl FnOnce()) {
     let pid = Pid::from_raw(i32::try_from(node.pid().unwrap()).unwrap());
     kill(pid, Signal::SIGSTOP).unwrap();
+    meanwhile();
     thread::sleep(ASLEEP);
     kill(pid, Signal::SIGCONT).unwrap();
 }
@@ -60,18 +61,23 @@ fn a_daemon_that_was_asleep_takes_nobody_for_silent_who_spoke() {
     let (end, worker) = peer(&router, true);
     node.await_that("up with one that speaks", |node| node.is_up("tor"));
     for _ in 0..3 {
-        sleeps(&node);
+        sleeps(&node, || {});
         // A hold time on: what waited was read, and more came.
         thread::sleep(Duration::from_secs(4));
         assert!(node.is_up("tor"), "{}", node.said());
         assert!(!node.said().contains("HoldTimerExpired"), "{}", node.said());
     }
-    drop(end);
-    worker.join().unwrap().unwrap();
+    // Nor who ended the session in order, which keeps its routes where graceful restart was agreed.
+    sleeps(&node, || {
+        drop(end);
+        worker.join().unwrap().unwrap();
+    });
+    node.await_that("ended by the peer", |node| !node.is_up("tor"));
+    assert!(!node.said().contains("HoldTimerExpired"), "{}", node.said());
 
     let (end, worker) = peer(&router, false);
     node.await_that("up with one that says nothing more", |node| node.is_up("tor"));
-    sleeps(&node);
+    sleeps(&node, || {});
     node.await_that("silent after all", |node| node.said().contains("HoldTimerExpired"));
     drop(end);
     worker.join().unwrap().unwrap();
