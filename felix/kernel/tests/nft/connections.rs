@@ -10,7 +10,7 @@ use felix_calc::table::{Base, Chain, Field, Hook, Statement, Table, Value, Verdi
 use felix_kernel::conntrack::{Conntrack, Wanted};
 use felix_kernel::nft::PolicyTable;
 
-use crate::packets::Path;
+use crate::packets::{Path, bound};
 use crate::table::{equal, put, rule, table};
 
 fn ip(text: &str) -> IpAddr {
@@ -42,7 +42,7 @@ fn allow(ports: &[u16]) -> Table {
 
 /// A connection, both ends.
 fn flow(path: &Path, to: SocketAddr) -> (TcpStream, TcpStream) {
-    let listener = path.server.run(|| TcpListener::bind(to).unwrap());
+    let listener = path.server.run(|| bound(|| TcpListener::bind(to)));
     let client = path.client.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(1)).unwrap());
     let (server, _) = listener.accept().unwrap();
     for stream in [&client, &server] {

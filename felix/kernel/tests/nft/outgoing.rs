@@ -11,7 +11,7 @@ use felix_calc::table::Table;
 use felix_kernel::nft::PolicyTable;
 use ipnet::IpNet;
 
-use crate::packets::Path;
+use crate::packets::{Path, bound};
 use crate::table::put;
 
 const POOLS: [&str; 2] = ["10.9.1.0/24", "fd09:1::/64"];
@@ -33,7 +33,7 @@ fn hidden(change: impl FnOnce(&mut OutgoingNat)) -> Table {
 fn seen(path: &Path, port: u16) -> [IpAddr; 2] {
     ["10.9.2.2", "fd09:2::2"].map(|server| {
         let server: IpAddr = server.parse().unwrap();
-        let socket = path.server.run(|| UdpSocket::bind((server, port)).unwrap());
+        let socket = path.server.run(|| bound(|| UdpSocket::bind((server, port))));
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let client = path.client.run(|| UdpSocket::bind(any).unwrap());

@@ -1,6 +1,6 @@
 //! Real packets through the table: a namespace between two others forwards, UDP and TCP say what passed.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -36,7 +36,7 @@ impl Path {
 
     /// Whether a datagram from the client comes back from the server.
     pub(crate) fn udp_passes(&self, to: SocketAddr) -> bool {
-        let server = self.server.run(|| UdpSocket::bind(to).unwrap());
+        let server = self.server.run(|| bound(|| UdpSocket::bind(to)));
         let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
         let client = self.client.run(|| UdpSocket::bind(any).unwrap());
         for socket in [&server, &client] {
@@ -53,7 +53,7 @@ impl Path {
 
     /// How a connection from the client fares: it works, is refused, or nothing is heard.
     fn tcp(&self, to: SocketAddr) -> Result<(), ErrorKind> {
-        let listener = self.server.run(|| TcpListener::bind(to).unwrap());
+        let listener = self.server.run(|| bound(|| TcpListener::bind(to)));
         let timeout = Duration::from_millis(300);
         let outcome = self.client.run(|| TcpStream::connect_timeout(&to, timeout));
         let mut stream = outcome.map_err(|error| error.kind())?;
@@ -62,6 +62,20 @@ impl Path {
         let mut buffer = [0; 4];
         other.read_exact(&mut buffer).unwrap();
         Ok(())
+    }
+}
+
+/// A socket on a port that an earlier one may have had: the process that a test beside this one starts holds a copy of every
+/// socket until its exec, and with it the port.
+pub(crate) fn bound<T>(bind: impl Fn() -> io::Result<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            outcome => return outcome.unwrap(),
+        }
     }
 }
 
@@ -226,13 +240,13 @@ fn a_base_chain_drops_by_policy_and_masquerades() {
         ],
     };
     put(&mut kernel, &Table::default(), &table(vec![], vec![("nat", nat), ("forward", closed)])).unwrap();
-    let socket = path.server.run(|| UdpSocket::bind("10.9.2.2:5000").unwrap());
+    let socket = path.server.run(|| bound(|| UdpSocket::bind("10.9.2.2:5000")));
     socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     path.client.run(|| UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"ping", "10.9.2.2:5000").unwrap());
     let (_, from) = socket.recv_from(&mut [0; 16]).unwrap();
     assert_eq!(from.ip().to_string(), "10.9.2.1");
     // The other way nothing was allowed.
-    let socket = path.client.run(|| UdpSocket::bind("10.9.1.2:5000").unwrap());
+    let socket = path.client.run(|| bound(|| UdpSocket::bind("10.9.1.2:5000")));
     socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     path.server.run(|| UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"ping", "10.9.1.2:5000").unwrap());
     assert!(socket.recv_from(&mut [0; 16]).is_err());
@@ -245,8 +259,8 @@ fn no_packet_sees_a_half_change() {
     let mut kernel = path.node.run(|| PolicyTable::open().unwrap());
     let [one, other] = [alternative("a", &[5000, 1]), alternative("b", &[2, 5000, 3])];
     put(&mut kernel, &Table::default(), &one).unwrap();
-    let allowed = path.server.run(|| UdpSocket::bind(server(5000)).unwrap());
-    let refused = path.server.run(|| UdpSocket::bind(server(6000)).unwrap());
+    let allowed = path.server.run(|| bound(|| UdpSocket::bind(server(5000))));
+    let refused = path.server.run(|| bound(|| UdpSocket::bind(server(6000))));
     for socket in [&allowed, &refused] {
         socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         socket2::SockRef::from(socket).set_recv_buffer_size(8 << 20).unwrap();
