@@ -111,6 +111,7 @@ pub(crate) fn bird(setup: &Setup) -> String {
     for (feature, text) in [
         (Feature::NoCapabilities, "capabilities off;"),
         (Feature::OldAs, "enable as4 off;"),
+        (Feature::OtherPort, "local port 1790;"),
         (Feature::Gtsm, "ttl security on;"),
         (Feature::Multihop, "multihop 2;"),
         (Feature::Bfd, "bfd on;"),
@@ -160,8 +161,10 @@ pub(crate) fn bird(setup: &Setup) -> String {
 pub(crate) fn gobgp(setup: &Setup) -> String {
     let says = &setup.says;
     let mut config = format!(
-        "[global.config]\n  as = {}\n  router-id = \"10.9.0.1\"\n{}[[neighbors]]\n  [neighbors.config]\n",
-        setup.asn, says.global
+        "[global.config]\n  as = {}\n  router-id = \"10.9.0.1\"\n{}{}[[neighbors]]\n  [neighbors.config]\n",
+        setup.asn,
+        if setup.has(Feature::OtherPort) { "  port = 1790\n" } else { "" },
+        says.global
     );
     config += &match setup.has(Feature::Unnumbered) {
         true => "    neighbor-interface = \"eth0\"\n".to_owned(),
@@ -272,9 +275,10 @@ pub(crate) fn openbgpd(setup: &Setup) -> String {
             says.third
         )
     });
+    let at = if setup.has(Feature::OtherPort) { " port 1790" } else { "" };
     let set = format!("set {{ community 65001:77 large-community 65001:7:7 {}", says.export);
     format!(
-        "AS {}\nrouter-id 10.9.0.1\nfib-update no\nlisten on 0.0.0.0\nlisten on ::\nconnect-retry 1\n\
+        "AS {}\nrouter-id 10.9.0.1\nfib-update no\nlisten on 0.0.0.0{at}\nlisten on ::{at}\nconnect-retry 1\n\
          network {} {set} }}\nnetwork {} {set} {own_next_hop} }}\nnetwork {}\nneighbor {neighbor} {{\n{one}}}\n{third}allow from any\nallow to any\n{}",
         setup.asn, THEIRS[0], THEIRS[1], setup.more, says.global
     )

@@ -44,6 +44,21 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// Capabilities without a column: both ends are ours, or the other end is no BGP speaker.
+const ELSEWHERE: &str = "\n## What is shown elsewhere\n\n\
+Tests of `e2e`, with real daemons too, unless another package is named:\n\n\
+- full mesh and its off switch, reflectors between our nodes: `full_mesh`; elected reflectors: `manx_cluster`\n\
+- `peerNodeSelector`: `peering`, `both_ends_are_made_and_one_reports`\n\
+- an identity on lo between two ToRs: `peering`, `two_tors_and_an_identity_on_lo`; two uplinks without an address: \
+`both_families_over_two_uplinks_without_an_address`\n\
+- a TCP-MD5 key that rolls over without a reset: `peering`, `a_key_rolls_over_on_both_sides_without_a_reset`\n\
+- BFD intervals, hot profiles, with graceful restart: `bfd`\n\
+- BMP and captured messages, read by Wireshark: `peering`, `wireshark_reads_what_a_station_is_told`, \
+`wireshark_reads_a_capture_of_a_signed_session`\n\
+- `manxctl bgp`, node drain: `operate`\n\
+- malformed messages (RFC 7606), which none of these peers sends: `bgp-proto`, `malformed`; [rfc.md](rfc.md)\n\
+- kernel routes: `felix-kernel`, `namespaces`\n";
+
 /// All outcomes by row and peer.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Cells(BTreeMap<String, BTreeMap<String, Outcome>>);
@@ -102,6 +117,7 @@ impl Cells {
             page.push('\n');
         }
         page += &format!("\n## What a peer lacks, and how that is known\n\n{}\n", notes.join("\n"));
+        page += ELSEWHERE;
         page
     }
 }

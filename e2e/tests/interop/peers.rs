@@ -34,7 +34,8 @@ impl Peer {
         Ok(match column.kind {
             Kind::Frr => {
                 let beside: &[&str] = if setup.has(Feature::Bfd) { &["bfdd"] } else { &[] };
-                let with = frr::Arguments { beside, root, ..frr::Arguments::default() };
+                let bgpd: &[&str] = if setup.has(Feature::OtherPort) { &["-p", "1790"] } else { &[] };
+                let with = frr::Arguments { beside, bgpd, root, ..frr::Arguments::default() };
                 Self::Frr(Frr::start_with(name, netns, directory, &configs::frr(setup), with)?)
             }
             Kind::Bird => {

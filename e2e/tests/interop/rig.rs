@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::columns::Column;
 use crate::peers::Peer;
-use crate::setup::{FROM, Feature, Kind, LINK_LOCAL, OWN, Setup, TO};
+use crate::setup::{FROM, Feature, IDENTITY, Kind, LINK_LOCAL, OWN, Setup, TO};
 use crate::third::{TO_MANX, TO_PEER, Third, Told};
 
 /// The third speaker, where the peer and where bgpd finds it, and how the peer gets to its link with the node.
@@ -102,6 +102,11 @@ impl Rig {
         link(node, (&middle, "eth0", other)).unwrap();
         link((&middle, "eth1", &["10.98.0.1/24"]), (&self.router, "eth0", &["10.98.0.2/24"])).unwrap();
         middle.ip("route add 10.99.0.1/32 via 10.98.0.2\n").unwrap();
+        if self.setup.has(Feature::Identity) {
+            self.node.netns.ip(&format!("addr add {IDENTITY}/32 dev lo\n")).unwrap();
+            middle.ip(&format!("route add {IDENTITY}/32 via 10.9.0.2\n")).unwrap();
+            self.router.ip(&format!("route add {IDENTITY}/32 via 10.98.0.1\n")).unwrap();
+        }
         // FRR 10 refuses a session with IPv6 from an interface that has no address of it.
         let addresses = "addr add 10.99.0.1/32 dev lo\naddr add fd99::1/128 dev lo\n";
         self.router.ip(&format!("{addresses}route add 10.9.0.0/24 via 10.98.0.1\n")).unwrap();
@@ -196,6 +201,9 @@ impl Rig {
             None => "",
         };
         let mut text = peer("peer", self.setup.remote, self.setup.expects, &format!("{auth}{more}"));
+        if let Some(kind) = self.setup.asn_type {
+            text = text.replace(&format!("asn: {}", self.setup.expects), &format!("asnType: {kind}"));
+        }
         if let Some(place) = self.setup.place {
             text = text.replace(&format!("address: \"{}\"", self.setup.remote), place);
         }

@@ -5,6 +5,7 @@ mod checks;
 mod filters;
 mod guards;
 mod handed_on;
+mod identity;
 mod messages;
 mod paths;
 mod relations;
@@ -67,6 +68,7 @@ fn with_spec(spec: &str) -> Setup {
 pub(crate) fn rows() -> Vec<Row> {
     sessions()
         .into_iter()
+        .chain(identity::rows())
         .chain(attributes())
         .chain(handed_on::rows())
         .chain(messages::rows())

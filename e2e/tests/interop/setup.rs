@@ -41,8 +41,12 @@ pub(crate) enum Feature {
     /// Has two-octet AS numbers only.
     OldAs,
     Passive,
+    /// Listens at port 1790.
+    OtherPort,
     /// Speaks from 10.99.0.1, with a router in between.
     Multihop,
+    /// Knows the node by `IDENTITY`, on the node's loopback. With `Multihop`.
+    Identity,
     Gtsm,
     GracefulRestart,
     ExtendedMessages,
@@ -66,6 +70,9 @@ pub(crate) const FROM: [&str; 2] = ["10.244.0.1", "fd00:10:244::1"];
 pub(crate) const TO: [&str; 2] = ["10.244.7.1", "fd00:10:244::701"];
 pub(crate) const LINK_LOCAL: [&str; 2] = ["fe80::2", "fe80::1"];
 
+/// An address of the node that no link has.
+pub(crate) const IDENTITY: &str = "10.255.0.11";
+
 /// Seconds in which a peer with long-lived graceful restart is to be back.
 pub(crate) const RESTART_TIME: u64 = 3;
 
@@ -75,6 +82,8 @@ pub(crate) struct Setup {
     pub(crate) manx_asn: u32,
     /// The AS that bgpd expects.
     pub(crate) expects: u32,
+    /// What it expects in place of that AS.
+    pub(crate) asn_type: Option<&'static str>,
     /// Where bgpd finds the peer.
     pub(crate) remote: &'static str,
     /// Further lines of the BGPPeer's spec, two spaces deep.
@@ -131,6 +140,7 @@ impl Default for Setup {
         Self {
             manx_asn: 4_200_000_001,
             expects: 65001,
+            asn_type: None,
             remote: "10.9.0.1",
             spec: String::new(),
             manx_password: None,
@@ -187,6 +197,7 @@ impl Setup {
         match (self.has(Feature::Unnumbered), self.remote.contains(':')) {
             (true, _) => "eth0",
             (false, true) => "fd09::2",
+            (false, false) if self.has(Feature::Identity) => IDENTITY,
             (false, false) => "10.9.0.2",
         }
     }
