@@ -56,7 +56,7 @@ Tests of `e2e`, with real daemons too, unless another package is named:\n\n\
 - BMP and captured messages, read by Wireshark: `peering`, `wireshark_reads_what_a_station_is_told`, \
 `wireshark_reads_a_capture_of_a_signed_session`\n\
 - `manxctl bgp`, node drain: `operate`\n\
-- malformed messages (RFC 7606), which none of these peers sends: `bgp-proto`, `malformed`; [rfc.md](rfc.md)\n\
+- malformed messages, which none of these peers sends: `bgp-proto`, `malformed`; [rfc.md](rfc.md)\n\
 - kernel routes: `felix-kernel`, `namespaces`\n";
 
 /// All outcomes by row and peer.
