@@ -17,7 +17,7 @@ use manx_daemon::secrets::SessionKey;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::by_prefix::ByPrefix;
@@ -32,6 +32,9 @@ pub(crate) const QUEUE: usize = 4;
 const DIAL: Duration = Duration::from_secs(10);
 /// What a closing connection may take to send its last message and hear the end of the other side.
 const LINGER: Duration = Duration::from_secs(1);
+/// Connections that wait for that end at one time; more are closed with their last message. Whoever is refused and stays has a
+/// descriptor of ours until then, and may come again without pause.
+const FAREWELLS: usize = 256;
 
 /// What tasks report to the driver.
 #[derive(Debug)]
@@ -135,6 +138,7 @@ pub(crate) struct Net {
     attempts: BTreeMap<PeerName, Attempt>,
     listeners: Listeners,
     distances: ByPrefix<Distance>,
+    farewells: Arc<Semaphore>,
     /// Connections and attempts are numbered and no number is used twice.
     next: u64,
 }
@@ -147,6 +151,7 @@ impl Net {
             attempts: BTreeMap::new(),
             listeners: Listeners::new(events.clone()),
             distances: ByPrefix::default(),
+            farewells: Arc::new(Semaphore::new(FAREWELLS)),
             next: 1,
             events,
         };
@@ -339,12 +344,19 @@ impl Net {
         self.connections.remove(&conn).is_some()
     }
 
-    /// Sends the last bytes and waits for the far end to close, a second at most: a socket that is closed while bytes wait in it
+    /// Sends the last bytes and waits for the far end to close, a second at most and for so many at a time: a socket that is closed while bytes wait in it
     /// resets the connection, and the peer may lose the NOTIFICATION that says why. Who waits for the task knows that the peer knows.
     pub(crate) fn close(&mut self, conn: ConnId, last_bytes: Vec<u8>) -> Option<tokio::task::JoinHandle<()>> {
         let connection = self.connections.remove(&conn)?;
         connection.reader.abort();
-        Some(tokio::spawn(goodbye(Arc::clone(&connection.stream), last_bytes)))
+        let stream = Arc::clone(&connection.stream);
+        Some(match Arc::clone(&self.farewells).try_acquire_owned() {
+            Ok(place) => tokio::spawn(async move {
+                goodbye(stream, last_bytes).await;
+                drop(place);
+            }),
+            Err(_) => tokio::spawn(last_words(stream, last_bytes)),
+        })
     }
 }
 
