@@ -119,7 +119,7 @@ impl Driver {
         // Kept over turns: for a new one that is the next, the runtime wakes itself and asks the kernel once more.
         let mut sleep = pin!(tokio::time::sleep_until(looked.into()));
         loop {
-            self.drain();
+            let is_behind = self.drain();
             if looked.elapsed() >= LOOK {
                 tokio::task::yield_now().await;
                 looked = Instant::now();
@@ -150,7 +150,7 @@ impl Driver {
                 Some(event) = sources.net.recv() => self.net_event(event),
                 () = &mut sleep, if timer.is_some() => {}
                 // Whatever else is to be done is done first.
-                () = tokio::task::yield_now(), if self.stations.is_busy() => {}
+                () = tokio::task::yield_now(), if is_behind || self.stations.is_busy() => {}
             }
             let now = Instant::now();
             if self.unnumbered.next_tick().is_some_and(|at| at <= now)
@@ -191,27 +191,33 @@ impl Driver {
         }
     }
 
-    /// Nobody is silent whose bytes wait for us: what was read is handed over, and who has more in its socket gets more time.
+    /// Nobody is silent whose bytes wait for us: who has some in its socket gets more time, and what was read is handed over.
     /// Returns until when that was asked of everybody.
-    fn hear(&mut self, net: &mut mpsc::Receiver<NetEvent>, now: Instant) -> Instant {
-        if self.speaker.unheard(now).next().is_none() {
-            return now;
-        }
-        for _ in 0..net::QUEUE {
+    fn hear(&mut self, net: &mut mpsc::Receiver<NetEvent>, mut now: Instant) -> Instant {
+        let mut handed_over = 0;
+        loop {
+            // First, since it costs nothing: a read is a step of the RIB, and our own keepalives wait behind each.
+            self.put_off(now);
+            if handed_over == net::QUEUE || self.speaker.unheard(now).next().is_none() {
+                return now;
+            }
             self.drain();
-            let Ok(event) = net.try_recv() else { break };
+            let Ok(event) = net.try_recv() else { return now };
             self.net_event(event);
+            handed_over += 1;
+            // That took its time, in which other timers ran out.
+            now = Instant::now();
         }
-        self.drain();
-        // Handing over took its time, in which other timers ran out.
-        let now = Instant::now();
+    }
+
+    /// Puts off the hold timers that have run out of whoever has bytes in its socket.
+    fn put_off(&mut self, now: Instant) {
         let unread: Vec<ConnId> =
             self.speaker.unheard(now).filter(|conn| self.net.has_unread(*conn)).collect();
         for conn in unread {
             tracing::debug!(?conn, "a hold timer is put off: bytes wait to be read");
             self.input(Input::Unread { conn }, now);
         }
-        now
     }
 
     /// Hands one thing to the speaker.
@@ -527,11 +533,17 @@ impl Driver {
         }
     }
 
-    /// Does what the speaker asks for, until it asks for nothing and every socket has what it takes.
-    fn drain(&mut self) {
+    /// Does what the speaker asks for, until it asks for nothing and every socket has what it takes; `true` where there is more to
+    /// send than goes between two looks at the sockets, as to a peer that comes late to a full table and reads fast.
+    fn drain(&mut self) -> bool {
+        let began = Instant::now();
+        let mut is_behind = false;
         loop {
             while let Some(output) = self.next_output() {
                 self.obey(output);
+            }
+            if is_behind {
+                break;
             }
             self.unsent.extend(self.speaker.take_ready());
             let mut wrote = false;
@@ -541,8 +553,10 @@ impl Driver {
             if !wrote {
                 break;
             }
+            is_behind = began.elapsed() >= LOOK;
         }
         self.closing.retain(|task| !task.is_finished());
+        is_behind
     }
 
     /// One turn for one connection, so that none starves another.
@@ -579,6 +593,7 @@ impl Driver {
                 self.captures.sent(conn, &last_bytes, &self.speaker, &self.net);
                 self.closing.extend(self.net.close(conn, last_bytes));
             }
+            Output::Refuse { conn, last_bytes } => self.closing.extend(self.net.refuse(conn, last_bytes)),
             Output::Fib(change) => self.fib.learned(change),
             Output::FibComplete { family } => self.sweep.complete(family),
             Output::TrackNextHop { address, wanted } => self.track(address, wanted),
@@ -609,7 +624,7 @@ impl Driver {
     async fn stop(mut self) -> anyhow::Result<()> {
         tracing::info!("stopping; routes stay in the kernel");
         self.input(Input::Stop { restarting: true }, Instant::now());
-        self.drain();
+        while self.drain() {}
         let gather = self.objects.gather(self.services.prefixes(), &self.desire.secrets);
         self.inputs.finish(gather).await;
         for task in std::mem::take(&mut self.closing) {

@@ -18,12 +18,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::by_prefix::ByPrefix;
 use crate::listen::Listeners;
 
-/// One read, and with it the most that the speaker handles before its timers are looked at.
+#[cfg(test)]
+mod tests;
+
+/// One read, and with it the most of one connection that the speaker handles at a time.
 const READ: usize = 64 * 1024;
 /// Reads that may wait for the driver, over all connections. Few: a keepalive waits behind all of them, and who has no place yet gets
 /// one in turn, so that a peer with a million routes does not keep the others unheard for their hold time.
@@ -34,7 +37,10 @@ const DIAL: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(1);
 /// Connections that wait for that end at one time; more are closed with their last message. Whoever is refused and stays has a
 /// descriptor of ours until then, and may come again without pause.
-const FAREWELLS: usize = 256;
+const REFUSED: usize = 256;
+/// As [`REFUSED`], for connections of peers: more than end at one time, also where a reflector stops. They have places of their
+/// own, so that nobody from outside takes from a peer the word that its session is over. Whoever is in a range may come again too.
+const ENDED: usize = 2048;
 
 /// What tasks report to the driver.
 #[derive(Debug)]
@@ -138,7 +144,8 @@ pub(crate) struct Net {
     attempts: BTreeMap<PeerName, Attempt>,
     listeners: Listeners,
     distances: ByPrefix<Distance>,
-    farewells: Arc<Semaphore>,
+    refused: Arc<Semaphore>,
+    ended: Arc<Semaphore>,
     /// Connections and attempts are numbered and no number is used twice.
     next: u64,
 }
@@ -151,7 +158,8 @@ impl Net {
             attempts: BTreeMap::new(),
             listeners: Listeners::new(events.clone()),
             distances: ByPrefix::default(),
-            farewells: Arc::new(Semaphore::new(FAREWELLS)),
+            refused: Arc::new(Semaphore::new(REFUSED)),
+            ended: Arc::new(Semaphore::new(ENDED)),
             next: 1,
             events,
         };
@@ -344,13 +352,25 @@ impl Net {
         self.connections.remove(&conn).is_some()
     }
 
-    /// Sends the last bytes and waits for the far end to close, a second at most and for so many at a time: a socket that is closed while bytes wait in it
-    /// resets the connection, and the peer may lose the NOTIFICATION that says why. Who waits for the task knows that the peer knows.
-    pub(crate) fn close(&mut self, conn: ConnId, last_bytes: Vec<u8>) -> Option<tokio::task::JoinHandle<()>> {
+    /// Sends the last bytes and waits for the far end to close, a second at most and for so many at a time: a socket that is
+    /// closed while bytes wait in it resets the connection, and the peer may lose the NOTIFICATION that says why. Who waits for
+    /// the task knows that the peer knows.
+    pub(crate) fn close(&mut self, conn: ConnId, last_bytes: Vec<u8>) -> Option<JoinHandle<()>> {
+        let places = Arc::clone(&self.ended);
+        self.part(conn, last_bytes, places)
+    }
+
+    /// As [`Self::close`], for a connection that is nobody's.
+    pub(crate) fn refuse(&mut self, conn: ConnId, last_bytes: Vec<u8>) -> Option<JoinHandle<()>> {
+        let places = Arc::clone(&self.refused);
+        self.part(conn, last_bytes, places)
+    }
+
+    fn part(&mut self, conn: ConnId, last_bytes: Vec<u8>, places: Arc<Semaphore>) -> Option<JoinHandle<()>> {
         let connection = self.connections.remove(&conn)?;
         connection.reader.abort();
         let stream = Arc::clone(&connection.stream);
-        Some(match Arc::clone(&self.farewells).try_acquire_owned() {
+        Some(match places.try_acquire_owned() {
             Ok(place) => tokio::spawn(async move {
                 goodbye(stream, last_bytes).await;
                 drop(place);
@@ -379,7 +399,7 @@ async fn goodbye(stream: Arc<TcpStream>, last_bytes: Vec<u8>) {
 /// # Errors
 /// As the socket says.
 pub(crate) async fn until_closed(stream: &TcpStream) -> io::Result<()> {
-    let mut nobody_reads = [0; 1024];
+    let mut nobody_reads = [0; 16 * 1024];
     loop {
         stream.readable().await?;
         match stream.try_read(&mut nobody_reads) {

@@ -41,6 +41,14 @@ pub enum Output {
         /// The rest of what was due, mostly a NOTIFICATION; may be empty.
         last_bytes: Vec<u8>,
     },
+    /// As [`Output::Close`], for a connection that came in and is nobody's: whoever made it can make any number, so that the
+    /// shell may spend less on its last bytes.
+    Refuse {
+        /// The connection.
+        conn: ConnId,
+        /// A NOTIFICATION.
+        last_bytes: Vec<u8>,
+    },
     /// The forwarding table should change.
     Fib(FibChange),
     /// Every route of this family that should be in the kernel has been emitted: what is there besides may be swept.

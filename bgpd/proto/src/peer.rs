@@ -37,10 +37,6 @@ use crate::types::{AfiSafi, Asn, ConnId, PeerId, PeerName, RouterId};
 use crate::wire::Notification;
 use crate::wire::notification::cease;
 
-/// A keepalive goes this much before its time where another timer has its turn, so that a wake-up serves many sessions. It comes on
-/// top of what chance takes (RFC 4271 §10): of an interval, a second at least, 65 % are left at the worst.
-pub(crate) const EARLY: Duration = Duration::from_millis(100);
-
 /// By how much a hold timer is put off while bytes of its peer wait to be read.
 const UNREAD: Duration = Duration::from_secs(1);
 
@@ -492,7 +488,7 @@ impl Peer {
                 self.send_hold_timer(slot, ctx);
             } else if due(timers.connect_retry) {
                 self.fire(slot, Event::ConnectRetryTimerExpires, self.unanswered(), ctx);
-            } else if timers.keepalive.is_some_and(|at| at <= now + EARLY) {
+            } else if self.connection(slot).is_some_and(|connection| connection.may_keep_alive(now)) {
                 self.fire(slot, Event::KeepaliveTimerExpires, None, ctx);
             }
         }

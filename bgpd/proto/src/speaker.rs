@@ -14,12 +14,12 @@ use ipnet::IpNet;
 use crate::audience::Audiences;
 use crate::bmp::Monitor;
 use crate::config::{PeerConfig, SpeakerConfig};
-use crate::connection::{Jitter, Link};
+use crate::connection::{EARLY, Jitter, Link};
 use crate::durations::Durations;
 use crate::fsm::State;
 use crate::input::Input;
 use crate::output::{Output, Reason, Rejection, SessionEvent};
-use crate::peer::{Context, EARLY, Peer};
+use crate::peer::{Context, Peer};
 use crate::restart::Selection;
 use crate::rib::{Rib, RibConfig, RibEvent};
 use crate::route::OwnRoute;
@@ -275,7 +275,7 @@ impl Speaker {
         };
         let mut last_bytes = Vec::new();
         encode(MessageType::Notification, &mut last_bytes, |out| Notification::new(6, subcode).encode(out));
-        self.outputs.push_back(Output::Close { conn, last_bytes });
+        self.outputs.push_back(Output::Refuse { conn, last_bytes });
         self.outputs.push_back(Output::Event(SessionEvent::ConnectionRejected { remote, local, why }));
     }
 

@@ -126,7 +126,7 @@ impl Pair {
                 match output {
                     Output::Dial { .. } => self.sides[side].dialling = true,
                     Output::CancelDial { .. } => self.sides[side].dialling = false,
-                    Output::Close { conn, last_bytes } => {
+                    Output::Close { conn, last_bytes } | Output::Refuse { conn, last_bytes } => {
                         self.sides[side].open.remove(&conn);
                         let flight = self.flights.entry((1 - side, conn)).or_default();
                         flight.push_back(Item::Bytes(last_bytes));

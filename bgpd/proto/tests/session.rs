@@ -137,6 +137,28 @@ fn rfc4271_10_keepalives_come_at_a_third_of_the_hold_time_jittered() {
     assert_eq!(hand.state(), State::Established);
 }
 
+/// Others have their turn all the time, so that whatever may go early does.
+#[test]
+fn rfc4271_4_4_what_goes_early_leaves_a_second_where_chance_does() {
+    for (hold, least, most) in [(3, 750, 1_000), (4, 1_000, 1_334), (6, 1_400, 1_910), (30, 7_400, 9_910)] {
+        let mut hand = Hand::new(|config| config.hold_time = hold * SECOND);
+        hand.establish();
+        hand.sent(ConnId(1));
+        let (mut gaps, mut last) = (Vec::new(), hand.now);
+        while gaps.len() < 50 {
+            hand.now += Duration::from_millis(10);
+            hand.input(Input::Timeout);
+            if hand.sent(ConnId(1)).iter().any(|(kind, _)| *kind == MessageType::Keepalive) {
+                gaps.push((hand.now - last).as_millis());
+                last = hand.now;
+                hand.bytes(ConnId(1), &keepalive());
+            }
+        }
+        let (shortest, longest) = (gaps.iter().min().unwrap(), gaps.iter().max().unwrap());
+        assert!(*shortest >= least && *longest <= most + 10, "hold {hold}: {shortest} to {longest} ms");
+    }
+}
+
 #[test]
 fn rfc4271_6_5_the_hold_timer_ends_a_silent_session() {
     let mut hand = Hand::new(|_| {});

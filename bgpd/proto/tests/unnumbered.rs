@@ -103,7 +103,9 @@ impl Node {
                 self.tracked.push(address);
                 self.tell(address);
             }
-            Output::Close { conn, last_bytes } => self.sent.entry(conn).or_default().extend(last_bytes),
+            Output::Close { conn, last_bytes } | Output::Refuse { conn, last_bytes } => {
+                self.sent.entry(conn).or_default().extend(last_bytes)
+            }
             Output::Event(SessionEvent::ConnectionRejected { why, .. }) => self.rejected.push(why),
             _ => {}
         }

@@ -298,7 +298,7 @@ impl Hand {
                 self.dials += 1;
             }
             Output::CancelDial { .. } => {}
-            Output::Close { conn, last_bytes } => {
+            Output::Close { conn, last_bytes } | Output::Refuse { conn, last_bytes } => {
                 assert!(self.closed.insert(conn), "{conn:?} closed twice");
                 self.heard.entry(conn).or_default().extend_from_slice(&last_bytes);
             }

@@ -555,7 +555,7 @@ impl Net {
             Output::CancelDial { peer } => {
                 self.nodes[node].dials.remove(&peer);
             }
-            Output::Close { conn, last_bytes } => {
+            Output::Close { conn, last_bytes } | Output::Refuse { conn, last_bytes } => {
                 if let Some((pipe, side)) = self.end_of(node, conn) {
                     self.write(pipe, side, &last_bytes);
                     self.close_end(pipe, side, None);
