@@ -32,6 +32,9 @@ pub(crate) use install::{FamilyReport, Report};
 #[cfg(test)]
 mod tests;
 
+/// Routes that are removed one by one before the inbox is read again: some 10 ms of work.
+const REMOVALS: usize = 2048;
+
 /// The driver's end.
 pub(crate) struct Fib {
     /// Whether learned routes are written at all.
@@ -54,7 +57,7 @@ impl Fib {
     /// # Errors
     /// Where the kernel cannot be asked.
     pub(crate) fn start(socket: RouteSocket, installs: bool) -> Result<(Self, Vec<IpNet>), NetlinkError> {
-        let mut table = RouteTable::new(ROUTE_PROTOCOL_BGP).with_objects();
+        let mut table = RouteTable::new(ROUTE_PROTOCOL_BGP).with_objects().removing_in_parts(REMOVALS);
         table.adopt(&socket)?;
         let found = table.adopted().map(|key| key.destination).collect();
         let inbox = Arc::new(Inbox::default());

@@ -104,7 +104,11 @@ impl Installer {
             let mut error = None;
             if self.table.is_due(now) {
                 let outcome = self.apply(now);
-                again = outcome.as_ref().err().and_then(|_| now.checked_add(AGAIN));
+                again = match &outcome {
+                    Ok(0) => None,
+                    Ok(_) => Some(now),
+                    Err(_) => now.checked_add(AGAIN),
+                };
                 error = outcome.err().map(|error| error.to_string());
             } else {
                 again = None;
@@ -155,7 +159,8 @@ impl Installer {
         self.table.mark_stale();
     }
 
-    fn apply(&mut self, now: Instant) -> Result<(), NetlinkError> {
+    /// Writes what is due; how many removals were put off until more is heard.
+    fn apply(&mut self, now: Instant) -> Result<usize, NetlinkError> {
         if std::mem::take(&mut self.looks) {
             let before = self.unwritten();
             if let Err(error) = self.table.resync(&self.socket) {
@@ -178,7 +183,7 @@ impl Installer {
             }
             Err(_) => self.error("socket".to_owned()),
         }
-        outcome.map(drop)
+        outcome.map(|applied| applied.put_off)
     }
 
     fn error(&mut self, name: String) {

@@ -53,6 +53,8 @@ pub struct RouteTable {
     ways: Shared<Way>,
     /// Where routes go by next-hop objects.
     objects: Option<Objects>,
+    /// Routes that one apply removes one by one, or a part of them where that is more.
+    removals: usize,
     /// Wanted with more than one next hop: IPv4, IPv6.
     multipath: [usize; 2],
     /// Found at start and not wanted yet: kept until swept.
@@ -98,7 +100,9 @@ pub struct Applied {
     pub removed: usize,
     /// Refused in this call, each with how the kernel disagreed.
     pub refused: Vec<(RouteKey, Disagreement, Refusal)>,
-    /// Left to do, refused ones included.
+    /// Removals that [`RouteTable::removing_in_parts`] left for the next apply.
+    pub put_off: usize,
+    /// Left to do, refused and put off ones included.
     pub pending: usize,
 }
 
@@ -128,6 +132,7 @@ impl RouteTable {
             v6: Delta::new(),
             ways: Shared::default(),
             objects: None,
+            removals: usize::MAX,
             multipath: [0; 2],
             adopted: BTreeSet::new(),
             refused: BTreeMap::new(),
@@ -142,6 +147,14 @@ impl RouteTable {
     #[must_use]
     pub fn with_objects(self) -> Self {
         Self { objects: Some(Objects::new(self.protocol)), ..self }
+    }
+
+    /// The same, but an apply removes so many routes one by one, or an eighth of those that go where that is more, and puts off the
+    /// rest. For a caller that is told of removals bit by bit, hears of others meanwhile, and so comes to those that go with their
+    /// object. An eighth, so that looking at them again for each part costs what they are, and not its square.
+    #[must_use]
+    pub fn removing_in_parts(self, routes: usize) -> Self {
+        Self { removals: routes, ..self }
     }
 
     /// Reads our routes from the kernel and keeps those not wanted (yet) until they are swept. How many were found.

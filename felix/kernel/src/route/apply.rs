@@ -26,6 +26,9 @@ fn in_use(ways: &Shared<Way>) -> BTreeSet<u32> {
     ways.holders().filter(|(_, holders)| *holders > 0).filter_map(|(way, _)| way.object).collect()
 }
 
+/// The least part of what goes that is removed at a time, where it is removed in parts.
+const PARTS: usize = 8;
+
 /// Routes confirmed together: after a lost answer no more than these are in doubt.
 const CHUNK: usize = 1024;
 
@@ -170,7 +173,10 @@ impl RouteTable {
         applied: &mut Applied,
     ) -> Result<(), NetlinkError> {
         let keys: Vec<RouteKey> = self.due_deletions(now).copied().collect();
-        let keys = self.remove_with_objects(socket, keys, applied)?;
+        let mut keys = self.remove_with_objects(socket, keys, applied)?;
+        let part = self.removals.max(keys.len() / PARTS);
+        applied.put_off = keys.len().saturating_sub(part);
+        keys.truncate(part);
         for keys in keys.chunks(CHUNK) {
             let messages = keys.iter().map(|key| message::delete_route(key, self.protocol)).collect();
             let outcomes = match socket.batch("remove routes", messages) {

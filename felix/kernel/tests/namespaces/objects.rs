@@ -183,6 +183,27 @@ fn where_all_routes_of_a_router_go_its_object_takes_them_along_and_no_other() {
     assert_eq!(apply(&mut table, &rig.socket), (10_000, 0));
 }
 
+/// A session ends, and its routes are given up as the RIB comes to them.
+#[test]
+fn what_is_given_up_in_parts_goes_by_its_object_too() {
+    let rig = rig();
+    let mut table = table().removing_in_parts(1_000);
+    let destination = |i: u32| format!("11.{}.{}.0/26", i >> 8, i & 0xff);
+    let routes = (0..10_000).map(|i| table.set(rig.unicast(&destination(i), &["10.9.1.2"])).unwrap());
+    let keys: Vec<_> = routes.collect();
+    assert_eq!(apply(&mut table, &rig.socket), (10_000, 0));
+    let now = Instant::now();
+    keys.iter().take(6_000).for_each(|key| table.withdraw(key));
+    let applied = table.apply(&rig.socket, now).unwrap();
+    assert_eq!((applied.removed, applied.put_off, applied.pending), (1_000, 5_000, 5_000));
+    assert!(table.is_due(now), "the rest goes without being asked for again");
+    assert_eq!((rig.routes().len(), rig.objects().len()), (9_000, 1));
+    keys.iter().skip(6_000).for_each(|key| table.withdraw(key));
+    // At once: one by one it were 1,000.
+    assert_eq!(apply(&mut table, &rig.socket), (0, 9_000));
+    assert_eq!((rig.routes().len(), rig.objects().len()), (0, 0));
+}
+
 #[test]
 fn routes_by_two_routers_keep_both_when_all_routes_by_one_go() {
     let rig = rig();
