@@ -399,10 +399,14 @@ async fn goodbye(stream: Arc<TcpStream>, last_bytes: Vec<u8>) {
 /// # Errors
 /// As the socket says.
 pub(crate) async fn until_closed(stream: &TcpStream) -> io::Result<()> {
-    let mut nobody_reads = [0; 16 * 1024];
     loop {
         stream.readable().await?;
-        match stream.try_read(&mut nobody_reads) {
+        // Nothing that waits holds it: there may be thousands.
+        let read = {
+            let mut nobody_reads = [0; 16 * 1024];
+            stream.try_read(&mut nobody_reads)
+        };
+        match read {
             Ok(0) => return Ok(()),
             // One that talks without pause keeps nobody from the loop.
             Ok(_) => tokio::task::yield_now().await,

@@ -4,15 +4,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::fsm::State;
-use crate::negotiate::Negotiated;
+use crate::negotiate::{LEAST_INTERVAL, Negotiated};
 use crate::types::ConnId;
 use crate::wire::message::{self, Framer, MAX_EXTENDED_LENGTH};
 
 /// A keepalive goes at most this much before its time where another timer has its turn, so that a wake-up serves many sessions.
 pub(crate) const EARLY: Duration = Duration::from_millis(100);
-
-/// "KEEPALIVE messages MUST NOT be sent more frequently than one per second" (RFC 4271 §4.4).
-const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a state machine of RFC 4271 §8 carries along.
 #[derive(Debug)]
@@ -78,11 +75,15 @@ impl Connection {
         self.negotiated.as_ref().map_or(Duration::ZERO, |negotiated| negotiated.hold_time)
     }
 
+    pub(crate) fn keepalive_interval(&self) -> Duration {
+        self.negotiated.as_ref().map_or(Duration::ZERO, |negotiated| negotiated.keepalive)
+    }
+
     /// Whether a keepalive is due, or will be within [`EARLY`].
     pub(crate) fn may_keep_alive(&self, now: Instant) -> bool {
-        let interval = self.negotiated.as_ref().map_or(Duration::ZERO, |negotiated| negotiated.keepalive);
         // On top of the quarter that chance takes at most (RFC 4271 §10), where that leaves as much.
-        let early = if interval * 3 / 4 >= LEAST_INTERVAL + EARLY { EARLY } else { Duration::ZERO };
+        let early =
+            if self.keepalive_interval() * 3 / 4 >= LEAST_INTERVAL + EARLY { EARLY } else { Duration::ZERO };
         self.timers.keepalive.is_some_and(|at| at <= now + early)
     }
 

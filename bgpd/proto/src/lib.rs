@@ -25,8 +25,9 @@
 //!    which [`Speaker::unheard`] asks who has bytes waiting.
 //!
 //! The shell numbers the connections ([`ConnId`]); the speaker owns their meaning. A connection the speaker does not
-//! want any more leaves by [`Output::Close`] or [`Output::Refuse`], which carry the last bytes; one that ends by itself is reported once by
-//! [`Input::Closed`]. Inputs about connections the speaker has forgotten are ignored, so no race needs care outside.
+//! want any more leaves by [`Output::Close`] or [`Output::Refuse`], which carry the last bytes; one that ends by itself
+//! is reported once by [`Input::Closed`]. Inputs about connections the speaker has forgotten are ignored, so no race
+//! needs care outside.
 
 mod audience;
 pub mod bfd;

@@ -380,10 +380,13 @@ impl Offer<'_> {
     }
 }
 
-/// A third of the hold time (RFC 4271 §10), or less where configured; never more often than once a second (§4.4).
+/// "KEEPALIVE messages MUST NOT be sent more frequently than one per second" (RFC 4271 §4.4).
+pub(crate) const LEAST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A third of the hold time (RFC 4271 §10), or less where configured; never more often than [`LEAST_INTERVAL`].
 fn keepalive_interval(configured: Option<Duration>, hold_time: Duration) -> Duration {
     let third = hold_time / 3;
-    configured.map_or(third, |interval| interval.max(Duration::from_secs(1)).min(third))
+    configured.map_or(third, |interval| interval.max(LEAST_INTERVAL).min(third))
 }
 
 /// The families of the peer's OPEN that we know. Without any multiprotocol capability it is IPv4 unicast (RFC 4760 §8).

@@ -251,11 +251,10 @@ impl Peer {
     fn send_keepalive(&mut self, slot: Slot, ctx: &mut Context<'_>) {
         self.messages.sent.keepalive += 1;
         self.send(slot, MessageType::Keepalive, ctx, |_| {});
-        let negotiated = self.connection(slot).and_then(|connection| connection.negotiated.as_ref());
-        let interval = negotiated.map_or(Duration::ZERO, |negotiated| negotiated.keepalive);
-        let next = (!interval.is_zero()).then(|| ctx.now + ctx.jitter.shorten(interval));
         if let Some(connection) = self.connection_mut(slot) {
-            connection.timers.keepalive = next;
+            let interval = connection.keepalive_interval();
+            connection.timers.keepalive =
+                (!interval.is_zero()).then(|| ctx.now + ctx.jitter.shorten(interval));
         }
     }
 
